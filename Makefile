@@ -1,0 +1,34 @@
+# Every target sets up what it needs in .venv; nothing else has to be installed than Python and g++.
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := $(shell git ls-files native CMakeLists.txt pyproject.toml constraints.txt)
+
+.PHONY: demo test lint types unit setup bench clean
+
+setup: .venv/.installed
+
+# The core is compiled here; it is compiled again when its sources change.
+.venv/.installed: $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: setup  ## train on the yearly sunspot numbers and forecast them
+	$(BIN)/bptt fit --out runs/demo --force
+	@echo "Look at runs/demo: loss.png, prediction.png, run.json, history.csv, model.safetensors"
+
+test: lint types unit  ## everything that must pass before a change lands
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+unit: setup
+	BPTT_REQUIRE_NATIVE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+clean:
+	rm -rf .venv build runs

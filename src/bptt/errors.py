@@ -1,0 +1,55 @@
+"""What can go wrong, as exceptions: one base class, few subclasses that name what to do.
+
+A message says what was given, what was expected, and the mend. Bad input is refused before work.
+"""
+
+from __future__ import annotations
+
+
+class BpttError(Exception):
+    """The base of every error that this library raises on purpose."""
+
+
+class OptionError(BpttError, ValueError):
+    """An option is unknown or out of range: change the option."""
+
+
+class ShapeError(BpttError, ValueError):
+    """Tensors do not fit each other: change their shapes or dtypes."""
+
+
+class CellError(BpttError, TypeError):
+    """The cell, readout or loss breaks its contract: change the function."""
+
+
+class DataError(BpttError, ValueError):
+    """The data itself is unusable: mend the data, or say how to treat it."""
+
+
+class NonFiniteError(BpttError, ArithmeticError):
+    """A loss or gradient became NaN or infinite while training."""
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """A hint for a misspelled name: the closest of the known ones, then all of them."""
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"{hint} Known: {', '.join(map(repr, known))}."
+
+
+def at_least(minimum: int, **named: int) -> None:
+    """Refuse options that are not whole numbers of at least ``minimum``."""
+    for name, value in named.items():
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise OptionError(f"{name} must be a whole number, not {value!r}.")
+        if value < minimum:
+            raise OptionError(f"{name} must be at least {minimum}, not {value}.")
+
+
+def one_of(choices: tuple[str, ...], **named: str) -> None:
+    """Refuse options that are not one of the words ``choices``."""
+    for name, value in named.items():
+        if value not in choices:
+            raise OptionError(f"{name}={value!r} is unknown.{nearest(str(value), list(choices))}")

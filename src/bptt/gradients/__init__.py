@@ -1,0 +1,7 @@
+"""Gradient methods: one verb, ``updates(network, loss, stream, state=None)``."""
+
+from bptt.gradients._full import Full as Full
+from bptt.gradients._truncated import SlidingWindow as SlidingWindow
+from bptt.gradients._truncated import Truncated as Truncated
+from bptt.gradients._update import GradientMethod as GradientMethod
+from bptt.gradients._update import Update as Update

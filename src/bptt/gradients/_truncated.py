@@ -1,0 +1,212 @@
+"""Truncated backpropagation through time, BPTT(h; h′), and the classic sliding window.
+
+Sources: R. J. Williams and J. Peng, An efficient gradient-based algorithm for on-line training of
+recurrent network trajectories, Neural Computation 2 (1990), where depth is h and stride h′; the
+classic pseudocode (`SlidingWindow`). docs/algorithms.md has the equations.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bptt.errors import DataError, OptionError, at_least, one_of
+from bptt.gradients._context import Carried, Context, Recomputed, Span, Stored
+from bptt.gradients._update import Update, entering
+from bptt.gradients._window import again, counted, differentiate, visit
+from bptt.losses import Loss, StepLoss, step_loss
+from bptt.network import Network, check_trainable
+from bptt.state import State
+from bptt.streams import Batch, Stream
+
+
+@dataclass
+class Truncated:
+    """BPTT(h; h′): windows of ``depth`` steps, an update every ``stride`` steps.
+
+    Args:
+        depth: how many copies of the cell an error visits (h, k, or k2): the gradient of a step's
+            loss is exactly zero from lag ``depth`` on.
+        stride: how many steps between two updates (h′, or k1); default: ``depth``.
+        loss: which steps of a window count: ``"new"``, those that no window has counted before;
+            ``"last"``, its last step alone; ``"all"``, every one.
+        context: the state in which the next window starts: ``"carried"``, the one that this
+            window passed through, from before the update; ``"recomputed"``, the cell run again
+            with the updated weights, as the classic pseudocode does.
+        history: ``"replay"`` unfolds the older steps of a window again; ``"stored"`` linearises
+            them at the states that they had when first visited, with today's weights. It goes
+            with ``context="carried"`` and ``loss="new"`` or ``"last"``.
+        combine: ``"sum"`` sums the gradient of the cell's parameters over its copies; ``"mean"``
+            divides that by their number: for plain SGD, every copy is updated apart and the
+            copies are averaged.
+
+    Attributes:
+        state: the state after the last step of the last pass, detached.
+
+    With depth below stride, the steps between two windows run without a gradient and their losses
+    are not counted; a warning says how many.
+
+    Raises:
+        OptionError: an option is unknown, out of range, or does not go with another.
+    """
+
+    depth: int
+    stride: int | None = None
+    loss: Literal["new", "last", "all"] = "new"
+    context: Literal["carried", "recomputed"] = "carried"
+    history: Literal["replay", "stored"] = "replay"
+    combine: Literal["sum", "mean"] = "sum"
+    state: State | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        at_least(1, depth=self.depth)
+        if self.stride is None:
+            self.stride = self.depth
+        at_least(1, stride=self.stride)
+        one_of(("new", "last", "all"), loss=self.loss)
+        one_of(("carried", "recomputed"), context=self.context)
+        one_of(("replay", "stored"), history=self.history)
+        one_of(("sum", "mean"), combine=self.combine)
+        if self.history == "stored" and (self.context != "carried" or self.loss == "all"):
+            raise OptionError(
+                "history='stored' keeps the states of the first visit: it goes with "
+                "context='carried' and loss='new' or 'last', not with "
+                f"context={self.context!r} and loss={self.loss!r}."
+            )
+
+    def updates(
+        self, network: Network, loss: Loss, stream: Stream, state: State | None = None
+    ) -> Iterator[Update]:
+        """One pass over ``stream``, an update for each window; see `GradientMethod`."""
+        check_trainable(network)
+        return self._pass(network, step_loss(loss), stream, entering(stream, state))
+
+    def _pass(
+        self, network: Network, loss: StepLoss, stream: Stream, start: State | None
+    ) -> Iterator[Update]:
+        for index, batch in enumerate(stream.batches()):
+            context = self._context(start)
+            for span in self._spans(batch):
+                yield from self._window(network, loss, batch, index, context, span)
+                context.renew(network, batch, span)
+            self.state = context.state
+            start = None
+
+    def _context(self, start: State | None) -> Context:
+        if self.history == "stored":
+            return Stored(start)
+        return Carried(start) if self.context == "carried" else Recomputed(start)
+
+    def _spans(self, batch: Batch) -> Iterator[Span]:
+        """The windows of a batch; the last is the first that reaches the batch's end."""
+        assert self.stride is not None
+        start = reached = 0
+        if self.depth < self.stride and self.loss != "last":
+            _warn_of_gaps(batch, self.depth, self.stride)
+        while start < batch.length:
+            stop = min(start + self.depth, batch.length)
+            follow = batch.length if stop == batch.length else start + self.stride
+            first = {"new": max(reached - start, 0), "last": stop - start - 1, "all": 0}[self.loss]
+            yield Span(start, stop, first, min(follow, batch.length))
+            start, reached = follow, stop
+
+    def _window(
+        self,
+        network: Network,
+        loss: StepLoss,
+        batch: Batch,
+        index: int,
+        context: Context,
+        span: Span,
+    ) -> Iterator[Update]:
+        """One window: no update where it has nothing to count, but the state goes on."""
+        chunk = batch.chunk(span.start, span.stop)
+        window = counted(chunk, span.first, chunk.steps if self.combine == "mean" else 1)
+        unfolding = context.unfolding(network, chunk, span)
+        if not window.count:
+            context.move(network, batch, span, visit(network, window, unfolding))
+            return
+        value, passage = differentiate(network, loss, window, unfolding)
+        context.move(network, batch, span, passage)
+        yield Update(
+            float(value),
+            window.count,
+            span.start,
+            span.stop,
+            index,
+            passage.end,
+            again(network, loss, window, unfolding),
+        )
+
+
+def _warn_of_gaps(batch: Batch, depth: int, stride: int) -> None:
+    skipped = sum(
+        int(batch.chunk(start + depth, start + stride).mask.sum())
+        for start in range(0, batch.length - depth, stride)
+    )
+    if skipped:
+        warnings.warn(
+            f"depth={depth} is below stride={stride}: the losses of {skipped} steps are not "
+            "counted. A stride of at most the depth counts every one.",
+            stacklevel=2,
+        )
+
+
+@dataclass
+class SlidingWindow:
+    """The classic pseudocode, to the letter: an update for every window of ``depth`` steps.
+
+    It is ``Truncated(depth, stride=1, loss="last", context="recomputed")`` on a stream with
+    ``horizon=1``: the inputs are the context and a[t] … a[t+k−1], the error is y[t+k] − p, all
+    weights of f and g are updated, and the context becomes f(x, a[t]) with the updated weights;
+    n − k updates an epoch.
+
+    Args:
+        depth: k, the number of copies of f.
+        combine: ``"sum"`` as the newer text has it, ``"mean"`` as the older one does, which
+            updates every copy of f apart and averages them.
+
+    Attributes:
+        state: the state after the last step of the last pass, detached.
+
+    Source: the pseudocode of the article on backpropagation through time, in both of its
+    versions; docs/algorithms.md quotes the two slips that are read by their sense.
+    """
+
+    depth: int
+    combine: Literal["sum", "mean"] = "sum"
+    state: State | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._windows = Truncated(
+            self.depth, 1, loss="last", context="recomputed", combine=self.combine
+        )
+
+    def updates(
+        self, network: Network, loss: Loss, stream: Stream, state: State | None = None
+    ) -> Iterator[Update]:
+        """One pass over ``stream``, n − k updates; see `GradientMethod`.
+
+        Raises:
+            OptionError: the stream's horizon is not 1.
+            DataError: a batch is not longer than ``depth``.
+        """
+        if stream.horizon != 1:
+            raise OptionError(
+                "SlidingWindow compares the prediction after a[t+k−1] with y[t+k]: give the "
+                f"stream horizon=1, not {stream.horizon}. Truncated(depth, stride=1, loss='last', "
+                "context='recomputed') does the same for other horizons."
+            )
+        for batch in stream.in_order():
+            if batch.length <= self.depth:
+                raise DataError(
+                    f"SlidingWindow with depth {self.depth} needs more than {self.depth} steps, "
+                    f"but the data have {batch.length}: choose a depth below {batch.length}."
+                )
+        return self._pass(self._windows.updates(network, loss, stream, state))
+
+    def _pass(self, updates: Iterator[Update]) -> Iterator[Update]:
+        yield from updates
+        self.state = self._windows.state

@@ -1,0 +1,69 @@
+"""What every gradient method is, and what it yields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor
+
+from bptt.errors import OptionError
+from bptt.losses import Loss
+from bptt.network import Network
+from bptt.state import State, detach
+from bptt.streams import Stream
+
+
+@dataclass(frozen=True)
+class Update:
+    """One update's worth of gradient, already added to ``.grad`` when it is yielded.
+
+    Attributes:
+        loss: the mean loss over the steps and lanes that this update counts.
+        count: how many those are.
+        start: the first step of the window, counted from the start of its batch.
+        stop: the step after its last.
+        batch: which batch of the pass the window lies in, from 0.
+        state: the state at the window's end, detached; leaves [lane, ...].
+        closure: clears the network's gradients, evaluates this window again from the same context
+            with the present weights, and returns the loss, for optimizers that ask more than once
+            (`torch.optim.LBFGS`).
+    """
+
+    loss: float
+    count: int
+    start: int
+    stop: int
+    batch: int
+    state: State
+    closure: Callable[[], Tensor] = field(repr=False)
+
+
+class GradientMethod(Protocol):
+    """An object that turns a pass over a stream into updates."""
+
+    @property
+    def state(self) -> State | None:
+        """The state after the last step of the last pass, detached."""
+
+    def updates(
+        self, network: Network, loss: Loss, stream: Stream, state: State | None = None
+    ) -> Iterator[Update]:
+        """One pass over ``stream`` (one epoch), an `Update` at a time.
+
+        At each one the gradients have been added to ``.grad``; the caller steps and clears before
+        asking for the next. ``state`` starts the pass (detached); default: the initial state.
+        """
+
+
+def entering(stream: Stream, state: State | None) -> State | None:
+    """A given state, detached; refused where every batch starts anew."""
+    if state is None:
+        return None
+    if not stream.carries:
+        raise OptionError(
+            "a stream in batches of whole sequences starts each at the initial state: a given "
+            "state has no place in it."
+        )
+    return detach(state)

@@ -1,0 +1,153 @@
+"""Nested state: a tensor, or a (nested) tuple of tensors, carried from step to step.
+
+Every leaf has the lanes in its first dimension. These few functions are all that the rest of the
+library knows about nesting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias, Union
+
+import torch
+from torch import Tensor
+
+from bptt.errors import CellError, ShapeError
+
+State: TypeAlias = Union[Tensor, tuple["State", ...]]  # noqa: UP007 (a recursive alias)
+
+
+def leaves(state: State) -> list[Tensor]:
+    """The tensors of a state, in order."""
+    if isinstance(state, Tensor):
+        return [state]
+    return [leaf for part in state for leaf in leaves(part)]
+
+
+def rebuild(like: State, tensors: list[Tensor]) -> State:
+    """The inverse of `leaves`: nest ``tensors`` as ``like`` is nested."""
+    return _rebuild(like, iter(tensors))
+
+
+def _rebuild(like: State, tensors: Iterator[Tensor]) -> State:
+    if isinstance(like, Tensor):
+        return next(tensors)
+    return tuple(_rebuild(part, tensors) for part in like)
+
+
+def map_state(function: Callable[..., Tensor], first: State, *rest: State) -> State:
+    """Apply ``function`` to the leaves of one or more states of the same nesting."""
+    if isinstance(first, Tensor):
+        return function(first, *rest)
+    return tuple(
+        map_state(function, part, *(other[i] for other in rest)) for i, part in enumerate(first)
+    )
+
+
+def detach(state: State) -> State:
+    """The same values, cut from the graph that made them."""
+    return map_state(Tensor.detach, state)
+
+
+def head(state: State) -> Tensor:
+    """The state's first tensor: the output of a step, unless the cell defines ``output``."""
+    while not isinstance(state, Tensor):
+        state = state[0]
+    return state
+
+
+def lane_mask(mask: Tensor, like: Tensor) -> Tensor:
+    """``mask`` [..., lane] with trailing dimensions added, to broadcast over ``like``."""
+    return mask.reshape(mask.shape + (1,) * (like.dim() - mask.dim()))
+
+
+def select(mask: Tensor, chosen: State, other: State) -> State:
+    """Lane by lane: ``chosen`` where ``mask`` [lane] is true, else ``other``.
+
+    Selecting, never multiplying: what is not chosen may be NaN and gets a gradient of exactly zero.
+    """
+    return map_state(lambda a, b: torch.where(lane_mask(mask, a), a, b), chosen, other)
+
+
+def stack(states: list[State]) -> State:
+    """States of successive steps as one state with leaves [time, lane, ...]."""
+    return map_state(lambda *tensors: torch.stack(tensors), states[0], *states[1:])
+
+
+def at(states: State, index: int) -> State:
+    """One step's state out of stacked states."""
+    return map_state(lambda leaf: leaf[index], states)
+
+
+def describe(state: Any) -> str:
+    """The shapes of a state, for messages: ``([4, 8], [4, 8])``."""
+    if isinstance(state, Tensor):
+        return str(list(state.shape))
+    if isinstance(state, tuple):
+        return "(" + ", ".join(map(describe, state)) + ")"
+    return type(state).__name__
+
+
+def same_structure(one: Any, other: Any) -> bool:
+    """Whether two values nest alike and their leaves have equal shapes."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.shape == other.shape
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(same_structure, one, other))
+    return False
+
+
+def initial_state(cell: torch.nn.Module, batch: int, like: Tensor | None = None) -> State:
+    """The state in which a cell starts: leaves [batch, ...].
+
+    It is the cell's own ``initial_state(batch)`` where there is one, else zeros of
+    ``[batch, cell.hidden_size]``, twice for `torch.nn.LSTMCell`. ``like`` gives the device and
+    dtype of the zeros where the cell has no parameters.
+
+    Raises:
+        CellError: the cell has neither, or its ``initial_state`` gives something else.
+    """
+    own = getattr(cell, "initial_state", None)
+    if own is not None:
+        state: State = own(batch)
+        _check_initial(cell, state, batch)
+        return state
+    size = getattr(cell, "hidden_size", None)
+    if not isinstance(size, int):
+        raise CellError(
+            f"{type(cell).__name__} does not tell the shape of its state: give it an attribute "
+            "`hidden_size`, or a method `initial_state(batch)` that returns the starting state."
+        )
+    reference = next((p for p in cell.parameters() if p.is_floating_point()), like)
+    dtype = reference.dtype if reference is not None else torch.get_default_dtype()
+    device = reference.device if reference is not None else None
+    zeros = torch.zeros(batch, size, dtype=dtype, device=device)
+    if isinstance(cell, torch.nn.LSTMCell):
+        return zeros, torch.zeros_like(zeros)
+    return zeros
+
+
+def _check_initial(cell: torch.nn.Module, state: Any, batch: int) -> None:
+    def well_formed(part: Any) -> bool:
+        if isinstance(part, Tensor):
+            return part.dim() >= 1 and part.shape[0] == batch
+        return isinstance(part, tuple) and len(part) > 0 and all(map(well_formed, part))
+
+    if not well_formed(state):
+        raise CellError(
+            f"{type(cell).__name__}.initial_state({batch}) must return a tensor [{batch}, ...] or "
+            f"a nested tuple of such tensors, not {describe(state)}."
+        )
+
+
+def check_given(cell: torch.nn.Module, state: State, expected: State, name: str) -> None:
+    """Refuse a given state that does not fit the cell's own.
+
+    Raises:
+        ShapeError: the nesting or the shapes differ.
+    """
+    if not same_structure(state, expected):
+        raise ShapeError(
+            f"{name} has the shape {describe(state)}, but {type(cell).__name__} with "
+            f"{head(expected).shape[0]} lane(s) carries {describe(expected)}."
+        )

@@ -1,0 +1,6 @@
+"""Ordered data: sequences of input–target pairs, laid on lanes, read in chunks."""
+
+from bptt.streams._chunk import Batch as Batch
+from bptt.streams._chunk import Chunk as Chunk
+from bptt.streams._chunk import TensorBatch as TensorBatch
+from bptt.streams._stream import Stream as Stream

@@ -1,0 +1,15 @@
+"""The training loop, stopping criteria, history, evaluation."""
+
+from bptt.training._evaluate import Evaluation as Evaluation
+from bptt.training._evaluate import evaluate as evaluate
+from bptt.training._evaluate import predict as predict
+from bptt.training._fit import fit as fit
+from bptt.training._history import Epoch as Epoch
+from bptt.training._history import History as History
+from bptt.training._history import Progress as Progress
+from bptt.training._stopping import Epochs as Epochs
+from bptt.training._stopping import GradientNorm as GradientNorm
+from bptt.training._stopping import Patience as Patience
+from bptt.training._stopping import StoppingCriterion as StoppingCriterion
+from bptt.training._stopping import TargetLoss as TargetLoss
+from bptt.training._stopping import TimeLimit as TimeLimit

@@ -1,0 +1,115 @@
+"""What training leaves behind, and what it shows while it runs."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import astuple, dataclass, field, fields
+from pathlib import Path
+
+import torch
+
+from bptt.gradients import Update
+from bptt.network import Network
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the training stream.
+
+    Attributes:
+        epoch: from 1.
+        loss: the training loss, sum over count of all updates (each with the weights of its time).
+        validation: the validation loss with the weights at the epoch's end, or None.
+        gradient_norm: the mean over updates of the gradient's Euclidean norm, before clipping.
+        learning_rate: of the optimizer's first group, during the epoch.
+        updates: how many updates were made.
+        counted: how many steps counted in them.
+        seconds: how long training took, validation left out.
+        steps_per_second: steps unfolded in new windows, over seconds.
+    """
+
+    epoch: int
+    loss: float
+    validation: float | None
+    gradient_norm: float
+    learning_rate: float
+    updates: int
+    counted: int
+    seconds: float
+    steps_per_second: float
+
+
+@dataclass
+class History:
+    """The epochs of a training run and why it ended.
+
+    Attributes:
+        epochs: one record each, in order.
+        initial_validation: the validation loss before the first update, or None.
+        stop_reason: why training ended, in words.
+        best_epoch: the epoch of the lowest validation loss (training loss without validation); 0
+            where no epoch improved on the weights that training began with.
+        restored: whether the network holds the weights of ``best_epoch``.
+    """
+
+    epochs: list[Epoch] = field(default_factory=list)
+    initial_validation: float | None = None
+    stop_reason: str = ""
+    best_epoch: int = 0
+    restored: bool = False
+
+    def __len__(self) -> int:
+        return len(self.epochs)
+
+    @property
+    def losses(self) -> list[float]:
+        """The training loss of every epoch."""
+        return [epoch.loss for epoch in self.epochs]
+
+    @property
+    def validations(self) -> list[float]:
+        """The validation loss of every epoch that has one."""
+        return [epoch.validation for epoch in self.epochs if epoch.validation is not None]
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write the epochs as a table, one row each; an absent validation loss is left empty."""
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(column.name for column in fields(Epoch))
+            writer.writerows(
+                ["" if value is None else value for value in astuple(epoch)]
+                for epoch in self.epochs
+            )
+
+
+@dataclass
+class Progress:
+    """Where training stands: what callbacks and stopping criteria see.
+
+    Attributes:
+        network: as it is now.
+        optimizer: as it is now.
+        history: the epochs so far.
+        epoch: the epoch at hand, from 1; 0 before the first.
+        updates: updates made so far, over all epochs.
+        elapsed: seconds since training began.
+        update: the last update, or None before the first.
+        gradient_norm: of the last update, before clipping.
+    """
+
+    network: Network
+    optimizer: torch.optim.Optimizer
+    history: History
+    epoch: int = 0
+    updates: int = 0
+    elapsed: float = 0.0
+    update: Update | None = None
+    gradient_norm: float = 0.0
+
+    @property
+    def watched(self) -> float | None:
+        """The loss to judge by: the newest validation loss, or the training loss without any."""
+        if not self.history.epochs:
+            return self.history.initial_validation
+        newest = self.history.epochs[-1]
+        return newest.loss if newest.validation is None else newest.validation

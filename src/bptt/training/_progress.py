@@ -1,0 +1,67 @@
+"""The progress bar of training: loss, gradient norm and speed in steps per second."""
+
+from __future__ import annotations
+
+import time
+
+from tqdm.auto import tqdm
+
+from bptt.training._history import Epoch, Progress
+
+REFRESH = 0.1
+"""Seconds between two texts; drawing at every update would cost more than small updates do."""
+
+
+class Bar:
+    """A bar over all steps of all epochs."""
+
+    def __init__(self, steps: int, epochs: int, enabled: bool) -> None:
+        self.steps, self.epochs = steps, epochs
+        self._validation = ""
+        self._shown = 0.0
+        self._bar = tqdm(
+            total=steps * epochs,
+            unit=" steps",
+            unit_scale=True,
+            disable=not enabled,
+            dynamic_ncols=True,
+        )
+
+    def show(self, progress: Progress, loss: float, norm: float) -> None:
+        """After an update."""
+        now = time.perf_counter()
+        if self._bar.disable or now - self._shown < REFRESH:
+            return
+        self._shown = now
+        assert progress.update is not None
+        done = (progress.epoch - 1) * self.steps
+        if progress.update.batch == 0:
+            lanes = _lanes(progress)
+            done += min(progress.update.stop * lanes, self.steps)
+        self._move(done, progress.epoch, f"loss {loss:.4g}, |g| {norm:.3g}")
+
+    def end_of_epoch(self, epoch: Epoch) -> None:
+        """After an epoch."""
+        if epoch.validation is not None:
+            self._validation = f", validation {epoch.validation:.4g}"
+        now = time.perf_counter()
+        if not self._bar.disable and now - self._shown >= REFRESH:
+            self._shown = now
+            text = f"loss {epoch.loss:.4g}, |g| {epoch.gradient_norm:.3g}"
+            self._move(epoch.epoch * self.steps, epoch.epoch, text)
+
+    def _move(self, done: int, epoch: int, text: str) -> None:
+        self._bar.set_description_str(f"epoch {epoch}/{self.epochs}", refresh=False)
+        self._bar.set_postfix_str(text + self._validation, refresh=False)
+        self._bar.update(max(done - self._bar.n, 0))
+
+    def close(self) -> None:
+        """Leave the last line standing."""
+        self._bar.close()
+
+
+def _lanes(progress: Progress) -> int:
+    from bptt.state import head
+
+    assert progress.update is not None
+    return int(head(progress.update.state).shape[0])

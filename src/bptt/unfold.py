@@ -1,0 +1,195 @@
+"""The verb: unfold a cell over time.
+
+`unfold` refuses what does not fit, fills in the states, chooses an executor and runs it. Executors
+live in `bptt.engine`; all have the signature of `bptt.engine.eager.run`, which is their oracle.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, overload
+
+import torch
+from torch import Tensor, nn
+
+from bptt.engine import eager
+from bptt.errors import OptionError, ShapeError, one_of
+from bptt.state import State, check_given, initial_state, lane_mask, leaves
+
+BACKENDS = ("auto", "eager")
+
+
+@overload
+def unfold(
+    cell: nn.Module,
+    inputs: Tensor,
+    state: State | None = None,
+    *,
+    initial: State | None = None,
+    reset: Tensor | None = None,
+    lengths: Tensor | None = None,
+    return_states: Literal[False] = False,
+    clip_state_gradient: float | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, State]: ...
+
+
+@overload
+def unfold(
+    cell: nn.Module,
+    inputs: Tensor,
+    state: State | None = None,
+    *,
+    initial: State | None = None,
+    reset: Tensor | None = None,
+    lengths: Tensor | None = None,
+    return_states: Literal[True],
+    clip_state_gradient: float | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, State, State]: ...
+
+
+def unfold(
+    cell: nn.Module,
+    inputs: Tensor,
+    state: State | None = None,
+    *,
+    initial: State | None = None,
+    reset: Tensor | None = None,
+    lengths: Tensor | None = None,
+    return_states: bool = False,
+    clip_state_gradient: float | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, State] | tuple[Tensor, State, State]:
+    """Run ``cell`` over all steps of ``inputs``, keeping what the gradient needs.
+
+    All copies of the cell share one set of parameters; the gradient of a parameter is the sum over
+    the copies.
+
+    Args:
+        cell: any module with ``forward(input, state) -> state``; the state is a tensor
+            [lane, hidden] or a nested tuple of tensors with the lanes first.
+        inputs: [time, lane, feature], or [time, lane] of indices for a cell that embeds them.
+        state: the state before the first step; default: ``initial``.
+        initial: the state that a reset returns to; default: the cell's own ``initial_state``,
+            else zeros.
+        reset: bool [time, lane]; a flagged lane returns to ``initial`` before that step, and no
+            gradient crosses.
+        lengths: int [lane]; past its length a lane's state stays as it is, and its outputs are
+            zero and carry no gradient. What ``inputs`` holds there is never read.
+        return_states: give the states after every step as well.
+        clip_state_gradient: in the backward pass, clip the gradient of the state that each step
+            was given elementwise to ± this value, before the step before it receives it
+            (A. Graves, Generating sequences with recurrent neural networks, 2013). The gradient
+            that a step's own output sends into its state is not clipped.
+        backend: ``"auto"`` takes the fastest executor that can run the cell, ``"eager"`` the
+            Python loop.
+
+    Returns:
+        ``(outputs, state)``, or ``(outputs, state, states)`` with ``return_states``: outputs
+        [time, lane, ...] are ``cell.output(state)`` of every step where the cell defines it, else
+        the state's first tensor; state is the last one; states has leaves [time, lane, ...].
+
+    Raises:
+        ShapeError: shapes or dtypes do not fit each other.
+        CellError: the cell returned something other than a state like the one it was given.
+        OptionError: an option is unknown or out of range.
+    """
+    one_of(BACKENDS, backend=backend)
+    if clip_state_gradient is not None and not clip_state_gradient > 0:
+        raise OptionError(f"clip_state_gradient must be above 0, not {clip_state_gradient}.")
+    steps, lanes = _check_inputs(cell, inputs)
+    own = initial_state(cell, lanes, like=inputs) if initial is None else initial
+    if initial is not None:
+        check_given(cell, initial, initial_state(cell, lanes, like=inputs), "initial")
+    start = own if state is None else state
+    if state is not None:
+        check_given(cell, state, own, "state")
+    _check_devices(inputs, start)
+    reset = _check_reset(reset, steps, lanes)
+    lengths = _check_lengths(lengths, steps, lanes)
+    if lengths is not None:
+        lengths = lengths.to(inputs.device)
+        # Padding may hold anything, NaN included: it is cleared before any product can spread it.
+        active = torch.arange(steps, device=inputs.device)[:, None] < lengths
+        inputs = torch.where(lane_mask(active, inputs), inputs, torch.zeros_like(inputs))
+    outputs, last, states = eager.run(
+        cell,
+        inputs,
+        start,
+        initial=own,
+        reset=None if reset is None else reset.to(inputs.device),
+        lengths=lengths,
+        return_states=return_states,
+        clip=clip_state_gradient,
+    )
+    if return_states:
+        assert states is not None
+        return outputs, last, states
+    return outputs, last
+
+
+def _check_inputs(cell: nn.Module, inputs: Tensor) -> tuple[int, int]:
+    if not isinstance(inputs, Tensor):
+        raise ShapeError(f"inputs must be a torch.Tensor, not a {type(inputs).__name__}.")
+    if inputs.dim() < 2:
+        raise ShapeError(
+            f"inputs must be [time, lane, feature], not {list(inputs.shape)}: for one lane, "
+            "inputs[:, None, :] adds the dimension."
+        )
+    size = getattr(cell, "input_size", None)
+    if isinstance(size, int) and inputs.is_floating_point():
+        if inputs.dim() == 2:
+            raise ShapeError(
+                f"inputs must be [time, lane, {size}], not {list(inputs.shape)}: for one lane, "
+                "inputs[:, None, :] adds the dimension."
+            )
+        if inputs.shape[-1] != size:
+            raise ShapeError(
+                f"inputs have {inputs.shape[-1]} features, {list(inputs.shape)}, but "
+                f"{type(cell).__name__} reads {size}."
+            )
+    weight = next((p for p in cell.parameters() if p.is_floating_point()), None)
+    if weight is not None and inputs.is_floating_point() and weight.dtype != inputs.dtype:
+        raise ShapeError(
+            f"inputs are {inputs.dtype}, but the parameters of {type(cell).__name__} are "
+            f"{weight.dtype}: convert one, as in inputs.to({weight.dtype})."
+        )
+    return inputs.shape[0], inputs.shape[1]
+
+
+def _check_devices(inputs: Tensor, state: State) -> None:
+    for leaf in leaves(state):
+        if leaf.device != inputs.device:
+            raise ShapeError(
+                f"inputs are on {inputs.device}, the state is on {leaf.device}: move one of them."
+            )
+
+
+def _check_reset(reset: Tensor | None, steps: int, lanes: int) -> Tensor | None:
+    if reset is None:
+        return None
+    if not isinstance(reset, Tensor) or reset.dtype != torch.bool:
+        kind = reset.dtype if isinstance(reset, Tensor) else type(reset).__name__
+        raise ShapeError(f"reset must be a bool tensor [time, lane], not {kind}.")
+    if tuple(reset.shape) != (steps, lanes):
+        raise ShapeError(
+            f"reset has the shape {list(reset.shape)}, but inputs have [time, lane] = "
+            f"[{steps}, {lanes}]."
+        )
+    return reset
+
+
+def _check_lengths(lengths: Tensor | None, steps: int, lanes: int) -> Tensor | None:
+    if lengths is None:
+        return None
+    if not isinstance(lengths, Tensor) or lengths.dtype not in (torch.int64, torch.int32):
+        kind = lengths.dtype if isinstance(lengths, Tensor) else type(lengths).__name__
+        raise ShapeError(f"lengths must be an int64 tensor [lane], not {kind}.")
+    if tuple(lengths.shape) != (lanes,):
+        raise ShapeError(f"lengths has the shape {list(lengths.shape)}, expected [{lanes}].")
+    if lanes and not 0 <= int(lengths.min()) <= int(lengths.max()) <= steps:
+        raise ShapeError(
+            f"lengths must lie between 0 and the {steps} steps of inputs, not "
+            f"{int(lengths.min())} to {int(lengths.max())}."
+        )
+    return lengths.to(torch.int64)
