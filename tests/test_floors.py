@@ -1,0 +1,72 @@
+"""Imports run downward only: the floors of docs/architecture.md."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "src" / "bptt"
+
+FLOOR = {
+    "errors": 0,
+    "state": 0,
+    "cells": 0,
+    "engine": 1,
+    "_core": 1,
+    "streams": 1,
+    "unfold": 2,
+    "losses": 3,
+    "network": 3,
+    "gradients": 4,
+    "training": 5,
+    "forecasting": 5.5,
+    "cli": 6,
+    "__main__": 7,
+    "__init__": 7,
+}
+
+# Rooms on the same floor that one of them may enter, and why.
+SAME_FLOOR = {
+    ("cells", "state"),  # cells carry states
+    ("cells", "errors"),
+    ("state", "errors"),
+    ("engine", "_core"),  # the compiled half of the engine
+}
+
+
+def room(path: Path) -> str:
+    """The module or package directly under ``bptt`` that a file belongs to."""
+    return path.relative_to(ROOT).parts[0].removesuffix(".py").removesuffix(".pyi")
+
+
+def imported(path: Path) -> set[str]:
+    """The rooms that a file imports from, wherever in it the import stands."""
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names: list[str] = []
+        if isinstance(node, ast.ImportFrom) and node.module == "bptt":
+            names = [f"bptt.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative imports hide the floor"
+            names = [node.module]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        rooms |= {name.split(".")[1] for name in names if name.startswith("bptt.")}
+    return rooms & FLOOR.keys()
+
+
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_downward(path: Path) -> None:
+    here = room(path)
+    for other in imported(path) - {here}:
+        downward = FLOOR[other] < FLOOR[here] or (here, other) in SAME_FLOOR
+        assert downward, f"{path.name} of {here} imports {other}, which is not below it"
+
+
+def test_every_room_has_a_floor() -> None:
+    assert {room(path) for path in FILES} <= FLOOR.keys()
