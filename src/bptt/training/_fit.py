@@ -189,7 +189,7 @@ class _Loop:
             norm = self._update(update)
             tally.add(update, norm)
             self.progress.elapsed = time.perf_counter() - began
-            bar.show(self.progress, tally.loss, norm)
+            bar.show(self.progress, tally.steps, tally.loss, norm)
             for callback in self.by_update:
                 if self.progress.updates % callback.every == 0:  # type: ignore[attr-defined]
                     callback(self.progress)

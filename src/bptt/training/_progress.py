@@ -27,17 +27,13 @@ class Bar:
             dynamic_ncols=True,
         )
 
-    def show(self, progress: Progress, loss: float, norm: float) -> None:
-        """After an update."""
+    def show(self, progress: Progress, steps: int, loss: float, norm: float) -> None:
+        """After an update, ``steps`` into the epoch."""
         now = time.perf_counter()
         if self._bar.disable or now - self._shown < REFRESH:
             return
         self._shown = now
-        assert progress.update is not None
-        done = (progress.epoch - 1) * self.steps
-        if progress.update.batch == 0:
-            lanes = _lanes(progress)
-            done += min(progress.update.stop * lanes, self.steps)
+        done = (progress.epoch - 1) * self.steps + min(steps, self.steps)
         self._move(done, progress.epoch, f"loss {loss:.4g}, |g| {norm:.3g}")
 
     def end_of_epoch(self, epoch: Epoch) -> None:
@@ -59,9 +55,3 @@ class Bar:
         """Leave the last line standing."""
         self._bar.close()
 
-
-def _lanes(progress: Progress) -> int:
-    from bptt.state import head
-
-    assert progress.update is not None
-    return int(head(progress.update.state).shape[0])
