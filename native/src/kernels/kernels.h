@@ -1,0 +1,52 @@
+// The interface between the time loop and the arithmetic: one table of functions per instruction set and dtype.
+//
+// The tables are filled by kernels/variant.cpp, which is compiled once for each instruction set (the manner of
+// PyTorch's aten/src/ATen/native/cpu). Nothing else in the core is compiled with special flags.
+#pragma once
+
+#include <cstddef>
+
+#include "../opcodes.h"
+
+namespace bptt {
+
+// One instruction applied to `rows` rows. Pointers are to the first row; strides count elements between rows.
+// Pointwise: dst[r][i] = op(a[r][i], b[r][i], c[r][i]); an operand flagged scalar has one element per row.
+// Matmul: dst = b + a @ packed, with a [rows, depth], b the optional init (null: zero), packed [depth, width].
+template <class T>
+struct Call {
+    T* dst;
+    const T* a;
+    const T* b;
+    const T* c;
+    ptrdiff_t dst_stride, a_stride, b_stride, c_stride;
+    ptrdiff_t rows, width;
+    ptrdiff_t depth;
+    const T* packed;
+    bool descending;  // order in which the panels are visited; the result is the same
+};
+
+template <class T>
+using Kernel = void (*)(const Call<T>&);
+
+// Bits of the second index of Kernels::op: which operands are scalars (one element a row).
+enum Scalar : int { scalar_a = 1, scalar_b = 2, scalar_c = 4, scalar_masks = 8 };
+
+template <class T>
+struct Kernels {
+    Kernel<T> op[op_count][scalar_masks];
+    // Packs [k, n] with any strides into panels; `packed_size` elements are written.
+    void (*pack)(const T* source, ptrdiff_t row_stride, ptrdiff_t column_stride, ptrdiff_t k, ptrdiff_t n, T* packed);
+    ptrdiff_t (*packed_size)(ptrdiff_t k, ptrdiff_t n);
+    // x := min(max(x, -bound), bound), NaN passes.
+    void (*clamp)(T* x, ptrdiff_t count, T bound);
+    // x[i] += y[i]
+    void (*accumulate)(T* x, const T* y, ptrdiff_t count);
+};
+
+template <class T>
+const Kernels<T>& kernels_baseline();
+template <class T>
+const Kernels<T>& kernels_avx2();
+
+}  // namespace bptt

@@ -1,0 +1,14 @@
+#!/bin/sh
+# Builds the core's test program under the address and undefined-behaviour sanitizers, then under the thread
+# sanitizer, and runs it. Usage: native/tests/sanitize.sh [build folder]
+set -eu
+source=$(cd "$(dirname "$0")/../.." && pwd)
+build=${1:-$source/build/sanitize}
+for sanitizer in address,undefined thread; do
+    folder=$build/$(echo "$sanitizer" | tr , -)
+    cmake -S "$source" -B "$folder" -DBPTT_PYTHON=OFF -DBPTT_TESTS=ON -DBPTT_SANITIZE=$sanitizer \
+        -DCMAKE_BUILD_TYPE=RelWithDebInfo > /dev/null
+    cmake --build "$folder" --target bptt_core --parallel 2
+    echo "== $sanitizer"
+    "$folder/native/bptt_core"
+done

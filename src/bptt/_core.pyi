@@ -1,0 +1,156 @@
+"""The native core: executes low-level step programs over time on the CPU (see native/README.md).
+
+A program is plain data, validated when it is built; an array is anything that speaks DLPack on the
+CPU (torch tensors by the fast road, NumPy arrays by the general one), validated at every run.
+Nothing is copied and nothing converted: a wrong dtype or kind of object raises ``TypeError``, a
+wrong shape, stride, alignment or device, or an output that overlaps another array, ``ValueError``,
+before any work. Tensors that are no plain memory (fake, meta, batched, sparse) raise too. Gradients
+are not tracked: pass tensors as they are, ``requires_grad`` or not. A tensor whose negation is lazy
+(``Tensor.is_neg()``) must be resolved first: DLPack does not tell.
+
+Operands of an instruction
+    ``(space, index, offset, width)`` with a space of `SPACES`: the columns ``offset : offset +
+    width`` of array ``index``; or a ``float`` (immediate constant, width 1). Width 1 broadcasts
+    over a wider result. A destination is always such a tuple.
+
+Spaces: what each array is at step t, for B rows
+    ======== ======================================== ======= =======
+    space    array                                    forward reverse
+    ======== ======================================== ======= =======
+    scratch  thread-local tile, forgotten each step   rw      rw
+    time     ``time[i]`` [T, B, W] at t               r or w  r or w
+    row      ``rows[i]`` [B, W]                       r       r
+    unit     ``units[i]`` [W] for all rows            r       r
+    state    state j before step t (resets applied)   r       r
+    next     state j after step t                     w       r
+    grad     gradient wrt. ``next`` (carry + GS[t])   -       r
+    grad_in  gradient wrt. ``state``                  -       w
+    ======== ======================================== ======= =======
+    What is written may be read again later in the same step, never before. Every column of every
+    ``next`` (forward) or ``grad_in`` (reverse) must be written.
+
+Instructions
+    ``(name, dst, *operands)`` with a name of `OPCODES` and as many operands as it tells;
+    ``("matmul", dst, init, a, m)`` is dst = init + a @ matrices[m], init an operand or None, m an
+    int. A destination may be one of its own operands (the same slot exactly; never matmul's ``a``,
+    nor the wider operand of ``sum`` and ``amax``); any other overlap of a destination with its
+    operands is refused.
+    Instructions are fastest where each value is a scratch array of its own (its rows then follow
+    each other) rather than columns of a wide one.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+Array: TypeAlias = Any
+"""Anything that speaks DLPack on the CPU."""
+
+Slot: TypeAlias = tuple[str, int, int, int]
+"""(space, index, offset, width)."""
+
+Operand: TypeAlias = Slot | float
+Instruction: TypeAlias = tuple[Any, ...]
+
+SPACES: tuple[str, ...]
+"""Names of the operand spaces."""
+
+OPCODES: dict[str, int]
+"""Name of an instruction to its number of operands (after dst).
+
+copy neg abs sign reciprocal sqrt rsqrt exp expm1 log log1p tanh sigmoid relu softplus erf not |
+add sub mul div minimum maximum pow gt ge lt le eq ne and or tanh_backward(g, y)
+sigmoid_backward(g, y) | mul_add(a, b, c) = a*b+c, where(condition, a, b) | sum amax (dst width 1)
+| matmul(init, a, m).
+"""
+
+class Program:
+    """A validated step program; immutable, may run from several threads at once."""
+
+    def __init__(
+        self,
+        *,
+        dtype: str,
+        reverse: bool,
+        states: Sequence[int],
+        scratch: Sequence[int] = (),
+        time: Sequence[tuple[int, str]] = (),
+        rows: Sequence[int] = (),
+        units: Sequence[int] = (),
+        matrices: Sequence[tuple[int, int]] = (),
+        instructions: Sequence[Instruction] = (),
+    ) -> None:
+        """Validate and resolve.
+
+        dtype: "float32" or "float64". states, scratch, rows, units: widths. time: (width, "r" or
+        "w"). matrices: (k, n). Raises ValueError or TypeError that names the instruction at fault.
+        """
+
+    def forward(
+        self,
+        steps: int,
+        batch: int,
+        states: Sequence[Array],
+        time: Sequence[Array] = (),
+        rows: Sequence[Array] = (),
+        units: Sequence[Array] = (),
+        matrices: Sequence[Array] = (),
+        initial: Sequence[Array | None] = (),
+        reset: Array | None = None,
+        lengths: Array | None = None,
+        threads: int = 1,
+    ) -> None:
+        """Run t = 0 .. steps-1.
+
+        states: S_j [steps+1, batch, n_j], S_j[0] filled by the caller, the rest written.
+        time: [steps, batch, W] each; rows: [batch, W]; units: [W]; matrices: [k, n] with any
+        strides. Elsewhere the last dimension is contiguous and the others have any strides
+        (outputs: not overlapping themselves or any other array). initial: [batch, n_j] each (row
+        stride 0 is fine), needed only with reset. reset: bool [steps, batch]; lengths: int64
+        [batch], any strides. threads: at most so many; the result does not depend on them.
+        Past a lane's length its state is frozen and the written time arrays are zero.
+        """
+
+    def reverse(
+        self,
+        steps: int,
+        batch: int,
+        states: Sequence[Array | None],
+        time: Sequence[Array] = (),
+        rows: Sequence[Array] = (),
+        units: Sequence[Array] = (),
+        matrices: Sequence[Array] = (),
+        initial: Sequence[Array | None] = (),
+        reset: Array | None = None,
+        lengths: Array | None = None,
+        threads: int = 1,
+        clip: float | None = None,
+        final_grads: Sequence[Array | None] = (),
+        step_grads: Sequence[Array | None] = (),
+        start_grads: Sequence[Array | None] = (),
+        initial_grads: Sequence[Array | None] = (),
+    ) -> None:
+        """Run t = steps-1 .. 0.
+
+        states: as in forward; None where the program reads neither ``state`` nor ``next`` of that
+        leaf. initial: needed with reset for the leaves whose ``state`` is read.
+        final_grads: [batch, n_j], gradient of S_j[steps] (None: zero). step_grads: GS_j [steps,
+        batch, n_j], added to the carry before step t (None: nothing). start_grads: [batch, n_j],
+        written: gradient of S_j[0] (None: not wanted). initial_grads: [batch, n_j], added to where
+        a row was reset (None: not wanted). Each of these four is empty or has one entry a leaf.
+        clip: the state's gradient is clamped to [-clip, clip] after each step (None: not).
+        """
+
+def variants() -> dict[str, bool]:
+    """Instruction sets compiled in, slowest first, and whether this CPU supports each."""
+
+def isa() -> str:
+    """The instruction set in use: the best supported, or BPTT_NATIVE_ISA's or `use_isa`'s."""
+
+def use_isa(name: str | None) -> None:
+    """Force an instruction set (None: the choice at import). ValueError if unsupported."""
+
+def elementwise(name: str, x: Array, out: Array) -> None:
+    """Apply a unary instruction to a contiguous 1-d array (for accuracy tests)."""
+
+def multiply(a: Array, matrix: Array, out: Array, threads: int = 1, repeat: int = 1) -> None:
+    """Write a @ matrix by the packed product, packed once, repeated (for measurement)."""
