@@ -11,7 +11,7 @@ from bptt.cells._stack import output_of
 from bptt.engine.eager import check_step
 from bptt.errors import CellError, ShapeError
 from bptt.state import State, check_given, initial_state, leaves, map_state, rebuild
-from bptt.unfold import unfold
+from bptt.unfold import check_dtype, unfold
 
 
 class Network(nn.Module):
@@ -158,6 +158,7 @@ class Network(nn.Module):
                 raise ShapeError(
                     f"step takes one step's input [lane, {size}], not {list(input.shape)}."
                 )
+        check_dtype(self.cell, input)
         own = self.initial_state(input.shape[0], like=input)
         if state is None:
             state = own

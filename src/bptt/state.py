@@ -88,6 +88,13 @@ def describe(state: Any) -> str:
     return type(state).__name__
 
 
+def is_state(value: Any) -> bool:
+    """Whether a value is a tensor or a nested tuple of tensors."""
+    if isinstance(value, Tensor):
+        return True
+    return isinstance(value, tuple) and len(value) > 0 and all(map(is_state, value))
+
+
 def same_structure(one: Any, other: Any) -> bool:
     """Whether two values nest alike and their leaves have equal shapes."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
@@ -119,8 +126,10 @@ def initial_state(cell: torch.nn.Module, batch: int, like: Tensor | None = None)
             "`hidden_size`, or a method `initial_state(batch)` that returns the starting state."
         )
     reference = next((p for p in cell.parameters() if p.is_floating_point()), like)
-    dtype = reference.dtype if reference is not None else torch.get_default_dtype()
-    device = reference.device if reference is not None else None
+    device = None if reference is None else reference.device
+    dtype = torch.get_default_dtype()
+    if reference is not None and reference.is_floating_point():  # indices have no dtype to take
+        dtype = reference.dtype
     zeros = torch.zeros(batch, size, dtype=dtype, device=device)
     if isinstance(cell, torch.nn.LSTMCell):
         return zeros, torch.zeros_like(zeros)
@@ -151,3 +160,9 @@ def check_given(cell: torch.nn.Module, state: State, expected: State, name: str)
             f"{name} has the shape {describe(state)}, but {type(cell).__name__} with "
             f"{head(expected).shape[0]} lane(s) carries {describe(expected)}."
         )
+    for given, own in zip(leaves(state), leaves(expected), strict=True):
+        if given.dtype != own.dtype:
+            raise ShapeError(
+                f"{name} is {given.dtype}, but {type(cell).__name__} carries {own.dtype}: convert "
+                f"it, as in state.to({own.dtype})."
+            )

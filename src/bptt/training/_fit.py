@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bptt.errors import NonFiniteError, OptionError
 from bptt.gradients import Full, GradientMethod, Update
+from bptt.gradients._update import check_stream
 from bptt.losses import Loss, step_loss
 from bptt.network import Network, check_trainable
 from bptt.state import leaves
@@ -107,11 +108,7 @@ def fit(
 
 
 def _parts(stream: Stream, validation: Stream | float | None) -> tuple[Stream, Stream | None]:
-    if not isinstance(stream, Stream):
-        raise OptionError(
-            f"fit trains on a bptt.Stream, not a {type(stream).__name__}: "
-            "bptt.Stream(inputs, targets)."
-        )
+    check_stream(stream)
     if validation is None or isinstance(validation, Stream):
         return stream, validation
     if isinstance(validation, bool) or not isinstance(validation, float):

@@ -54,4 +54,3 @@ class Bar:
     def close(self) -> None:
         """Leave the last line standing."""
         self._bar.close()
-
