@@ -1,0 +1,24 @@
+"""The command line: `bptt fit` and `bptt predict`."""
+
+from __future__ import annotations
+
+import sys
+
+_NEEDED = ("typer", "rich", "pyarrow", "matplotlib")
+
+
+def main() -> None:
+    """Run the command line; without what it needs, say how to install it."""
+    from importlib.util import find_spec
+
+    absent = [name for name in _NEEDED if find_spec(name) is None]
+    if absent:
+        print(
+            f"The command line needs {', '.join(absent)}. Install it with\n\n"
+            "    pip install 'bptt[cli]'\n",
+            file=sys.stderr,
+        )
+        raise SystemExit(2)
+    from bptt.cli._app import app
+
+    app(prog_name="bptt")

@@ -1,0 +1,271 @@
+"""The Typer application: what can be asked for, and the help that teaches it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from bptt.cli import _fit, _predict
+from bptt.cli._show import guarded
+from bptt.forecasting import Options
+
+app = typer.Typer(
+    name="bptt",
+    help="Train recurrent networks on ordered data by backpropagation through time.",
+    epilog="Start with: bptt fit — it trains on the sunspot numbers that the package carries.",
+    rich_markup_mode="rich",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+COLUMNS = "What to learn"
+NETWORK = "The network"
+TRAINING = "How it is trained"
+RUN = "Where it goes"
+
+FIT_HELP = """Train a network on a table, and compare it with linear models on the last rows.
+
+With no DATA it trains on the yearly sunspot numbers 1700–2008, one step ahead.
+
+[bold]Prediction[/bold] (the default): the target's past is among the inputs. Beside persistence
+and a linear AR or ARX model.
+
+[bold]Simulation[/bold] (--simulate): the inputs alone. Beside the training mean and a linear
+finite impulse response.
+
+[bold]Examples[/bold]
+
+  bptt fit
+
+  bptt fit furnace.csv --inputs GasRate --target CO2 --test 96 --out furnace
+
+  bptt fit furnace.csv --inputs GasRate --target CO2 --simulate
+
+  bptt fit load.parquet --inputs temperature,weekday --target load --horizon 24
+
+  bptt fit load.csv --target load --cell lstm --hidden 32 --method full --lr 0.001
+"""
+
+PREDICT_HELP = """Forecast a table with the network of a run.
+
+Every row of DATA gives one prediction, made after reading it: the output names the row that it is
+of, so that the last rows lie past the end of DATA.
+
+[bold]Examples[/bold]
+
+  bptt predict furnace newer.csv --out predictions.csv
+
+  bptt predict sunspots --free-run 20        (feeds predictions back, 20 years past the end)
+
+With inputs, a free run covers the last N rows of DATA: it reads their inputs, and not their
+targets, which may be empty.
+"""
+
+Data = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="DATA", help="CSV or Parquet, a row for each step.", show_default="sunspots"
+    ),
+]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from bptt import __version__
+
+        typer.echo(f"bptt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _bptt(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(help=FIT_HELP)
+@guarded
+def fit(
+    data: Data = None,
+    inputs: Annotated[
+        str, typer.Option(help="Input columns, separated by commas.", rich_help_panel=COLUMNS)
+    ] = "",
+    target: Annotated[
+        str | None, typer.Option(help="The column to forecast.", rich_help_panel=COLUMNS)
+    ] = None,
+    horizon: Annotated[
+        int | None,
+        typer.Option(
+            help="How many steps ahead.",
+            show_default="1, with --simulate 0",
+            rich_help_panel=COLUMNS,
+        ),
+    ] = None,
+    simulate: Annotated[
+        bool,
+        typer.Option("--simulate", help="Do not read the target's past.", rich_help_panel=COLUMNS),
+    ] = False,
+    missing: Annotated[
+        Literal["refuse", "mask"],
+        typer.Option(
+            help="Missing targets: refuse them, or leave them uncounted (where the past target is "
+            "an input, the last known one stands in).",
+            rich_help_panel=COLUMNS,
+        ),
+    ] = "refuse",
+    test: Annotated[
+        float,
+        typer.Option(
+            help="The last rows, to test on: a share, or a number of rows.",
+            rich_help_panel=COLUMNS,
+        ),
+    ] = _fit.DEFAULTS.test,
+    validation: Annotated[
+        float,
+        typer.Option(
+            help="The rows before those, to validate on: a share of what is not tested on, or a "
+            "number of rows.",
+            rich_help_panel=COLUMNS,
+        ),
+    ] = _fit.DEFAULTS.validation,
+    cell: Annotated[
+        Literal["gru", "lstm", "elman", "leaky"],
+        typer.Option(help="The recurrent cell.", rich_help_panel=NETWORK),
+    ] = "gru",
+    hidden: Annotated[
+        int, typer.Option(help="Units of each layer.", rich_help_panel=NETWORK)
+    ] = _fit.DEFAULTS.hidden,
+    layers: Annotated[
+        int, typer.Option(help="Recurrent layers.", rich_help_panel=NETWORK)
+    ] = _fit.DEFAULTS.layers,
+    method: Annotated[
+        Literal["truncated", "full", "sliding-window"],
+        typer.Option(help="How the gradient is found.", rich_help_panel=TRAINING),
+    ] = "truncated",
+    depth: Annotated[
+        int,
+        typer.Option(
+            help="Steps that an error travels back (truncated, sliding-window).",
+            rich_help_panel=TRAINING,
+        ),
+    ] = _fit.DEFAULTS.depth,
+    stride: Annotated[
+        int,
+        typer.Option(help="Steps between two updates (truncated).", rich_help_panel=TRAINING),
+    ] = _fit.DEFAULTS.stride,
+    loss: Annotated[
+        Literal["mse", "mae", "huber"],
+        typer.Option(help="The loss, of scaled values.", rich_help_panel=TRAINING),
+    ] = "mse",
+    optimizer: Annotated[
+        Literal["adam", "adamw", "rmsprop", "sgd", "lbfgs"],
+        typer.Option(help="How the weights change.", rich_help_panel=TRAINING),
+    ] = "adamw",
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            help="Learning rate.",
+            show_default="adam and adamw 0.002, rmsprop 0.001, sgd 0.01, lbfgs 1",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    weight_decay: Annotated[
+        float,
+        typer.Option(
+            help="How strongly adamw draws the weights to zero.", rich_help_panel=TRAINING
+        ),
+    ] = _fit.DEFAULTS.weight_decay,
+    clip: Annotated[
+        float | None,
+        typer.Option(
+            help="Scale gradients down to this norm.",
+            show_default="never",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    epochs: Annotated[
+        int, typer.Option(help="Passes over the data, at most.", rich_help_panel=TRAINING)
+    ] = _fit.DEFAULTS.epochs,
+    patience: Annotated[
+        int,
+        typer.Option(
+            help="Stop after so many epochs without a better validation loss.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = _fit.DEFAULTS.patience,
+    seed: Annotated[
+        int, typer.Option(help="Of the initial weights.", rich_help_panel=TRAINING)
+    ] = _fit.DEFAULTS.seed,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="The folder for model, configuration, history and pictures.",
+            show_default="bptt-run, or bptt-run-2, … where that exists",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Replace the run in RUN once the new one is done.", rich_help_panel=RUN
+        ),
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="No progress bar.", rich_help_panel=RUN)
+    ] = False,
+) -> None:
+    options = Options(
+        simulate=simulate,
+        horizon=horizon,
+        cell=cell,
+        hidden=hidden,
+        layers=layers,
+        method=method,
+        depth=depth,
+        stride=stride,
+        loss=loss,
+        optimizer=optimizer,
+        lr=lr,
+        weight_decay=weight_decay,
+        clip=clip,
+        epochs=epochs,
+        patience=patience,
+        validation=validation,
+        test=test,
+        seed=seed,
+    )
+    source = _fit.Source(data, _fit.names(inputs), target, missing)
+    _fit.run(source, options, _fit.Output(out, force, quiet))
+
+
+@app.command(help=PREDICT_HELP)
+@guarded
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `bptt fit` wrote.")],
+    data: Data = None,
+    out: Annotated[Path, typer.Option(metavar="CSV", help="Where the predictions go.")] = Path(
+        "predictions.csv"
+    ),
+    free_run: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Feed predictions back for N steps in place of the target's past.",
+            show_default="never",
+        ),
+    ] = None,
+    missing: Annotated[
+        Literal["refuse", "mask"] | None,
+        typer.Option(help="As in `bptt fit`.", show_default="as the run was fitted"),
+    ] = None,
+) -> None:
+    _predict.run(run, data, out, free_run, missing)

@@ -1,0 +1,71 @@
+"""What the terminal shows: tables of errors, and bad input as one screen without a traceback."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import ParamSpec
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+
+from bptt.errors import BpttError, NonFiniteError
+from bptt.forecasting import Metrics
+
+P = ParamSpec("P")
+
+BAD_INPUT, FAILED = 2, 1
+"""Exit codes: what was asked cannot be done; it was tried and failed."""
+
+
+def guarded(command: Callable[P, None]) -> Callable[P, None]:
+    """The command, its errors shown as a message and an exit code."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except NonFiniteError as error:
+            _fail("Training stopped", str(error), FAILED)
+        except BpttError as error:
+            _fail("Error", str(error), BAD_INPUT)
+        except OSError as error:
+            _fail("Error", f"{error.strerror or error}: {error.filename}", BAD_INPUT)
+        except KeyboardInterrupt:
+            _fail("Stopped", "interrupted; nothing was written.", 130)
+
+    return run
+
+
+def _fail(title: str, message: str, code: int) -> None:
+    console = Console(stderr=True)
+    console.print(Panel(escape(message), title=title, title_align="left", border_style="red"))
+    raise typer.Exit(code)
+
+
+def say(text: str = "") -> None:
+    """A line of markup on standard output."""
+    Console(file=sys.stdout, highlight=False).print(text)
+
+
+def show_metrics(metrics: tuple[Metrics, ...], unit: str, where: str = "on the test part") -> None:
+    """The errors of several models, the lowest in bold, in units of the column ``unit``."""
+    count = metrics[0].count
+    table = Table(
+        title=f"Error {where}, {count} predictions, in units of {escape(unit)}",
+        title_justify="left",
+        title_style="bold",
+    )
+    table.add_column("model")
+    for name in ("RMSE", "MSE", "MAE"):
+        table.add_column(name, justify="right")
+    lowest = min(one.mse for one in metrics)
+    for one in metrics:
+        numbers = (one.rmse, one.mse, one.mae)
+        style = "bold green" if one.mse == lowest else None
+        table.add_row(one.name, *(f"{number:.4g}" for number in numbers), style=style)
+    Console(file=sys.stdout).print(table)

@@ -1,0 +1,28 @@
+"""Forecasting tables: from named columns to a trained network, compared with linear models.
+
+Two tasks of black-box modelling are told apart. In *prediction* the past targets are among the
+inputs; in *simulation* the network sees the inputs alone. docs/forecasting.md tells what the
+defaults do and why.
+"""
+
+from bptt.forecasting._forecaster import Forecaster as Forecaster
+from bptt.forecasting._linear import Linear as Linear
+from bptt.forecasting._linear import least_squares as least_squares
+from bptt.forecasting._metrics import Metrics as Metrics
+from bptt.forecasting._model import Readout as Readout
+from bptt.forecasting._model import Tapped as Tapped
+from bptt.forecasting._options import Options as Options
+from bptt.forecasting._run_folder import check_folder as check_folder
+from bptt.forecasting._run_folder import load as load
+from bptt.forecasting._run_folder import save as save
+from bptt.forecasting._scaling import Scaling as Scaling
+from bptt.forecasting._series import Series as Series
+from bptt.forecasting._series import select as select
+from bptt.forecasting._split import Split as Split
+from bptt.forecasting._sunspots import sunspots as sunspots
+from bptt.forecasting._tables import Table as Table
+from bptt.forecasting._tables import read_table as read_table
+from bptt.forecasting._train import Plan as Plan
+from bptt.forecasting._train import Result as Result
+from bptt.forecasting._train import plan as plan
+from bptt.forecasting._train import train as train

@@ -1,0 +1,163 @@
+"""What can be chosen when a forecaster is trained, with the defaults that work well."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+
+from bptt.errors import DataError, OptionError, at_least, one_of
+from bptt.gradients import Full, GradientMethod, SlidingWindow, Truncated
+
+CELLS = ("gru", "lstm", "elman", "leaky")
+METHODS = ("truncated", "full", "sliding-window")
+LOSSES = ("mse", "mae", "huber")
+LEARNING_RATES = {"adam": 2e-3, "adamw": 2e-3, "rmsprop": 1e-3, "sgd": 1e-2, "lbfgs": 1.0}
+"""The optimizers by name, and the learning rate of each where none is given."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a forecaster is built and trained.
+
+    Attributes:
+        simulate: predict from the inputs alone, without the past targets.
+        horizon: how many steps ahead; default: 1 in prediction, 0 (the same step) in simulation.
+        cell: ``"gru"``, ``"lstm"``, ``"elman"`` or ``"leaky"``.
+        hidden: units of each layer.
+        layers: recurrent layers on top of each other.
+        method: ``"truncated"``, ``"full"`` or ``"sliding-window"``.
+        depth: steps that an error travels back (truncated, sliding-window).
+        stride: steps between two updates (truncated).
+        loss: ``"mse"``, ``"mae"`` or ``"huber"``, of scaled values.
+        optimizer: a name of `LEARNING_RATES`.
+        lr: learning rate; default: the optimizer's own in `LEARNING_RATES`.
+        weight_decay: of ``"adamw"``: the weights shrink by this times ``lr`` at every update.
+        clip: scale gradients down to this norm; default: never.
+        epochs: passes over the training part, at most.
+        patience: epochs without a better validation loss after which training stops.
+        validation: the rows to validate on, the last ones before the test part: a share of the
+            rows before it, or a number of rows.
+        test: the rows to test on, the last ones: a share of all rows, or a number of rows.
+        seed: of the initial weights.
+
+    Raises:
+        OptionError: an option is unknown, out of range, or does not go with another.
+    """
+
+    simulate: bool = False
+    horizon: int | None = None
+    cell: str = "gru"
+    hidden: int = 16
+    layers: int = 1
+    method: str = "truncated"
+    depth: int = 25
+    stride: int = 25
+    loss: str = "mse"
+    optimizer: str = "adamw"
+    lr: float | None = None
+    weight_decay: float = 1.0
+    clip: float | None = None
+    epochs: int = 100
+    patience: int = 40
+    validation: float = 0.2
+    test: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(
+            1,
+            hidden=self.hidden,
+            layers=self.layers,
+            depth=self.depth,
+            stride=self.stride,
+            epochs=self.epochs,
+            patience=self.patience,
+        )
+        at_least(0, seed=self.seed)
+        if self.seed >= 2**63:
+            raise OptionError(f"seed must be below 2**63, not {self.seed}.")
+        one_of(CELLS, cell=self.cell)
+        one_of(METHODS, method=self.method)
+        one_of(LOSSES, loss=self.loss)
+        one_of(tuple(LEARNING_RATES), optimizer=self.optimizer)
+        for name in ("lr", "clip"):
+            value = getattr(self, name)
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise OptionError(f"{name} must be a finite number above 0, not {value}.")
+        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
+            raise OptionError(
+                f"weight_decay must be a finite number of at least 0, not {self.weight_decay}."
+            )
+        for name in ("validation", "test"):
+            _check_part(name, getattr(self, name))
+        self._check_horizon()
+
+    def _check_horizon(self) -> None:
+        if self.horizon is not None:
+            at_least(0, horizon=self.horizon)
+        if self.horizon == 0 and not self.simulate:
+            raise OptionError(
+                "horizon 0 would predict a target that is itself among the inputs: give a horizon "
+                "of at least 1, or simulate from the inputs alone (--simulate)."
+            )
+        if self.method == "sliding-window" and self.ahead != 1:
+            raise OptionError(
+                f"the sliding window is defined for horizon 1, not {self.ahead}: choose method "
+                "'truncated' with stride 1, or horizon 1."
+            )
+        if self.optimizer == "lbfgs" and self.clip is not None:
+            raise OptionError("clip does not go with lbfgs, whose line search needs the gradient.")
+
+    @property
+    def ahead(self) -> int:
+        """The horizon, with its default."""
+        if self.horizon is not None:
+            return self.horizon
+        return 0 if self.simulate else 1
+
+    def gradient_method(self, steps: int) -> GradientMethod:
+        """The method, for a training part of ``steps`` steps.
+
+        Raises:
+            DataError: the sliding window does not fit into the training part.
+        """
+        if self.method == "full":
+            return Full()
+        if self.method == "truncated":
+            return Truncated(self.depth, self.stride)
+        if steps <= self.depth:
+            raise DataError(
+                f"the sliding window of depth {self.depth} needs more than {self.depth} training "
+                f"steps, but there are {steps}: give a depth below {steps}, or more data."
+            )
+        return SlidingWindow(self.depth)
+
+    def make_optimizer(
+        self,
+    ) -> Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]:
+        """The optimizer, as a function of the parameters."""
+        kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
+            "adam": torch.optim.Adam,
+            "adamw": torch.optim.AdamW,
+            "rmsprop": torch.optim.RMSprop,
+            "sgd": torch.optim.SGD,
+            "lbfgs": torch.optim.LBFGS,
+        }
+        kind = kinds[self.optimizer]
+        given: dict[str, float] = {
+            "lr": LEARNING_RATES[self.optimizer] if self.lr is None else self.lr
+        }
+        if self.optimizer == "adamw":
+            given["weight_decay"] = self.weight_decay
+        return lambda parameters: kind(parameters, **given)
+
+
+def _check_part(name: str, value: float) -> None:
+    whole = value >= 1 and float(value).is_integer()
+    if not (0 < value < 1 or whole):
+        raise OptionError(
+            f"{name} must be a share between 0 and 1 or a whole number of rows, not {value:g}."
+        )

@@ -1,0 +1,90 @@
+"""Pictures of a run: the loss over epochs, and prediction against truth on the test part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bptt.errors import BpttError
+from bptt.forecasting._train import Result
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TRUTH, NETWORK, LINEAR, QUIET = "#222222", "#d1495b", "#2e86ab", "#8d8d8d"
+
+
+def draw(result: Result, folder: Path) -> None:
+    """Write ``loss.png`` and ``prediction.png`` into ``folder``.
+
+    Raises:
+        BpttError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise BpttError("the pictures need matplotlib: pip install 'bptt[cli]'.") from error
+    for name, paint, width in (("loss", _loss, 7.0), ("prediction", _prediction, 10.0)):
+        figure = Figure(figsize=(width, 4.5), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        axes.grid(color="#e4e4e4", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        paint(axes, result)
+        figure.savefig(folder / f"{name}.png", dpi=120, metadata={"Software": None})
+
+
+def _loss(axes: Axes, result: Result) -> None:
+    history = result.history
+    epochs = [epoch.epoch for epoch in history.epochs]
+    axes.plot(epochs, history.losses, color=QUIET, label="training")
+    start = history.initial_validation
+    assert start is not None
+    axes.plot([0, *epochs], [start, *history.validations], color=NETWORK, label="validation")
+    kept = history.best_epoch
+    best = start if kept == 0 else history.validations[kept - 1]
+    axes.plot([kept], [best], "o", color=NETWORK, label=f"kept: epoch {kept}")
+    axes.axhline(start, color=LINEAR, linestyle="--", linewidth=1, label="validation, linear path")
+    shown = [start, *history.losses, *history.validations]
+    if max(shown) > 20 * max(min(shown), 1e-12):
+        axes.set_yscale("log")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(f"{result.plan.options.loss} loss (scaled units)")
+    axes.set_title("Loss over epochs")
+    axes.legend(frameon=False)
+
+
+def _prediction(axes: Axes, result: Result) -> None:
+    plan, series = result.plan, result.plan.series
+    rows = slice(plan.split.fitted, plan.split.total)
+    place, truth = series.axis[rows], series.target[rows]
+    axes.plot(place, truth, ".-", color=TRUTH, linewidth=1.1, markersize=4, label="truth")
+    network = result.metrics[0]
+    axes.plot(
+        place,
+        result.prediction,
+        color=NETWORK,
+        linewidth=1.6,
+        label=f"{network.name}: RMSE {network.rmse:.3g}",
+    )
+    axes.set_xlabel(series.axis_name)
+    axes.set_ylabel(series.target_name)
+    axes.set_title(_title(result))
+    axes.margins(x=0.01)
+    span = float(np.nanmax(truth) - np.nanmin(truth)) or 1.0
+    # Room above the curves for the legend.
+    axes.set_ylim(top=max(float(np.nanmax(truth)), float(result.prediction.max())) + 0.18 * span)
+    axes.legend(frameon=False, loc="upper left", ncols=2)
+
+
+def _title(result: Result) -> str:
+    options, series = result.plan.options, result.plan.series
+    steps = f"{options.ahead} step{'s' * (options.ahead != 1)} ahead"
+    if options.simulate:
+        what = "simulated" if options.ahead == 0 else f"simulated, {steps}"
+    else:
+        what = f"predicted {steps}"
+    return f"{series.source}: {series.target_name} {what}, test part"

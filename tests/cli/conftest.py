@@ -1,0 +1,26 @@
+import pytest
+
+from .cases import FAST, call, write_table
+
+
+@pytest.fixture(autouse=True)
+def apart(tmp_path, monkeypatch):
+    """Every test runs in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def table(tmp_path):
+    return write_table(tmp_path / "data.csv")
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """Three finished runs: ``predicting``, ``simulating`` and ``sunspots``; and their table."""
+    folder = tmp_path_factory.mktemp("runs")
+    data = write_table(folder / "data.csv")
+    columns = (data, "--inputs", "u", "--target", "y", *FAST)
+    assert call("fit", *columns, "--out", folder / "predicting").exit_code == 0
+    assert call("fit", *columns, "--simulate", "--out", folder / "simulating").exit_code == 0
+    assert call("fit", *FAST, "--out", folder / "sunspots").exit_code == 0
+    return folder

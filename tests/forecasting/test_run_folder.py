@@ -1,0 +1,124 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from bptt.errors import DataError, OptionError
+from bptt.forecasting import check_folder, load, save
+
+from .cases import driven
+
+FILES = ["history.csv", "loss.png", "model.safetensors", "prediction.png", "run.json"]
+
+
+@pytest.fixture
+def run(fitted, tmp_path):
+    save(fitted, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_a_round_trip_predicts_bit_for_bit(fitted, run):
+    loaded = load(run)
+    series = driven()
+    assert (loaded.predict(series) == fitted.forecaster.predict(series)).all()
+    assert (loaded.free_run(series, 5) == fitted.forecaster.free_run(series, 5)).all()
+    assert loaded.scaling == fitted.forecaster.scaling
+    assert loaded.options == fitted.forecaster.options
+
+
+def test_what_is_left(fitted, run):
+    assert sorted(file.name for file in run.iterdir()) == FILES
+    assert [file.name for file in run.parent.iterdir()] == ["run"]
+    record = json.loads((run / "run.json").read_text())
+    assert record["data"] == {
+        "source": "made",
+        "rows": 120,
+        "training": 77,
+        "validation": 19,
+        "test": 24,
+    }
+    assert record["metrics"][0]["mse"] == fitted.metrics[0].mse
+    assert record["versions"]["torch"] == str(torch.__version__)
+    assert len((run / "history.csv").read_text().splitlines()) == 1 + len(fitted.history)
+    assert (run / "loss.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_full_folder_is_kept_unless_forced(fitted, run):
+    (run / "notes.txt").write_text("mine")
+    with pytest.raises(OptionError, match="--force"):
+        save(fitted, run)
+    save(fitted, run, force=True)
+    assert (run / "notes.txt").read_text() == "mine"
+    load(run)
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OptionError, match="is a file"):
+        check_folder(tmp_path / "file")
+    with pytest.raises(OptionError, match="not a folder"):
+        check_folder(tmp_path / "file" / "run")
+
+
+def edit(run, **changes):
+    path = run / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def damage_weights(run, name="readout.bias", value=None):
+    tensors = load_file(run / "model.safetensors")
+    del tensors[name]
+    if value is not None:
+        tensors[name] = value
+    save_file(tensors, run / "model.safetensors")
+
+
+DAMAGES = {
+    "no folder": (lambda run: run.rename(run.parent / "away"), "there is no run"),
+    "no record": (lambda run: (run / "run.json").unlink(), "is no run"),
+    "half a record": (lambda run: (run / "run.json").write_text('{"format": 1'), "is damaged"),
+    "a list": (lambda run: (run / "run.json").write_text("[1]"), "no JSON object"),
+    "binary": (lambda run: (run / "run.json").write_bytes(b"\xff\xfe\x00"), "is damaged"),
+    "newer": (lambda run: edit(run, format=2), "has format 2.*update"),
+    "odd format": (lambda run: edit(run, format="x"), "damaged: format is 'x'"),
+    "no scaling": (
+        lambda run: (run / "run.json").write_text(
+            json.dumps(
+                {
+                    key: value
+                    for key, value in json.loads((run / "run.json").read_text()).items()
+                    if key != "scaling"
+                }
+            )
+        ),
+        "no 'scaling'",
+    ),
+    "odd scaling": (lambda run: edit(run, scaling=3), "is damaged"),
+    "odd options": (lambda run: edit(run, options={"cell": "gru"}), "options are not"),
+    "other inputs": (lambda run: edit(run, inputs=["u", "v"]), "another number of inputs"),
+    "odd taps": (lambda run: edit(run, taps=10**9), "taps is"),
+    "other taps": (lambda run: edit(run, taps=3), "does not fit run.json"),
+    "no weights": (lambda run: (run / "model.safetensors").unlink(), "is incomplete"),
+    "torn weights": (
+        lambda run: (run / "model.safetensors").write_bytes(b"\x10\x00\x00"),
+        "model.safetensors is damaged",
+    ),
+    "a weight absent": (damage_weights, "readout.bias is absent in the file"),
+    "a weight of another shape": (
+        lambda run: damage_weights(run, value=torch.zeros(3)),
+        r"readout.bias is \[3\] in the file and \[1\]",
+    ),
+    "a weight that is no number": (
+        lambda run: damage_weights(run, value=torch.full((1,), float("nan"))),
+        "holds NaN",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_run_is_refused(run, name):
+    damage, words = DAMAGES[name]
+    damage(run)
+    with pytest.raises(DataError, match=words):
+        load(run)
