@@ -14,6 +14,10 @@ CASES = [
     ("feedforward_cell", {"steps": 300, "epochs": 12}, 0.03),
     ("feedback_cell", {"steps": 300, "epochs": 25}, 0.05),
     ("own_loop", {"steps": 200, "epochs": 6}, 0.1),
+    ("lightning_recipe", {"steps": 200, "epochs": 6}, 0.1),
+    ("skorch_recipe", {"steps": 200, "epochs": 6}, 0.1),
+    ("character_model", {"characters": 20_000, "epochs": 3, "hidden": 32}, 3.1),
+    ("vowels", {"made_up": True, "count": 150, "epochs": 30}, 0.5),
 ]
 
 

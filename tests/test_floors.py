@@ -19,6 +19,7 @@ FLOOR = {
     "unfold": 2,
     "losses": 3,
     "network": 3,
+    "nn": 3,
     "gradients": 4,
     "training": 5,
     "forecasting": 5.5,

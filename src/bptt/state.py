@@ -104,6 +104,15 @@ def same_structure(one: Any, other: Any) -> bool:
     return False
 
 
+def weight_of(cell: torch.nn.Module) -> Tensor | None:
+    """The first floating parameter: it tells the dtype and device that a cell works in."""
+    # Walking all submodules costs more than a small step; most cells own a weight themselves.
+    for parameter in cell._parameters.values():
+        if parameter is not None and parameter.is_floating_point():
+            return parameter
+    return next((p for p in cell.parameters() if p.is_floating_point()), None)
+
+
 def initial_state(cell: torch.nn.Module, batch: int, like: Tensor | None = None) -> State:
     """The state in which a cell starts: leaves [batch, ...].
 
@@ -125,12 +134,15 @@ def initial_state(cell: torch.nn.Module, batch: int, like: Tensor | None = None)
             f"{type(cell).__name__} does not tell the shape of its state: give it an attribute "
             "`hidden_size`, or a method `initial_state(batch)` that returns the starting state."
         )
-    reference = next((p for p in cell.parameters() if p.is_floating_point()), like)
-    device = None if reference is None else reference.device
-    dtype = torch.get_default_dtype()
-    if reference is not None and reference.is_floating_point():  # indices have no dtype to take
-        dtype = reference.dtype
-    zeros = torch.zeros(batch, size, dtype=dtype, device=device)
+    reference = weight_of(cell)
+    if reference is None:
+        reference = like
+    if reference is None:
+        zeros = torch.zeros(batch, size)
+    elif reference.is_floating_point():
+        zeros = reference.new_zeros(batch, size)
+    else:  # indices have no dtype to take
+        zeros = torch.zeros(batch, size, device=reference.device)
     if isinstance(cell, torch.nn.LSTMCell):
         return zeros, torch.zeros_like(zeros)
     return zeros

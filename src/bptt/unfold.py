@@ -6,16 +6,19 @@ live in `bptt.engine`; all have the signature of `bptt.engine.eager.run`, which 
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal, overload
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 
-from bptt.engine import eager
-from bptt.errors import OptionError, ShapeError, one_of
+from bptt.cells._base import PlainCell
+from bptt.engine import Ineligible, Plan, Reason, eager, native, plan_for
+from bptt.errors import CellError, OptionError, ShapeError, one_of
 from bptt.state import State, check_given, initial_state, lane_mask, leaves
 
-BACKENDS = ("auto", "eager")
+BACKENDS = ("auto", "native", "eager")
 
 
 @overload
@@ -81,8 +84,9 @@ def unfold(
             was given elementwise to ± this value, before the step before it receives it
             (A. Graves, Generating sequences with recurrent neural networks, 2013). The gradient
             that a step's own output sends into its state is not clipped.
-        backend: ``"auto"`` takes the fastest executor that can run the cell, ``"eager"`` the
-            Python loop.
+        backend: ``"auto"`` runs the cell's step program natively where it has one, and otherwise
+            falls back to the Python loop, with one warning that names the operator at fault and
+            its line; ``"native"`` makes an error of that; ``"eager"`` is the Python loop.
 
     Returns:
         ``(outputs, state)``, or ``(outputs, state, states)`` with ``return_states``: outputs
@@ -91,12 +95,12 @@ def unfold(
 
     Raises:
         ShapeError: shapes or dtypes do not fit each other.
-        CellError: the cell returned something other than a state like the one it was given.
+        CellError: the cell returned something other than a state like the one it was given, or
+            it has no step program and ``backend="native"``.
         OptionError: an option is unknown or out of range.
     """
     one_of(BACKENDS, backend=backend)
-    if clip_state_gradient is not None and not clip_state_gradient > 0:
-        raise OptionError(f"clip_state_gradient must be above 0, not {clip_state_gradient}.")
+    _check_clip(clip_state_gradient)
     steps, lanes = _check_inputs(cell, inputs)
     own = initial_state(cell, lanes, like=inputs) if initial is None else initial
     if initial is not None:
@@ -112,20 +116,66 @@ def unfold(
         # Padding may hold anything, NaN included: it is cleared before any product can spread it.
         active = torch.arange(steps, device=inputs.device)[:, None] < lengths
         inputs = torch.where(lane_mask(active, inputs), inputs, torch.zeros_like(inputs))
-    outputs, last, states = eager.run(
-        cell,
-        inputs,
-        start,
-        initial=own,
-        reset=None if reset is None else reset.to(inputs.device),
-        lengths=lengths,
-        return_states=return_states,
-        clip=clip_state_gradient,
-    )
+    if reset is not None:
+        reset = reset.to(inputs.device)
+    plan = None if backend == "eager" else _plan(cell, inputs, start, own, backend)
+    if plan is None:
+        outputs, last, states = eager.run(
+            cell,
+            inputs,
+            start,
+            initial=own,
+            reset=reset,
+            lengths=lengths,
+            return_states=return_states,
+            clip=clip_state_gradient,
+        )
+    else:
+        outputs, last, states = native.run(
+            cell,
+            inputs,
+            start,
+            initial=own,
+            reset=reset,
+            lengths=lengths,
+            return_states=return_states,
+            clip=clip_state_gradient,
+            plan=plan,
+        )
     if return_states:
         assert states is not None
         return outputs, last, states
     return outputs, last
+
+
+_WARNED: WeakSet[nn.Module] = WeakSet()
+# Where the engine has nothing to offer, or PyTorch's own transforms are at work, the Python loop is
+# what is expected: nothing is said.
+_SILENT = {Reason.DEVICE, Reason.CONTEXT}
+
+
+def _plan(
+    cell: nn.Module, inputs: Tensor, state: State, initial: State, backend: str
+) -> Plan | None:
+    """The native executor's plan, or None for the Python loop."""
+    found = plan_for(cell, inputs, state, initial)
+    if isinstance(found, Plan):
+        return found
+    if backend == "native":
+        raise CellError(f"{type(cell).__name__} cannot be unfolded natively: {found}.")
+    _warn_once(cell, found)
+    return None
+
+
+def _warn_once(cell: nn.Module, why: Ineligible) -> None:
+    if why.reason in _SILENT or cell in _WARNED:
+        return
+    _WARNED.add(cell)
+    warnings.warn(
+        f"{type(cell).__name__} is unfolded by a Python loop, not natively: {why}. "
+        "backend='eager' says that this is meant.",
+        stacklevel=4,
+    )
 
 
 def _check_inputs(cell: nn.Module, inputs: Tensor) -> tuple[int, int]:
@@ -148,13 +198,37 @@ def _check_inputs(cell: nn.Module, inputs: Tensor) -> tuple[int, int]:
                 f"inputs have {inputs.shape[-1]} features, {list(inputs.shape)}, but "
                 f"{type(cell).__name__} reads {size}."
             )
-    weight = next((p for p in cell.parameters() if p.is_floating_point()), None)
-    if weight is not None and inputs.is_floating_point() and weight.dtype != inputs.dtype:
-        raise ShapeError(
-            f"inputs are {inputs.dtype}, but the parameters of {type(cell).__name__} are "
-            f"{weight.dtype}: convert one, as in inputs.to({weight.dtype})."
-        )
+    check_dtype(cell, inputs)
     return inputs.shape[0], inputs.shape[1]
+
+
+def check_dtype(cell: nn.Module, inputs: Tensor) -> None:
+    """Refuse inputs that the cell's weights cannot be multiplied with.
+
+    Raises:
+        ShapeError: with both dtypes and the mend.
+    """
+    weight = next((p for p in cell.parameters() if p.is_floating_point()), None)
+    if weight is None or weight.dtype == inputs.dtype:
+        return
+    name = type(cell).__name__
+    if inputs.is_floating_point():
+        raise ShapeError(
+            f"inputs are {inputs.dtype}, but the parameters of {name} are {weight.dtype}: convert "
+            f"one, as in inputs.to({weight.dtype})."
+        )
+    if isinstance(cell, (PlainCell, nn.RNNCellBase)):
+        raise ShapeError(
+            f"inputs are {inputs.dtype}, indices, but {name} multiplies them with its weights: "
+            f"numbers must be floating, as in inputs.to({weight.dtype}); indices need a cell that "
+            "embeds them."
+        )
+
+
+def _check_clip(clip: float | None) -> None:
+    number = isinstance(clip, (int, float)) and not isinstance(clip, bool)
+    if clip is not None and not (number and clip > 0):
+        raise OptionError(f"clip_state_gradient must be a number above 0, not {clip!r}.")
 
 
 def _check_devices(inputs: Tensor, state: State) -> None:

@@ -6,6 +6,7 @@ gate orders are PyTorch's, so a ``state_dict`` moves between these and `torch.nn
 
 from bptt.cells._basic import Elman as Elman
 from bptt.cells._basic import Leaky as Leaky
+from bptt.cells._embedded import Embedded as Embedded
 from bptt.cells._gated import GRU as GRU
 from bptt.cells._gated import LSTM as LSTM
 from bptt.cells._stack import Stack as Stack

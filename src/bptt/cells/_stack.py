@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from torch import Tensor, nn
 
 from bptt.errors import CellError
@@ -23,6 +25,17 @@ def output_of(cell: nn.Module, state: State) -> Tensor:
     return result
 
 
+def _check_fit(below: nn.Module, above: nn.Module) -> None:
+    """Refuse neighbours of known sizes that do not fit."""
+    gives, reads = getattr(below, "hidden_size", None), getattr(above, "input_size", None)
+    known = isinstance(gives, int) and isinstance(reads, int) and not hasattr(below, "output")
+    if known and gives != reads:
+        raise CellError(
+            f"{type(below).__name__} gives {gives} features, but {type(above).__name__} above it "
+            f"reads {reads}: they must agree, as in Stack(GRU(3, 64), GRU(64, 32))."
+        )
+
+
 class Stack(nn.Module):
     """Layers of cells as one cell: each layer's output is the input of the next.
 
@@ -33,7 +46,7 @@ class Stack(nn.Module):
     top cell's.
 
     Raises:
-        CellError: no cell is given, or one is not a module.
+        CellError: no cell is given, one is not a module, or two neighbours do not fit.
     """
 
     def __init__(self, *cells: nn.Module) -> None:
@@ -43,7 +56,11 @@ class Stack(nn.Module):
         for cell in cells:
             if not isinstance(cell, nn.Module):
                 raise CellError(f"Stack takes cells (torch.nn.Module), not {cell!r}.")
+        for below, above in itertools.pairwise(cells):
+            _check_fit(below, above)
         self.cells = nn.ModuleList(cells)
+        if isinstance(getattr(cells[0], "input_size", None), int):
+            self.input_size = cells[0].input_size
 
     def initial_state(self, batch: int) -> State:
         """The tuple of the layers' own initial states."""

@@ -9,15 +9,18 @@ segment live only while it is swept. The gradient is that of the whole, to round
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bptt.errors import CellError, at_least
 from bptt.gradients._context import Carried, Span
-from bptt.gradients._update import Update, entering
+from bptt.gradients._resume import Place, load, save, taken_up
+from bptt.gradients._update import Update, check_stream, entering
 from bptt.gradients._window import advance, again, counted, differentiate, visit
 from bptt.losses import Loss, StepLoss, cost, step_loss
 from bptt.network import Network, check_trainable
@@ -44,6 +47,8 @@ class Full:
 
     segment: int | None = None
     state: State | None = field(default=None, init=False, repr=False, compare=False)
+    _place: Place | None = field(default=None, init=False, repr=False, compare=False)
+    _saved: Place | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.segment is not None:
@@ -54,17 +59,50 @@ class Full:
     ) -> Iterator[Update]:
         """One pass over ``stream``, an update for each batch; see `GradientMethod`."""
         check_trainable(network)
-        return self._pass(network, step_loss(loss), stream, entering(stream, state))
+        check_stream(stream)
+        begun = self._saved
+        batches = stream.batches() if begun is None else taken_up(stream, begun, state)
+        start = entering(stream, state)
+        self._saved = None
+        return self._pass(network, step_loss(loss), stream, batches, start, begun)
 
     def _pass(
-        self, network: Network, loss: StepLoss, stream: Stream, start: State | None
+        self,
+        network: Network,
+        loss: StepLoss,
+        stream: Stream,
+        batches: Generator[Batch],
+        start: State | None,
+        begun: Place | None,
     ) -> Iterator[Update]:
-        for index, batch in enumerate(stream.batches()):
-            if self.segment is None or self.segment >= batch.length:
-                yield from self._whole(network, loss, batch, index, start)
-            else:
-                yield from self._in_segments(network, loss, batch, index, start)
-            start = None
+        self._place = begun
+        with closing(batches):
+            for index, batch in enumerate(batches, 0 if begun is None else begun.batch + 1):
+                if self.segment is None or self.segment >= batch.length:
+                    updates = self._whole(network, loss, batch, index, start)
+                else:
+                    updates = self._in_segments(network, loss, batch, index, start)
+                for update in updates:
+                    self._place = Place.at(stream, index, batch)
+                    yield update
+                start = None
+        self._place = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The options, the last state and, in the middle of a pass, its last batch: plain numbers,
+        strings and lists, but for ``["tensors"]``, a flat dictionary of tensors; to be taken
+        after an update has been applied, with the stream's own ``state_dict``."""
+        return save(self, self._place)
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Stand where ``saved`` was taken: the next call of `updates` goes on with the pass that
+        was interrupted, after its last update, and then ends; the one after it is a new pass.
+
+        Raises:
+            OptionError: it was saved by another method, or with other options.
+        """
+        self.state, self._saved = load(self, saved)
+        self._place = self._saved
 
     def _whole(
         self, network: Network, loss: StepLoss, batch: Batch, index: int, start: State | None
@@ -120,12 +158,12 @@ class _Sweep:
         # the forward pass left it.
         with torch.random.fork_rng():
             for i in reversed(range(len(entered))):
-                torch.set_rng_state(draws[i])
+                _draw_again(draws[i])
                 part, after = self._backward(bounds[i], bounds[i + 1], entered[i], after)
                 total += part.to(total)
         return total / self.count, end
 
-    def _forward(self, bounds: list[int]) -> tuple[list[State | None], State, list[Tensor]]:
+    def _forward(self, bounds: list[int]) -> tuple[list[State | None], State, list[Draws]]:
         """The state that enters each segment, the last state, and the random-number states."""
         context, self.count = self.start, 0
         entered: list[State | None] = []
@@ -133,7 +171,7 @@ class _Sweep:
         for low, high in itertools.pairwise(bounds):
             chunk = self.batch.chunk(low, high)
             entered.append(context)
-            draws.append(torch.get_rng_state())
+            draws.append(_draws())
             self.count += int(chunk.mask.sum())
             versions = _versions(self.network)
             context = advance(self.network, chunk, context)
@@ -166,16 +204,37 @@ class _Sweep:
         return total.detach(), before
 
 
+Draws = tuple[Tensor, list[Tensor]]
+"""The state of the CPU's random numbers, and of those of every GPU in use."""
+
+
+def _draws() -> Draws:
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]  # untyped in torch
+    return torch.get_rng_state(), gpus
+
+
+def _draw_again(draws: Draws) -> None:
+    torch.set_rng_state(draws[0])
+    if draws[1]:
+        torch.cuda.set_rng_state_all(draws[1])
+
+
 def _leaf(leaf: Tensor) -> Tensor:
     return leaf.detach().requires_grad_(leaf.is_floating_point())
 
 
-def _versions(network: Network) -> dict[str, int]:
-    return {name: buffer._version for name, buffer in network.cell.named_buffers()}
+def _versions(network: Network) -> dict[str, tuple[Tensor, int]]:
+    """Each buffer of the cell, and how often it was written to."""
+    return {name: (buffer, buffer._version) for name, buffer in network.cell.named_buffers()}
 
 
-def _refuse_changed(network: Network, before: dict[str, int]) -> None:
-    changed = [name for name, version in _versions(network).items() if before[name] != version]
+def _refuse_changed(network: Network, before: dict[str, tuple[Tensor, int]]) -> None:
+    after = _versions(network)
+    changed = [
+        name
+        for name, (buffer, version) in before.items()
+        if name not in after or after[name][0] is not buffer or after[name][1] != version
+    ]
     if changed:
         raise CellError(
             f"{type(network.cell).__name__} changes its buffer {changed[0]!r} as it runs: in "

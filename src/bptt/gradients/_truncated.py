@@ -8,13 +8,16 @@ classic pseudocode (`SlidingWindow`). docs/algorithms.md has the equations.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from copy import copy
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from bptt.errors import DataError, OptionError, at_least, one_of
 from bptt.gradients._context import Carried, Context, Recomputed, Span, Stored
-from bptt.gradients._update import Update, entering
+from bptt.gradients._resume import Place, load, save, taken_up
+from bptt.gradients._update import Update, check_stream, entering
 from bptt.gradients._window import again, counted, differentiate, visit
 from bptt.losses import Loss, StepLoss, step_loss
 from bptt.network import Network, check_trainable
@@ -59,6 +62,8 @@ class Truncated:
     history: Literal["replay", "stored"] = "replay"
     combine: Literal["sum", "mean"] = "sum"
     state: State | None = field(default=None, init=False, repr=False, compare=False)
+    _place: Place | None = field(default=None, init=False, repr=False, compare=False)
+    _saved: Place | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         at_least(1, depth=self.depth)
@@ -81,29 +86,68 @@ class Truncated:
     ) -> Iterator[Update]:
         """One pass over ``stream``, an update for each window; see `GradientMethod`."""
         check_trainable(network)
-        return self._pass(network, step_loss(loss), stream, entering(stream, state))
+        check_stream(stream)
+        begun = self._saved
+        batches = stream.batches() if begun is None else taken_up(stream, begun, state)
+        start = entering(stream, state)
+        self._saved = None
+        return self._pass(network, step_loss(loss), stream, batches, start, begun)
 
     def _pass(
-        self, network: Network, loss: StepLoss, stream: Stream, start: State | None
+        self,
+        network: Network,
+        loss: StepLoss,
+        stream: Stream,
+        batches: Generator[Batch],
+        start: State | None,
+        begun: Place | None,
     ) -> Iterator[Update]:
-        for index, batch in enumerate(stream.batches()):
-            context = self._context(start)
-            for span in self._spans(batch):
-                yield from self._window(network, loss, batch, index, context, span)
-                context.renew(network, batch, span)
-            self.state = context.state
-            start = None
+        self._place = begun
+        with closing(batches):
+            for index, batch in enumerate(batches, 0 if begun is None else begun.batch):
+                context, after = self._context(start), None
+                if begun is not None and begun.context is not None and begun.span is not None:
+                    begun.check(batch)
+                    context, after = copy(begun.context), begun.span
+                    context.renew(network, batch, after)
+                for span in self._spans(batch, after):
+                    place = Place.at(stream, index, batch, span)
+                    yield from self._window(network, loss, batch, context, span, place)
+                    context.renew(network, batch, span)
+                self.state = context.state
+                start = begun = None
+        self._place = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The options, the last state and, in the middle of a pass, where it stands: the last
+        window, with the states carried on from it.
+
+        It is to be taken after an update has been applied, with the network's and the optimizer's
+        state and the stream's own ``state_dict``. All are plain numbers, strings and lists, but
+        for ``["tensors"]``, a flat dictionary of tensors.
+        """
+        return save(self, self._place)
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Stand where ``saved`` was taken: the next call of `updates` goes on with the pass that
+        was interrupted, after its last update, and then ends; the one after it is a new pass.
+
+        Raises:
+            OptionError: it was saved by another method, or with other options.
+        """
+        self.state, self._saved = load(self, saved)
+        self._place = self._saved
 
     def _context(self, start: State | None) -> Context:
         if self.history == "stored":
             return Stored(start)
         return Carried(start) if self.context == "carried" else Recomputed(start)
 
-    def _spans(self, batch: Batch) -> Iterator[Span]:
-        """The windows of a batch; the last is the first that reaches the batch's end."""
+    def _spans(self, batch: Batch, after: Span | None) -> Iterator[Span]:
+        """The windows of a batch, ``after`` one; the last is the first that reaches its end."""
         assert self.stride is not None
-        start = reached = 0
-        if self.depth < self.stride and self.loss != "last":
+        start, reached = (0, 0) if after is None else (after.follow, after.stop)
+        if after is None and self.depth < self.stride and self.loss != "last":
             _warn_of_gaps(batch, self.depth, self.stride)
         while start < batch.length:
             stop = min(start + self.depth, batch.length)
@@ -117,9 +161,9 @@ class Truncated:
         network: Network,
         loss: StepLoss,
         batch: Batch,
-        index: int,
         context: Context,
         span: Span,
+        place: Place,
     ) -> Iterator[Update]:
         """One window: no update where it has nothing to count, but the state goes on."""
         chunk = batch.chunk(span.start, span.stop)
@@ -130,12 +174,14 @@ class Truncated:
             return
         value, passage = differentiate(network, loss, window, unfolding)
         context.move(network, batch, span, passage)
+        # A copy: the place stays true if the next window fails half-way.
+        self._place = replace(place, context=copy(context))
         yield Update(
             float(value),
             window.count,
             span.start,
             span.stop,
-            index,
+            place.batch,
             passage.end,
             again(network, loss, window, unfolding),
         )
@@ -191,8 +237,9 @@ class SlidingWindow:
 
         Raises:
             OptionError: the stream's horizon is not 1.
-            DataError: a batch is not longer than ``depth``.
+            DataError: a lane is not longer than ``depth``.
         """
+        check_stream(stream)
         if stream.horizon != 1:
             raise OptionError(
                 "SlidingWindow compares the prediction after a[t+k−1] with y[t+k]: give the "
@@ -200,13 +247,31 @@ class SlidingWindow:
                 "context='recomputed') does the same for other horizons."
             )
         for batch in stream.in_order():
-            if batch.length <= self.depth:
+            lengths = batch.chunk(0, self.depth + 1).lengths
+            shortest = batch.length if lengths is None else int(lengths.min())
+            if shortest <= self.depth:
                 raise DataError(
-                    f"SlidingWindow with depth {self.depth} needs more than {self.depth} steps, "
-                    f"but the data have {batch.length}: choose a depth below {batch.length}."
+                    f"SlidingWindow with depth {self.depth} needs more than {self.depth} steps on "
+                    f"every lane, but the shortest has {shortest}: choose a depth below "
+                    f"{shortest}, or leave such sequences out."
                 )
         return self._pass(self._windows.updates(network, loss, stream, state))
 
     def _pass(self, updates: Iterator[Update]) -> Iterator[Update]:
         yield from updates
+        self.state = self._windows.state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the pass stands; see `Truncated.state_dict`."""
+        return {**self._windows.state_dict(), "method": type(self).__name__}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Go on where ``saved`` was taken; see `Truncated.load_state_dict`.
+
+        Raises:
+            OptionError: it was saved by another method, or with other options.
+        """
+        if saved.get("method") != type(self).__name__:
+            raise OptionError(f"this is the state of {saved.get('method')!r}, not of this method.")
+        self._windows.load_state_dict({**saved, "method": type(self._windows).__name__})
         self.state = self._windows.state

@@ -8,10 +8,10 @@ from typing import Protocol
 
 from torch import Tensor
 
-from bptt.errors import OptionError
+from bptt.errors import OptionError, ShapeError
 from bptt.losses import Loss
 from bptt.network import Network
-from bptt.state import State, detach
+from bptt.state import State, detach, is_state
 from bptt.streams import Stream
 
 
@@ -57,10 +57,24 @@ class GradientMethod(Protocol):
         """
 
 
+def check_stream(stream: Stream) -> None:
+    """Refuse data that are no stream."""
+    if not isinstance(stream, Stream):
+        raise OptionError(
+            f"the data must be a bptt.Stream, not a {type(stream).__name__}: "
+            "bptt.Stream(inputs, targets)."
+        )
+
+
 def entering(stream: Stream, state: State | None) -> State | None:
     """A given state, detached; refused where every batch starts anew."""
     if state is None:
         return None
+    if not is_state(state):
+        raise ShapeError(
+            "state must be a tensor or a nested tuple of tensors, as update.state is, not "
+            f"{type(state).__name__}."
+        )
     if not stream.carries:
         raise OptionError(
             "a stream in batches of whole sequences starts each at the initial state: a given "

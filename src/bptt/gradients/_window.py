@@ -26,19 +26,22 @@ class Window:
         targets: [time, lane, ...] of the counted stretch, the last steps of the window.
         mask: bool [time, lane], of the same steps.
         count: how many steps and lanes the mask counts.
+        like: an empty tensor of the inputs' dtype and device.
         copies: by how much the gradient of the cell's parameters is divided.
     """
 
     targets: Tensor
     mask: Tensor
     count: int
+    like: Tensor
     copies: int = 1
 
 
 def counted(chunk: Chunk, first: int, copies: int = 1) -> Window:
     """The window that counts the steps of ``chunk`` from ``first`` on."""
     mask = chunk.mask[first:]
-    return Window(chunk.targets[first:], mask, int(mask.sum()), copies)
+    like = chunk.inputs.new_empty(0)
+    return Window(chunk.targets[first:], mask, int(mask.sum()), like, copies)
 
 
 @dataclass(frozen=True)
@@ -65,19 +68,19 @@ def advance(network: Network, chunk: Chunk, context: State | None) -> State:
 @torch.no_grad()
 def visit(network: Network, window: Window, unfolding: Unfolding) -> Passage:
     """What a window without anything to count leaves behind."""
-    return unfolding(network.initial_state(window.mask.shape[1], like=window.targets))[1]
+    return unfolding(network.initial_state(window.mask.shape[1], like=window.like))[1]
 
 
 def differentiate(
     network: Network, loss: StepLoss, window: Window, unfolding: Unfolding
 ) -> tuple[Tensor, Passage]:
     """Add the gradient of a window's mean loss to ``.grad``; give the loss and the passage."""
-    initial = network.initial_state(window.mask.shape[1], like=window.targets)
+    initial = network.initial_state(window.mask.shape[1], like=window.like)
     if window.copies != 1:
         return _averaged(network, loss, window, unfolding, initial)
     outputs, passage = unfolding(initial)
     mean = cost(loss, network.read, outputs, window.targets, window.mask) / window.count
-    mean.backward()  # type: ignore[no-untyped-call]  # untyped in torch
+    _backward(mean)
     return mean.detach(), passage
 
 
@@ -94,7 +97,7 @@ def _averaged(
     outputs, passage = unfolding(rebuild(initial, entries))
     seam = outputs.detach().requires_grad_(outputs.requires_grad)
     mean = cost(loss, network.read, seam, window.targets, window.mask) / window.count
-    mean.backward()  # type: ignore[no-untyped-call]  # untyped in torch
+    _backward(mean)
     if seam.grad is not None:
         own = [p for p in network.cell.parameters() if p.requires_grad]
         learned = [i for i, entry in enumerate(entries) if entry.requires_grad]
@@ -106,6 +109,13 @@ def _averaged(
                 add_gradient(parameter, gradient / window.copies)
         send([sources[i] for i in learned], found[len(own) :])
     return mean.detach(), passage
+
+
+def _backward(mean: Tensor) -> None:
+    """Go back, unless nothing in this window can be trained (a learned initial state alone, and
+    the window does not begin there)."""
+    if mean.requires_grad:
+        mean.backward()  # type: ignore[no-untyped-call]  # untyped in torch
 
 
 def send(tensors: list[Tensor], gradients: tuple[Tensor | None, ...]) -> None:

@@ -4,3 +4,4 @@ from bptt.streams._chunk import Batch as Batch
 from bptt.streams._chunk import Chunk as Chunk
 from bptt.streams._chunk import TensorBatch as TensorBatch
 from bptt.streams._stream import Stream as Stream
+from bptt.streams._text import Vocabulary as Vocabulary

@@ -37,12 +37,17 @@ class Sequence:
 
 
 def to_tensor(
-    values: Any, name: str, dtype: torch.dtype | None, device: torch.device | None
+    values: Any,
+    name: str,
+    dtype: torch.dtype | None,
+    device: torch.device | None,
+    laned: bool = False,
 ) -> Tensor:
     """A tensor of numbers; floating arrays that are no tensors take the default dtype.
 
-    Integers [time] stay indices; integers with a feature axis are measurements that happen to be
-    whole, and become floating.
+    Integers [time], or [time, lane] where the data come with their lanes (``laned``), stay
+    indices; integers with a feature axis are measurements that happen to be whole, and become
+    floating.
     """
     if isinstance(values, Tensor):
         tensor = values.detach()
@@ -57,7 +62,7 @@ def to_tensor(
             dtype = torch.get_default_dtype()
     if tensor.is_complex():
         raise DataError(f"{name} must hold real numbers, not {tensor.dtype}.")
-    if tensor.dim() > 1 and not tensor.is_floating_point() and tensor.dtype != torch.bool:
+    if tensor.dim() > 1 + laned and not tensor.is_floating_point() and tensor.dtype != torch.bool:
         tensor = tensor.to(dtype or torch.get_default_dtype())
     floating = tensor.is_floating_point()
     return tensor.to(device=device, dtype=dtype if floating else None)

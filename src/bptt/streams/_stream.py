@@ -1,18 +1,29 @@
-"""`Stream`: ordered data in memory, as lanes or as batches of whole sequences."""
+"""`Stream`: ordered data, in memory or in files, as lanes or as batches of whole sequences."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Generator
+from collections.abc import Sequence as Ordered
+from os import PathLike
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from bptt.errors import DataError, OptionError, ShapeError, at_least
-from bptt.streams._chunk import Batch, TensorBatch
-from bptt.streams._layout import Piece, collect, cut, fill, lay
-from bptt.streams._sequences import Sequence, prepare, refuse_mixed, to_tensor, with_feature
+from bptt.errors import DataError, OptionError, at_least
+from bptt.streams._chunk import Batch
+from bptt.streams._layout import collect
+from bptt.streams._memory import from_memory
+from bptt.streams._open import Paths, shard_of, table_source, text_source
+from bptt.streams._plan import make_plan
+from bptt.streams._position import epoch_of, position
+from bptt.streams._source import Source
+from bptt.streams._table import Name
+from bptt.streams._text import Vocabulary
+
+AT_ONCE = 4096
+"""Steps looked at together where a whole stream is counted."""
 
 
 class Stream:
@@ -43,6 +54,7 @@ class Stream:
         epoch: how many passes have begun; the order of the next one depends on it and the seed.
         preceding: what comes before this stream in time, if `split` made it: `bptt.fit` and
             `bptt.evaluate` run over it first, so that the state is the one that belongs here.
+        vocabulary: of a stream made by `from_text`, else None.
 
     Raises:
         DataError: the data are empty or hold NaN or infinity where they count.
@@ -73,127 +85,228 @@ class Stream:
                 )
             targets = inputs
         place = None if device is None else torch.device(device)
+        source = from_memory(inputs, targets, mask, horizon, dtype, place)
+        self._begin(source, horizon, burn_in, lanes, batch, shuffle)
+
+    @classmethod
+    def from_files(
+        cls,
+        paths: Paths,
+        *,
+        inputs: Name | Ordered[Name],
+        targets: Name | Ordered[Name] | None = None,
+        lanes: int | None = None,
+        batch: int | None = None,
+        group: Name | None = None,
+        horizon: int = 0,
+        mask: Name | None = None,
+        missing: Literal["refuse", "mask"] = "refuse",
+        burn_in: int = 0,
+        shuffle: int | None = None,
+        shard: tuple[int, int] | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        chunk: int | None = None,
+        cache: str | PathLike[str] | None = None,
+    ) -> Stream:
+        """A stream over CSV, Parquet or ``.npy`` files, of which a few chunks are held at a time.
+
+        The pairs, masks and resets are those that the same data give in memory.
+
+        Args:
+            paths: one file is one series; a list of files is a list of sequences, one each.
+            inputs: the columns to read: a list of names gives [time, feature]; one name by itself
+                gives one feature or, if the column holds whole numbers, indices [time]. The
+                columns of an array without names are numbered from 0.
+            targets: likewise; default: the inputs, which asks for a ``horizon``.
+            group: the column whose value tells the sequences of a file apart: rows of one value
+                follow one another and make one sequence.
+            mask: a column of true and false (1 and 0): the targets that count.
+            missing: ``"refuse"`` a target that is NaN or absent, or ``"mask"`` it. Inputs must
+                always be there.
+            shard: ``(rank, world)``: this stream is part ``rank`` of ``world`` disjoint parts of
+                about equal length that together are everything.
+            chunk: how many steps of every lane are read together; default: about 4 MB of them.
+            cache: a folder to keep the files' indices in; default: they are built every time.
+            lanes, batch, horizon, burn_in, shuffle, dtype, device: as of `Stream`.
+
+        Raises:
+            DataError: a column is missing, a file is empty, a group comes back. While reading:
+                text, NaN or infinity where it counts, a file that changed; each with file and row.
+            OptionError: an option is out of range, or does not go with such data.
+            BpttError: CSV and Parquet need pyarrow, the extra ``bptt[cli]``.
+        """
+        source: Source = table_source(
+            paths,
+            inputs,
+            targets,
+            mask=mask,
+            group=group,
+            horizon=horizon,
+            missing=missing,
+            dtype=dtype,
+            device=device,
+            chunk=chunk,
+            cache=cache,
+        )
+        return cls._of(source, shard, horizon, burn_in, lanes, batch, shuffle)
+
+    @classmethod
+    def from_text(
+        cls,
+        paths: Paths,
+        *,
+        lanes: int | None = None,
+        batch: int | None = None,
+        unit: Literal["character", "byte"] = "character",
+        vocabulary: Vocabulary | None = None,
+        horizon: int = 1,
+        burn_in: int = 0,
+        shuffle: int | None = None,
+        shard: tuple[int, int] | None = None,
+        device: torch.device | str | None = None,
+        chunk: int | None = None,
+        cache: str | PathLike[str] | None = None,
+    ) -> Stream:
+        """A stream over UTF-8 text, predicting the symbol ``horizon`` steps on.
+
+        Inputs and targets are indices [time, lane] for a cell that embeds them and for
+        ``loss="cross_entropy"``; the stream's `vocabulary` says what they mean.
+
+        Args:
+            paths: one file is one series; a list of files is a list of sequences, one each.
+            unit: ``"character"``, or ``"byte"`` of the UTF-8 text.
+            vocabulary: the characters that there are; default: those of the text, sorted.
+            lanes, batch, horizon, burn_in, shuffle, shard, device, chunk, cache: as of
+                `from_files`.
+
+        Raises:
+            DataError: a file is no UTF-8 text, empty, or holds what the vocabulary does not.
+            OptionError: an option is out of range, or does not go with such data.
+        """
+        source, known = text_source(
+            paths,
+            unit=unit,
+            vocabulary=vocabulary,
+            horizon=horizon,
+            device=device,
+            chunk=chunk,
+            cache=cache,
+        )
+        stream = cls._of(source, shard, horizon, burn_in, lanes, batch, shuffle)
+        stream.vocabulary = known
+        return stream
+
+    @classmethod
+    def _of(
+        cls,
+        source: Source,
+        shard: tuple[int, int] | None,
+        horizon: int,
+        burn_in: int,
+        lanes: int | None,
+        batch: int | None,
+        shuffle: int | None,
+    ) -> Stream:
+        at_least(0, horizon=horizon, burn_in=burn_in)
+        stream = object.__new__(cls)
+        chosen = source if shard is None else shard_of(source, shard)
+        stream._begin(chosen, horizon, burn_in, lanes, batch, shuffle)
+        return stream
+
+    def _begin(
+        self,
+        source: Source,
+        horizon: int,
+        burn_in: int,
+        lanes: int | None,
+        batch: int | None,
+        shuffle: int | None,
+    ) -> None:
         self.horizon = horizon
         self.burn_in = burn_in
         self.epoch = 0
         self.preceding: Stream | None = None
-        self._kind, self._sequences = _read(inputs, targets, mask, horizon, dtype, place)
-        self._set_lanes(lanes, batch, shuffle)
-
-    def _set_lanes(self, lanes: int | None, batch: int | None, shuffle: int | None) -> None:
-        if batch is not None:
-            at_least(1, batch=batch)
-            if self._kind != "sequences":
-                raise OptionError("batch= takes whole sequences: give a list of them, or lanes=.")
-            if lanes is not None:
-                raise OptionError("give either lanes= or batch=, not both.")
-        if shuffle is not None and (isinstance(shuffle, bool) or not isinstance(shuffle, int)):
-            raise OptionError(f"shuffle= is a seed, a whole number, not {shuffle!r}.")
-        if shuffle is not None and self._kind != "sequences":
-            raise OptionError(
-                "shuffle= reorders whole sequences; the steps of one series are never shuffled."
-            )
-        if self._kind == "laned":
-            given = self._sequences[0].inputs.shape[1]
-            if lanes not in (None, given):
-                raise OptionError(f"the data came with {given} lanes; lanes={lanes} is another.")
-            lanes = given
-        elif batch is None:
-            lanes = 1 if lanes is None else lanes
-            at_least(1, lanes=lanes)
-            most = len(self._sequences[0]) if self._kind == "series" else len(self._sequences)
-            if lanes > most:
-                unit = "steps" if self._kind == "series" else "sequences"
-                raise OptionError(f"lanes={lanes} is more than the {most} {unit} there are.")
-        self._lanes, self._batch, self._shuffle = lanes, batch, shuffle
-        self._still: list[TensorBatch] | None = None
+        self.vocabulary: Vocabulary | None = None
+        self._source = source
+        self._plan = make_plan(source, lanes, batch, shuffle, burn_in)
+        self._still: list[Batch] | None = None
 
     @property
     def steps(self) -> int:
         """The steps of all lanes and sequences together, counted or not."""
-        if self._kind == "laned":
-            return int(self._sequences[0].mask.numel())
-        return sum(len(sequence) for sequence in self._sequences)
+        return sum(self._source.lengths) * self._source.lanes
 
     @property
     def counted(self) -> int:
-        """The steps whose loss counts in one epoch."""
-        return sum(int(batch.mask.sum()) for batch in self._in_order())
+        """The steps whose loss counts in one epoch; of files, this reads them."""
+        return sum(
+            int(batch.chunk(start, start + AT_ONCE).mask.sum())
+            for batch in self.in_order()
+            for start in range(0, batch.length, AT_ONCE)
+        )
 
     @property
     def input_size(self) -> int:
         """Features of the inputs (1 for indices)."""
-        return _features(self._sequences[0].inputs, self._kind)
+        return self._features(self._source.like().inputs)
 
     @property
     def target_size(self) -> int:
         """Features of the targets (1 for indices)."""
-        return _features(self._sequences[0].targets, self._kind)
+        return self._features(self._source.like().targets)
 
-    def batches(self) -> Iterator[Batch]:
+    def _features(self, tensor: Tensor) -> int:
+        rank = 3 if self._source.kind == "laned" else 2
+        return int(tensor.shape[-1]) if tensor.dim() == rank else 1
+
+    def batches(self) -> Generator[Batch]:
         """The batches of the next epoch, in its order: one where there are lanes, several where
         whole sequences are taken in batches. Each call begins a new epoch."""
-        epoch, self.epoch = self.epoch, self.epoch + 1
-        if self._shuffle is None:
-            yield from self._in_order()
-            return
-        # A generator of its own for every epoch: the order depends on seed and epoch alone.
-        generator = torch.Generator().manual_seed(self._shuffle)
-        for _ in range(epoch + 1):
-            order = torch.randperm(len(self._sequences), generator=generator).tolist()
-        for lanes, pieces in self._plan(order):
-            yield lay(self._sequences, pieces, lanes, self.burn_in)
+        self.epoch += 1
+        yield from self._from(0)
 
-    def in_order(self) -> Iterator[Batch]:
+    def resumed(self, first: int) -> Generator[Batch]:
+        """The batches, from number ``first`` on, of the epoch that has begun already."""
+        if self.epoch == 0:
+            raise OptionError("no epoch of this stream has begun: load its state_dict first.")
+        yield from self._from(first)
+
+    def _from(self, first: int) -> Generator[Batch]:
+        """The batches of the epoch that runs, from ``first`` on."""
+        if self._plan.shuffle is None:
+            yield from self._in_order(first)
+        else:
+            layouts = self._plan.layouts(self._source, self.epoch)
+            yield from self._source.batches(layouts[first:])
+
+    def in_order(self) -> Generator[Batch]:
         """The batches in the order of the data, as evaluation reads them; no epoch begins."""
-        yield from self._in_order()
+        yield from self._in_order(0)
 
     @property
     def carries(self) -> bool:
         """Whether a given state goes on into this stream (batches start anew each time)."""
-        return self._batch is None
+        return self._plan.batch is None
 
-    def _in_order(self) -> list[TensorBatch]:
+    def _in_order(self, first: int) -> Generator[Batch]:
+        if not self._source.resident:
+            yield from self._source.batches(self._plan.layouts(self._source)[first:])
+            return
         if self._still is None:
-            if self._kind == "laned":
-                self._still = [self._laned()]
-            else:
-                plan = self._plan(list(range(len(self._sequences))))
-                self._still = [lay(self._sequences, p, n, self.burn_in) for n, p in plan]
-        return self._still
-
-    def _laned(self) -> TensorBatch:
-        whole = self._sequences[0]
-        mask = whole.mask.clone() if self.burn_in else whole.mask
-        mask[: self.burn_in] = False
-        reset = torch.zeros_like(mask)
-        return TensorBatch(whole.inputs, whole.targets, mask, reset, None)
-
-    def _plan(self, order: list[int]) -> list[tuple[int, list[Piece]]]:
-        """Per batch: how many lanes, and which piece lies where."""
-        lengths = [len(sequence) for sequence in self._sequences]
-        if self._batch is not None:
-            groups = [order[i : i + self._batch] for i in range(0, len(order), self._batch)]
-            return [
-                (len(group), [Piece(j, 0, lengths[j], lane, 0) for lane, j in enumerate(group)])
-                for group in groups
-            ]
-        assert self._lanes is not None
-        if self._kind == "series":
-            return [(self._lanes, cut(lengths[0], self._lanes))]
-        return [(self._lanes, fill(order, lengths, self._lanes))]
+            self._still = list(self._source.batches(self._plan.layouts(self._source)))
+        yield from self._still[first:]
 
     def gather(self, outputs: list[Tensor]) -> Tensor | list[Tensor]:
         """Put what was computed for every step, a tensor [time, lane, ...] for each batch of
         `in_order`, back into the shape of the data: one tensor, or a list of them."""
-        if self._kind == "laned":
+        if self._source.kind == "laned":
             return outputs[0]
         found: dict[int, list[Tensor]] = {}
-        plan = self._plan(list(range(len(self._sequences))))
-        for output, (_, pieces) in zip(outputs, plan, strict=True):
-            collect(output, pieces, found)
-        whole = [torch.cat(found[index]) for index in range(len(self._sequences))]
-        return whole[0] if self._kind == "series" else whole
+        for output, layout in zip(outputs, self._plan.layouts(self._source), strict=True):
+            collect(output, layout.pieces, found)
+        whole = [torch.cat(found[index]) for index in range(len(found))]
+        return whole[0] if self._source.kind == "series" else whole
 
     def split(self, *sizes: float) -> list[Stream]:
         """Parts in the order of time: of the given shares of the steps, the rest last.
@@ -211,115 +324,71 @@ class Stream:
         """
         if not sizes or not all(0 < size < 1 for size in sizes) or not sum(sizes) < 1:
             raise OptionError(f"split takes shares above 0, together below 1, not {sizes}.")
-        total = len(self._sequences) if self._kind == "sequences" else len(self._sequences[0])
+        lengths = self._source.lengths
+        total = len(lengths) if self._source.kind == "sequences" else lengths[0]
         ends, reached = [], 0.0
         for size in sizes:
             reached += size
             ends.append(round(reached * total))
-        shift = 0 if self._kind == "sequences" else self.horizon
+        unit = "sequences" if self._source.kind == "sequences" else "steps"
+        shift = 0 if self._source.kind == "sequences" else self.horizon
         bounds = [0, *(end - shift for end in ends), total]
         if not all(low < high for low, high in itertools.pairwise(bounds)):
             raise DataError(
-                f"{total} {'sequences' if self._kind == 'sequences' else 'steps'} are too few to "
-                f"split by {sizes} with horizon {self.horizon}: a part would be empty."
+                f"{total} {unit} are too few to split by {sizes} with horizon {self.horizon}: a "
+                "part would be empty."
             )
         return [self._part(low, high, first=low == 0) for low, high in itertools.pairwise(bounds)]
 
     def _part(self, low: int, high: int, first: bool) -> Stream:
-        if self._kind == "sequences":
-            return self._with(self._sequences[low:high], min(self._lanes or 1, high - low))
-        whole = self._sequences[0]
+        if self._source.kind == "sequences":
+            chosen = self._source.take(range(low, high))
+            return self._with(chosen, min(self._plan.lanes or 1, high - low))
         if first:
-            part = self._with([whole.part(low, high)], min(self._lanes or 1, high))
+            part = self._with(self._source.cut(low, high), min(self._plan.lanes or 1, high))
             part.preceding = self.preceding
             return part
         # A later part goes on where the past ends: one series runs on one lane, so that the
         # state that enters it has seen all of the past.
-        part = self._with([whole.part(low, high)], 1, burn_in=0)
-        part.preceding = self._with([whole.part(0, low)], 1)
+        part = self._with(self._source.cut(low, high), 1, burn_in=0)
+        part.preceding = self._with(self._source.cut(0, low), 1)
         part.preceding.preceding = self.preceding
         return part
 
-    def _with(self, sequences: list[Sequence], lanes: int, burn_in: int | None = None) -> Stream:
+    def _with(self, source: Source, lanes: int, burn_in: int | None = None) -> Stream:
         part = object.__new__(Stream)
-        part.horizon, part.epoch, part.preceding = self.horizon, 0, None
-        part.burn_in = self.burn_in if burn_in is None else burn_in
-        part._kind, part._sequences = self._kind, sequences
-        laned = self._kind == "laned" or self._batch is not None
-        part._set_lanes(None if laned else lanes, self._batch, self._shuffle)
+        laned = source.kind == "laned" or self._plan.batch is not None
+        part._begin(
+            source,
+            self.horizon,
+            self.burn_in if burn_in is None else burn_in,
+            None if laned else lanes,
+            self._plan.batch,
+            self._plan.shuffle,
+        )
+        part.vocabulary = self.vocabulary
         return part
 
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands: the epoch, with what its order and lanes depend on, and check
+        sums of the lengths and of the order; numbers and strings alone.
+
+        The position within a pass is the gradient method's to save: `Truncated.state_dict`.
+        """
+        return position(self._source, self._plan, self.horizon, self.epoch)
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Stand where a stream of the same data stood when ``saved`` was taken.
+
+        Raises:
+            DataError: the data, their lanes or their order are others.
+        """
+        self.epoch = epoch_of(saved, self._source, self._plan, self.horizon)
+
     def __repr__(self) -> str:
-        how = f"batch={self._batch}" if self._batch is not None else f"lanes={self._lanes}"
-        return f"Stream({self.steps} steps, {how}, horizon={self.horizon})"
-
-
-Kind = Literal["series", "laned", "sequences"]
-
-
-def _read(
-    inputs: Any,
-    targets: Any,
-    mask: Any,
-    horizon: int,
-    dtype: torch.dtype | None,
-    device: torch.device | None,
-) -> tuple[Kind, list[Sequence]]:
-    if isinstance(inputs, (list, tuple)) and len(inputs) > 0 and not _is_number(inputs[0]):
-        return "sequences", _read_list(list(inputs), targets, mask, horizon, dtype, device)
-    features = to_tensor(inputs, "inputs", dtype, device)
-    goals = to_tensor(targets, "targets", dtype, device)
-    laned = features.dim() == 3
-    if features.dim() not in (1, 2, 3):
-        raise ShapeError(
-            "inputs must be [time, feature], [time, lane, feature] or a list of sequences "
-            f"[time, feature], not of the shape {list(features.shape)}."
+        how = (
+            f"batch={self._plan.batch}"
+            if self._plan.batch is not None
+            else f"lanes={self._plan.lanes}"
         )
-    rank = 3 if laned else 2
-    counted = None if mask is None else to_tensor(mask, "mask", None, device)
-    sequence = prepare(
-        with_feature(features, rank), with_feature(goals, rank), counted, horizon, laned, "the data"
-    )
-    return ("laned" if laned else "series"), [sequence]
-
-
-def _read_list(
-    inputs: list[Any],
-    targets: Any,
-    mask: Any,
-    horizon: int,
-    dtype: torch.dtype | None,
-    device: torch.device | None,
-) -> list[Sequence]:
-    for name, other in (("targets", targets), ("mask", mask)):
-        if other is not None and (
-            not isinstance(other, (list, tuple)) or len(other) != len(inputs)
-        ):
-            given = len(other) if isinstance(other, (list, tuple)) else type(other).__name__
-            raise ShapeError(
-                f"inputs are a list of {len(inputs)} sequences, so {name} must be a list of as "
-                f"many, not {given}."
-            )
-    masks = [None] * len(inputs) if mask is None else mask
-    sequences = []
-    for index, (one, goal, counted) in enumerate(zip(inputs, targets, masks, strict=True)):
-        name = f"sequence {index}"
-        features = with_feature(to_tensor(one, f"{name}: inputs", dtype, device), 2)
-        goals = with_feature(to_tensor(goal, f"{name}: targets", dtype, device), 2)
-        if features.dim() not in (1, 2):
-            raise ShapeError(
-                f"{name} must be [time, feature], not of the shape {list(features.shape)}."
-            )
-        flags = None if counted is None else to_tensor(counted, f"{name}: mask", None, device)
-        sequences.append(prepare(features, goals, flags, horizon, False, name))
-    refuse_mixed(sequences)
-    return sequences
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float))
-
-
-def _features(tensor: Tensor, kind: Kind) -> int:
-    rank = 3 if kind == "laned" else 2
-    return int(tensor.shape[-1]) if tensor.dim() == rank else 1
+        return f"Stream({self.steps} steps, {how}, horizon={self.horizon})"
