@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bptt.cells._base import PlainCell
 from bptt.engine import Ineligible, Plan, Reason, eager, native, plan_for
 from bptt.errors import CellError, OptionError, ShapeError, one_of
-from bptt.state import State, check_given, initial_state, lane_mask, leaves
+from bptt.state import State, check_given, initial_state, lane_mask, leaves, weight_of
 
 BACKENDS = ("auto", "native", "eager")
 
@@ -208,7 +208,7 @@ def check_dtype(cell: nn.Module, inputs: Tensor) -> None:
     Raises:
         ShapeError: with both dtypes and the mend.
     """
-    weight = next((p for p in cell.parameters() if p.is_floating_point()), None)
+    weight = weight_of(cell)
     if weight is None or weight.dtype == inputs.dtype:
         return
     name = type(cell).__name__

@@ -1,0 +1,181 @@
+"""Whether a cell is still what it was when it was traced.
+
+A trace holds for a cell's modules, the shapes and dtypes of its tensors, which of them need
+gradients, its training mode and all plain attributes. Comparing all that by value takes long; as
+nearly everything stays the very same object, a `Guard` compares identities and gives up at the
+first difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bptt.engine.reasons import Reason, Refusal
+
+_OWN = frozenset(nn.Module().__dict__) - {"training"}
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_GLOBAL_HOOKS = tuple(
+    getattr(torch.nn.modules.module, name)
+    for name in (
+        "_global_forward_hooks",
+        "_global_forward_pre_hooks",
+        "_global_backward_hooks",
+        "_global_backward_pre_hooks",
+    )
+    if hasattr(torch.nn.modules.module, name)
+)
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device)
+_DEPTH = 4
+_MISSING = object()
+
+
+def frozen(value: Any, depth: int = 0) -> Any:
+    """A hashable stand-in that is equal while the value is."""
+    if isinstance(value, _PLAIN):
+        return (type(value), value)
+    if isinstance(value, (list, tuple)) and depth < _DEPTH:
+        return (type(value), tuple(frozen(v, depth + 1) for v in value))
+    if isinstance(value, dict) and depth < _DEPTH:
+        return (dict, tuple((frozen(k, depth + 1), frozen(v, depth + 1)) for k, v in value.items()))
+    if isinstance(value, (set, frozenset)):
+        return (set, frozenset(frozen(v, depth + 1) for v in value))
+    if isinstance(value, (Tensor, nn.Module)) or callable(value) or depth >= _DEPTH:
+        return (type(value), id(value))
+    inner = getattr(value, "__dict__", None)
+    return (type(value), id(value), frozen(inner, depth + 1) if inner else None)
+
+
+def plain_attributes(cell: nn.Module) -> Iterator[tuple[str, dict[str, Any], str, Any]]:
+    """Every attribute of every submodule that PyTorch does not keep itself: (path, holder, name,
+    value)."""
+    for path, module in cell.named_modules():
+        for name, value in module.__dict__.items():
+            if name not in _OWN:
+                yield path, module.__dict__, name, value
+
+
+def check_hooks(cell: nn.Module) -> None:
+    """Refuse hooks, which a step program would not call.
+
+    Raises:
+        Refusal: naming the module.
+    """
+    if any(_GLOBAL_HOOKS):
+        raise Refusal(Reason.HOOKS, "a hook on all modules")
+    for path, module in cell.named_modules():
+        for kind in _HOOKS:
+            if module.__dict__.get(kind):
+                raise Refusal(Reason.HOOKS, f"{kind.strip('_')} of {path or type(cell).__name__}")
+
+
+class Guard:
+    """Identities of all that a trace depends on; `holds` is the test made in every call."""
+
+    def __init__(self, cell: nn.Module) -> None:
+        self._same: list[tuple[dict[str, Any], str, Any]] = []
+        self._equal: list[tuple[dict[str, Any], str, Any]] = []
+        self._sizes: list[tuple[Any, int]] = []
+        self._empty: list[Any] = list(_GLOBAL_HOOKS)
+        self._tensors: list[tuple[Tensor, bool, torch.dtype, torch.Size]] = []
+        for _, holder, name, value in plain_attributes(cell):
+            simple = isinstance(value, _PLAIN) or callable(value) or isinstance(value, Tensor)
+            kept = (holder, name, value if simple else frozen(value))
+            (self._same if simple else self._equal).append(kept)
+        for module in cell.modules():
+            self._watch(module)
+        self._hooked = any(self._empty)
+        self.needs_gradient = any(t.requires_grad for t in cell.parameters())
+        self.key = self._key(cell)
+
+    def _watch(self, module: nn.Module) -> None:
+        attributes = module.__dict__
+        self._empty += [attributes[kind] for kind in _HOOKS if kind in attributes]
+        self._sizes.append((attributes, len(attributes)))
+        for table in (module._parameters, module._buffers, module._modules):
+            self._sizes.append((table, len(table)))
+            for name, value in table.items():
+                self._same.append((table, name, value))
+                if isinstance(value, Tensor):
+                    self._tensors.append((value, value.requires_grad, value.dtype, value.shape))
+
+    def holds(self) -> bool:
+        """Whether the cell is unchanged."""
+        for holder, name, value in self._same:
+            if holder.get(name, _MISSING) is not value:
+                return False
+        for tensor, needs, dtype, shape in self._tensors:
+            if (
+                tensor.requires_grad is not needs
+                or tensor.dtype is not dtype
+                or tensor.shape != shape
+            ):
+                return False
+        for table, size in self._sizes:
+            if len(table) != size:
+                return False
+        if any(self._empty) is not self._hooked:
+            return False
+        return all(frozen(h.get(n, _MISSING)) == v for h, n, v in self._equal)
+
+    def _key(self, cell: nn.Module) -> Any:
+        """The same by value, for cells that change to and fro."""
+        plain = tuple(
+            (path, name, frozen(value)) for path, _, name, value in plain_attributes(cell)
+        )
+        tensors = tuple(
+            (name, t.requires_grad, t.dtype, t.shape, t.device.type, type(t))
+            for name, t in [*_every(cell.named_parameters), *_every(cell.named_buffers)]
+        )
+        shared = tuple(_first_of_each(cell))
+        modules = tuple((path, id(type(module))) for path, module in cell.named_modules())
+        hooks = tuple(bool(table) for table in self._empty)
+        return plain, tensors, shared, modules, hooks
+
+
+def _every(named: Any) -> list[tuple[str, Tensor]]:
+    return list(named(remove_duplicate=False))
+
+
+def _first_of_each(cell: nn.Module) -> Iterator[int]:
+    """Which parameters are the same tensor."""
+    seen: dict[int, int] = {}
+    for i, (_, tensor) in enumerate(_every(cell.named_parameters)):
+        yield seen.setdefault(id(tensor), i)
+
+
+class Snapshot:
+    """The plain attributes before a trace; afterwards they are put back, and a change is
+    refused."""
+
+    def __init__(self, cell: nn.Module) -> None:
+        self._cell = cell
+        self._before = {
+            (path, name): (_copy(value), frozen(value))
+            for path, _, name, value in plain_attributes(cell)
+        }
+
+    def restore(self) -> str | None:
+        """Undo all changes; gives the first attribute that was changed."""
+        changed: str | None = None
+        present = {
+            (path, name): (holder, value)
+            for path, holder, name, value in plain_attributes(self._cell)
+        }
+        for key, (holder, value) in present.items():
+            known = self._before.get(key)
+            if known is not None and frozen(value) == known[1]:
+                continue
+            changed = changed or ".".join(filter(None, key))
+            if known is None:
+                del holder[key[1]]
+            else:
+                holder[key[1]] = known[0]
+        return changed
+
+
+def _copy(value: Any) -> Any:
+    return value.copy() if isinstance(value, (list, dict, set)) else value

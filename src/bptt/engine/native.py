@@ -1,0 +1,105 @@
+"""The executor of step programs: hoisted parts in PyTorch, the loop in one autograd function.
+
+`run` has the signature of `bptt.engine.eager.run`. What belongs to one call and is no
+differentiable tensor travels in a `Call`; `bptt.engine.loop` holds the arithmetic and knows nothing
+of autograd, so that other registrations than `torch.autograd.Function` can wrap it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bptt.engine.again import differentiable
+from bptt.engine.hoist import heads_of
+from bptt.engine.loop import Call, backward_loop, forward_loop
+from bptt.engine.outputs import outputs_of
+from bptt.engine.plans import Plan, plan_for
+from bptt.engine.reasons import Ineligible
+from bptt.errors import CellError
+from bptt.state import State, lane_mask, leaves, rebuild
+
+
+def run(
+    cell: nn.Module,
+    inputs: Tensor,
+    state: State,
+    *,
+    initial: State,
+    reset: Tensor | None,
+    lengths: Tensor | None,
+    return_states: bool,
+    clip: float | None,
+    plan: Plan | None = None,
+) -> tuple[Tensor, State, State | None]:
+    """Unfold ``cell`` over ``inputs`` by its step program; see `bptt.engine.eager.run`.
+
+    ``plan`` is what `plan_for` found for these arguments, if it was asked already.
+
+    Raises:
+        CellError: the cell has no step program; names the operator and its line.
+    """
+    if plan is None:
+        found = plan_for(cell, inputs, state, initial)
+        if isinstance(found, Ineligible):
+            raise CellError(f"{type(cell).__name__} cannot run natively: {found}.")
+        plan = found
+    count, output, single = plan.recipe.leaves, plan.output, isinstance(state, Tensor)
+    exposed = tuple(range(count)) if return_states or output is None else (output,)
+    start = [state] if isinstance(state, Tensor) else leaves(state)
+    back = start if initial is state or reset is None else leaves(initial)
+    steps, batch = inputs.shape[:2]
+    call = Call(plan, steps, batch, start, back, reset, lengths, clip, exposed, state)
+    heads = heads_of(plan, inputs)
+    if not plan.wanted.any:
+        results: Sequence[Tensor] = forward_loop(call, heads)[0]
+    elif plan.wanted.state:
+        results = _in_autograd(call, *heads, *start, *back)
+    else:
+        results = _in_autograd(call, *heads)
+    last = results[-1] if single else rebuild(state, list(results[len(exposed) :]))
+    states = rebuild(state, list(results[:count])) if len(exposed) == count else None
+    if output is not None:
+        outputs = results[output if states is not None else 0]
+    else:
+        assert states is not None
+        outputs = outputs_of(cell, states)
+    if lengths is not None:
+        outputs = _until(lengths, outputs)
+    return outputs, last, states if return_states else None
+
+
+def _until(lengths: Tensor, outputs: Tensor) -> Tensor:
+    """Outputs [T, B, ...], zero past each lane's length."""
+    active = torch.arange(len(outputs))[:, None] < lengths
+    return torch.where(lane_mask(active, outputs), outputs, torch.zeros_like(outputs))
+
+
+class _Loop(torch.autograd.Function):
+    """`forward_loop` and `backward_loop` in autograd; its tensors are the heads, then start and
+    initial leaves if any of them needs a gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
+        results, kept = forward_loop(call, tensors[: call.plan.recipe.heads])
+        ctx.call, ctx.count = call, len(tensors)
+        ctx.save_for_backward(*tensors, *kept)
+        ctx.set_materialize_grads(False)
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        held = ctx.saved_tensors
+        tensors = held[: ctx.count]
+        if torch.is_grad_enabled():
+            return (None, *differentiable(ctx.call, tensors, ctx.needs_input_grad[1:], grads))
+        return (
+            None,
+            *backward_loop(ctx.call, tensors, held[ctx.count :], ctx.needs_input_grad[1:], grads),
+        )
+
+
+_in_autograd: Callable[..., Sequence[Tensor]] = _Loop.apply

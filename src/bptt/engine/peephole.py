@@ -1,0 +1,84 @@
+"""Small rewritings of finished instructions: sums into products' starts, multiply-adds, neighbours
+merged."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from bptt.engine.program import Argument, Instruction, Operand, Value, Write
+
+
+def start_products(
+    instructions: list[Instruction], writes: tuple[Write, ...], kept: list[Operand]
+) -> list[Instruction]:
+    """``x + a @ M`` as a product that starts from x; ``kept`` operands are read elsewhere too."""
+    read = [*(o for w in writes for o in w.operands()), *kept]
+    return living(_fuse(living(instructions, read), read, _start_of_product), read)
+
+
+def multiply_adds(
+    instructions: list[Instruction], writes: tuple[Write, ...], kept: list[Operand]
+) -> list[Instruction]:
+    """``a * b + c`` as one instruction."""
+    read = [*(o for w in writes for o in w.operands()), *kept]
+    return living(_fuse(living(instructions, read), read, _multiply_add), read)
+
+
+def living(instructions: list[Instruction], read: list[Operand]) -> list[Instruction]:
+    """Without those whose results nobody reads."""
+    needed = {o.value for o in read}
+    kept: list[Instruction] = []
+    for instruction in reversed(instructions):
+        if instruction.result in needed:
+            needed.update(o.value for o in instruction.operands())
+            kept.append(instruction)
+    return kept[::-1]
+
+
+def _fuse(instructions: list[Instruction], read: list[Operand], rule: object) -> list[Instruction]:
+    """Replace a sum by a fused instruction where ``rule`` finds a term that nobody else reads."""
+    assert callable(rule)
+    uses = Counter(o.value for i in instructions for o in i.operands())
+    uses.update(o.value for o in read)
+    made = {i.result: i for i in instructions}
+    dropped: set[Value] = set()
+    fused: dict[Value, Instruction] = {}
+    for instruction in instructions:
+        if instruction.opcode != "add":
+            continue
+        a, b = instruction.arguments
+        for term, other in ((b, a), (a, b)):
+            if not isinstance(term, Operand) or not _whole(term, instruction.result):
+                continue
+            source = fused.get(term.value, made.get(term.value))
+            if source is None or uses[source.result] != 1 or source.result in dropped:
+                continue
+            better = rule(source, other, instruction.result)
+            if better is not None:
+                fused[instruction.result] = better
+                dropped.add(source.result)
+                break
+    return [fused.get(i.result, i) for i in instructions if i.result not in dropped]
+
+
+def _whole(argument: Argument, result: Value) -> bool:
+    return (
+        isinstance(argument, Operand)
+        and argument.value.space == "temp"
+        and argument.width == argument.value.width == result.width
+    )
+
+
+def _start_of_product(source: Instruction, other: Argument, result: Value) -> Instruction | None:
+    """``x + a @ M`` is a product that starts from x."""
+    if source.opcode != "matmul" or source.arguments[0] is not None:
+        return None
+    return replace(source, result=result, arguments=(other, source.arguments[1]))
+
+
+def _multiply_add(source: Instruction, other: Argument, result: Value) -> Instruction | None:
+    """``a * b + c`` in one."""
+    if source.opcode != "mul":
+        return None
+    return Instruction("mul_add", result, (*source.arguments, other))

@@ -1,0 +1,216 @@
+"""Which executor a cell gets: its step program, traced once, or the reason why it has none.
+
+Programs are kept for as long as their cell lives, by what the trace depends on
+(`bptt.engine.guard`), the shapes and dtypes of input and state, and which gradients are wanted.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib.util
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+from bptt.engine.guard import Guard, check_hooks
+from bptt.engine.kernels import Interpreted, Kernel, Native
+from bptt.engine.program import StepProgram
+from bptt.engine.reasons import Ineligible, Reason, Refusal
+from bptt.engine.recipe import Recipe, recipe_of
+from bptt.engine.sources import Source, read_all, sources_of
+from bptt.state import State, leaves
+
+if TYPE_CHECKING:
+    from bptt.engine.around import Around
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """Which gradients a program is for: of each source, of the input, of anything at all, of a
+    state."""
+
+    sources: tuple[bool, ...]
+    input: bool
+    any: bool
+    state: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A step program ready to run.
+
+    Attributes:
+        program: the program.
+        around: what PyTorch runs before and after the loop.
+        kernel: what runs its loop.
+        sources: the cell's tensors.
+        wanted: which gradients the program gives.
+        output: the leaf that is the output of a step, or None if the cell computes it
+            (each row alone, so for all steps at once).
+        recipe: what the loop knows beforehand.
+        views: transposes of weights, kept from call to call.
+    """
+
+    program: StepProgram
+    around: Around
+    kernel: Kernel
+    sources: tuple[Source, ...]
+    wanted: Wanted
+    output: int | None
+
+    recipe: Recipe
+
+    views: dict[int, tuple[Tensor, int, Tensor]]
+
+    def transposed(self, i: int, head: Tensor) -> Tensor:
+        """The transpose of a head, the same view as long as it is the same memory."""
+        if type(head) not in (
+            Tensor,
+            nn.Parameter,
+        ):  # a tensor that stands for another has no memory to go by
+            return head.detach().t()
+        known = self.views.get(i)
+        if known is not None and known[0] is head and known[1] == head.data_ptr():
+            return known[2]
+        view = head.detach().t()
+        self.views[i] = (head, head.data_ptr(), view)
+        return view
+
+    def read(self) -> list[Tensor]:
+        """The cell's tensors as they are now."""
+        return [s.read() for s in self.sources]
+
+
+class _Known:
+    """What is kept of one cell."""
+
+    def __init__(self) -> None:
+        self.guard: Guard | None = None
+        self.by_key: dict[Any, dict[Any, Plan | Ineligible]] = {}
+        self.current: dict[Any, Plan | Ineligible] = {}
+        self.analysed: dict[Any, Any] = {}
+
+    def refresh(self, cell: nn.Module) -> None:
+        """The cell was changed, or is new."""
+        self.guard = Guard(cell)
+        self.current = self.by_key.setdefault(self.guard.key, {})
+
+
+_KNOWN: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
+# The core's programs must be gone before the core is: nanobind counts what is left when Python
+# ends.
+atexit.register(_KNOWN.clear)
+
+
+def plan_for(
+    cell: nn.Module, inputs: Tensor, state: State, initial: State, kernel: str = "native"
+) -> Plan | Ineligible:
+    """The plan for these arguments, from the cache if the cell is unchanged.
+
+    Args:
+        cell: the cell.
+        inputs: [T, B, ...].
+        state, initial: leaves [B, n].
+        kernel: "native" or "interpreted".
+    """
+    context = _context()
+    if context is not None:
+        return context
+    known = _KNOWN.get(cell)
+    if known is None:
+        known = _KNOWN.setdefault(cell, _Known())
+    if known.guard is None or not known.guard.holds():
+        known.refresh(cell)
+    assert known.guard is not None
+    given = [state] if type(state) is Tensor else leaves(state)
+    grad = torch.is_grad_enabled()
+    needs = grad and (
+        any(s.requires_grad for s in given)
+        or (initial is not state and any(s.requires_grad for s in leaves(initial)))
+    )
+    key = (
+        kernel,
+        inputs.shape[2:],
+        inputs.dtype,
+        inputs.device.type,
+        grad and inputs.requires_grad,
+        grad and known.guard.needs_gradient,
+        needs,
+        *[(s.shape[1:], s.dtype, s.device.type, type(s)) for s in given],
+        type(inputs),
+    )
+    found = known.current.get(key)
+    if found is None:
+        found = known.current[key] = _make(cell, known, inputs, state, key)
+    return found
+
+
+def _context() -> Ineligible | None:
+    """Modes of PyTorch under which a call must stay a sequence of ordinary operators."""
+    if torch.is_autocast_enabled("cpu"):
+        return Ineligible(Reason.CONTEXT, "torch.autocast")
+    if torch._C._functorch.maybe_current_level() is not None:
+        return Ineligible(Reason.CONTEXT, "a transform of torch.func")
+    if forward_ad._current_level >= 0:
+        return Ineligible(Reason.CONTEXT, "forward-mode differentiation")
+    if torch.compiler.is_compiling():
+        return Ineligible(Reason.CONTEXT, "torch.compile")
+    return None
+
+
+def core_missing() -> Ineligible | None:
+    """Whether the compiled core is not there."""
+    if importlib.util.find_spec("bptt._core") is None:
+        return Ineligible(Reason.CORE, "bptt._core")
+    return None
+
+
+def _make(
+    cell: nn.Module, known: _Known, inputs: Tensor, state: State, key: Any
+) -> Plan | Ineligible:
+    kernel, any_input, any_param, any_state = key[0], key[4], key[5], key[6]
+    missing = core_missing() if kernel == "native" else None
+    if missing is not None:
+        return missing
+    try:
+        check_hooks(cell)
+        sources = sources_of(cell)
+        with torch.enable_grad():
+            tensors = read_all(sources)
+        _check_plain([inputs, *leaves(state), *tensors])
+        from bptt.engine.around import around
+        from bptt.engine.build import analyse, assemble
+
+        place = (known.guard.key if known.guard else None, key[1:4], key[7:])
+        if place not in known.analysed:
+            known.analysed[place] = analyse(cell, sources, tensors, inputs, state)
+        parts = known.analysed[place]
+        flags = tuple(any_param and t.requires_grad for t in tensors)
+        wanted = Wanted(flags, any_input, any_param or any_input or any_state, any_state)
+        program = assemble(cell, sources, parts.step, leaves(state)[0].dtype, wanted)
+        made: Kernel = Native(program) if kernel == "native" else Interpreted(program)
+        frame = around(program, parts.step, (*flags, any_input))
+        return Plan(
+            program,
+            frame,
+            made,
+            sources,
+            wanted,
+            parts.output,
+            recipe_of(program, frame, made, parts.step.time_floats(leaves(state)[0].dtype)),
+            {},
+        )
+    except Refusal as refusal:
+        return refusal.ineligible
+
+
+def _check_plain(tensors: list[Tensor]) -> None:
+    for tensor in tensors:
+        plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout is torch.strided
+        if not plain or tensor.device.type != "cpu":
+            what = type(tensor).__name__ if not plain else f"a tensor on {tensor.device}"
+            raise Refusal(Reason.DEVICE, what)

@@ -1,0 +1,101 @@
+"""Local rules: constants are folded, and neutral elements vanish.
+
+A zero here is a structural one (a gradient that is not there): its product is zero whatever the
+other factor holds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from bptt.engine.arithmetic import POINTWISE
+from bptt.engine.program import Operand
+
+COMMUTATIVE = frozenset({"add", "mul", "minimum", "maximum", "eq", "ne", "and", "or"})
+
+Simple = Operand | float | tuple[Any, ...] | None
+
+
+def simplify(opcode: str, arguments: tuple[Operand | float, ...]) -> Simple:
+    """What an instruction comes to without running it: an argument, a constant, another instruction
+    ``(opcode, *arguments)``, or None."""
+    if all(isinstance(a, float) for a in arguments):
+        return _folded(opcode, arguments)  # type: ignore[arg-type]
+    rule = _RULES.get(opcode)
+    return rule(*arguments) if rule is not None else None  # type: ignore[operator]
+
+
+def _folded(opcode: str, arguments: tuple[float, ...]) -> float:
+    numbers = [torch.tensor(a, dtype=torch.float64) for a in arguments]
+    return float(POINTWISE[opcode](*numbers))
+
+
+def _add(a: Operand | float, b: Operand | float) -> Simple:
+    return b if a == 0.0 else a if b == 0.0 else None
+
+
+def _sub(a: Operand | float, b: Operand | float) -> Simple:
+    return a if b == 0.0 else ("neg", b) if a == 0.0 else None
+
+
+def _mul(a: Operand | float, b: Operand | float) -> Simple:
+    if a == 0.0 or b == 0.0:
+        return 0.0
+    if a == 1.0 or b == 1.0:
+        return b if a == 1.0 else a
+    return ("neg", b) if a == -1.0 else ("neg", a) if b == -1.0 else None
+
+
+def _div(a: Operand | float, b: Operand | float) -> Simple:
+    if a == 0.0 or b == 1.0:
+        return a
+    if (
+        isinstance(b, float)
+        and b != 0.0
+        and abs(b) == 2.0 ** round(torch.tensor(abs(b)).log2().item())
+    ):
+        return ("mul", a, 1.0 / b)
+    return ("reciprocal", b) if a == 1.0 else None
+
+
+def _where(condition: Operand | float, a: Operand | float, b: Operand | float) -> Simple:
+    if isinstance(condition, float):
+        return a if condition else b
+    return a if a == b else None
+
+
+def _gradient(g: Operand | float, y: Operand | float) -> Simple:
+    return 0.0 if g == 0.0 else None
+
+
+def _pow(a: Operand | float, b: Operand | float) -> Simple:
+    if not isinstance(b, float):
+        return None
+    known: dict[float, Simple] = {
+        0.0: 1.0,
+        1.0: a,
+        2.0: ("mul", a, a),
+        0.5: ("sqrt", a),
+        -0.5: ("rsqrt", a),
+        -1.0: ("reciprocal", a),
+    }
+    return known.get(b)
+
+
+def _copy(a: Operand | float) -> Simple:
+    return a
+
+
+_RULES = {
+    "add": _add,
+    "sub": _sub,
+    "mul": _mul,
+    "div": _div,
+    "pow": _pow,
+    "where": _where,
+    "copy": _copy,
+    "tanh_backward": _gradient,
+    "sigmoid_backward": _gradient,
+}

@@ -1,0 +1,41 @@
+"""What the engine's tests share."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+
+def require_core() -> None:
+    """Skip where the core is not built; fail if BPTT_REQUIRE_NATIVE=1 says that it must be."""
+    if importlib.util.find_spec("bptt._core") is None:
+        assert os.environ.get("BPTT_REQUIRE_NATIVE") != "1", "bptt._core is not built"
+        pytest.skip("bptt._core is not built")
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> Iterator[None]:
+    torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # small tensors: a second thread only waits
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def core() -> None:
+    """For tests of the native executor."""
+    require_core()
+
+
+@pytest.fixture(params=["interpreted", "native"])
+def kernel(request: pytest.FixtureRequest) -> str:
+    """Each kernel in turn."""
+    if request.param == "native":
+        require_core()
+    name: str = request.param
+    return name
