@@ -16,6 +16,7 @@ from bptt.gradients import Update as Update
 from bptt.network import Network as Network
 from bptt.streams import Chunk as Chunk
 from bptt.streams import Stream as Stream
+from bptt.streams import Vocabulary as Vocabulary
 from bptt.training import Epochs as Epochs
 from bptt.training import Evaluation as Evaluation
 from bptt.training import GradientNorm as GradientNorm
