@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := $(shell git ls-files native CMakeLists.txt pyproject.toml constraints.txt)
 
-.PHONY: demo test lint types unit setup bench clean
+.PHONY: demo test lint types unit setup bench sanitize clean
 
 setup: .venv/.installed
 
@@ -29,6 +29,15 @@ types: setup
 
 unit: setup
 	BPTT_REQUIRE_NATIVE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+bench: setup  ## measure beside PyTorch and JAX; needs a quiet machine
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
+	$(BIN)/python benchmarks/layers.py --json docs/figures/layers.json --figure docs/figures/layers.png
+	$(BIN)/python benchmarks/custom_cells.py --json docs/figures/custom_cells.json
+	$(BIN)/python benchmarks/models.py --json docs/figures/models.json
+
+sanitize:  ## the core's own tests under the address, undefined-behaviour and thread sanitizers
+	native/tests/sanitize.sh
 
 clean:
 	rm -rf .venv build runs

@@ -1,6 +1,7 @@
 """Backpropagation through time: train recurrent networks on ordered data, on PyTorch."""
 
 from bptt import cells as cells
+from bptt import nn as nn
 from bptt.cells import Stack as Stack
 from bptt.errors import BpttError as BpttError
 from bptt.errors import CellError as CellError
@@ -14,6 +15,8 @@ from bptt.gradients import SlidingWindow as SlidingWindow
 from bptt.gradients import Truncated as Truncated
 from bptt.gradients import Update as Update
 from bptt.network import Network as Network
+from bptt.nn import accelerate as accelerate
+from bptt.nn import decelerate as decelerate
 from bptt.streams import Chunk as Chunk
 from bptt.streams import Stream as Stream
 from bptt.streams import Vocabulary as Vocabulary

@@ -96,7 +96,8 @@ def test_embeddings_read_indices() -> None:
     inputs, state = torch.randint(0, 7, (6, 3)), torch.zeros(3, SIZE, dtype=torch.float64)
     plan = plan_for(cell, inputs, state, state, kernel="interpreted")
     assert isinstance(plan, Plan)
-    options: Any = {"initial": state, "reset": None, "lengths": None, "return_states": False, "clip": None}
+    options: Any = {"initial": state, "reset": None, "lengths": None}
+    options |= {"return_states": False, "clip": None}
     outputs = [
         eager.run(cell, inputs, state, **options)[0],
         native.run(cell, inputs, state, plan=plan, **options)[0],

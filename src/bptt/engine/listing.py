@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+from bptt.engine.nodes import placeholders
 from bptt.engine.program import Given, Step, StepProgram
 
 
@@ -38,8 +41,18 @@ def _hoisted(program: StepProgram) -> list[str]:
     how = "all steps at once" if program.folds else "vectorised over steps"
     return [
         f"hoisted over parameters and over time ({how}):",
-        *_indent(program.hoisted.text.splitlines()),
+        *_indent(_named(program).splitlines()),
     ]
+
+
+def _named(program: StepProgram) -> str:
+    """The hoisted part with its arguments by the names of the cell's tensors."""
+    assert program.hoisted is not None
+    given = placeholders(program.hoisted.graph.graph)[1:]
+    text = program.hoisted.text
+    for node, name in zip(given, [*program.sources, "input"], strict=True):
+        text = re.sub(rf"\b{node.name}\b", name, text)
+    return text
 
 
 def _given(program: StepProgram) -> list[str]:

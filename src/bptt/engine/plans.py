@@ -85,6 +85,10 @@ class Plan:
         return [s.read() for s in self.sources]
 
 
+_VARIANTS = 64
+"""So many forms of one cell are kept."""
+
+
 class _Known:
     """What is kept of one cell."""
 
@@ -97,6 +101,9 @@ class _Known:
     def refresh(self, cell: nn.Module) -> None:
         """The cell was changed, or is new."""
         self.guard = Guard(cell)
+        if len(self.by_key) >= _VARIANTS:  # an attribute that is new in every call
+            self.by_key.clear()
+            self.analysed.clear()
         self.current = self.by_key.setdefault(self.guard.key, {})
 
 

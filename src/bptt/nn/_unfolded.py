@@ -1,0 +1,238 @@
+"""A call of one of PyTorch's layers as unfoldings, one for each layer and direction."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.utils.rnn import PackedSequence
+
+from bptt.engine import Ineligible, eager, native
+from bptt.engine.plans import core_missing
+from bptt.nn._kinds import Kind, Standing, cell_of, holding, plan
+from bptt.nn._layers import Shape, each_start, run
+from bptt.nn._sequences import Sequences, enter
+from bptt.state import State
+
+Input: TypeAlias = Tensor | PackedSequence
+Hidden: TypeAlias = Tensor | tuple[Tensor, Tensor]
+
+_NAMES = {torch.float32: "float32", torch.float64: "float64"}
+_PLAIN = (Tensor, nn.Parameter)
+_CORE = core_missing() is None
+
+
+class _Elsewhere(Exception):
+    """The engine cannot run this call after all."""
+
+
+def unfolded(layer: nn.RNNBase, input: Input, hx: Hidden | None) -> Any:
+    """What ``layer(input, hx)`` gives, or None where PyTorch's own code is to do it."""
+    if not torch.compiler.is_compiling():
+        if torch.is_autocast_enabled("cpu"):
+            return _in_own_dtype(layer, input, hx)
+        if _must_be_seen():
+            return None
+    elif torch.onnx.is_in_onnx_export():
+        return None
+    elif isinstance(input, PackedSequence):
+        return _uncompiled(layer, input, hx)
+    if not _CORE:
+        return None
+    weights = [[getattr(layer, name) for name in names] for names in layer._all_weights]
+    if not _fits(layer, input, hx, weights):
+        return None
+    sequences = enter(input, layer.batch_first)
+    try:
+        return _run(layer, sequences, hx, weights)
+    except _Elsewhere:
+        return None
+
+
+@torch._disable_dynamo  # type: ignore[attr-defined]  # the public one imports Dynamo at once
+def _uncompiled(layer: nn.RNNBase, input: Input, hx: Hidden | None) -> Any:
+    """How packed sequences lie in memory is data, which a graph cannot hold: it breaks here."""
+    return layer.forward(input, hx)
+
+
+def elsewhere(layer: nn.RNNBase) -> str | None:
+    """What about a layer as it is now leaves it to PyTorch's own code, None if nothing does."""
+    if not _CORE:
+        return "the compiled core is missing"
+    for tensor in [getattr(layer, name) for names in layer._all_weights for name in names]:
+        if tensor.device.type != "cpu":
+            return f"weights on {tensor.device}"
+        if tensor.dtype not in _NAMES:
+            return f"weights of {tensor.dtype}"
+        if type(tensor) not in _PLAIN:
+            return f"weights of the class {type(tensor).__name__}"
+    return None
+
+
+def _must_be_seen() -> bool:
+    """Whether something watches that must see PyTorch's own layers: tracers and counters."""
+    return torch._C._len_torch_dispatch_stack() > 0 or torch._C._get_tracing_state() is not None
+
+
+def _in_own_dtype(layer: nn.RNNBase, input: Input, hx: Hidden | None) -> Any:
+    """Autocast does not reach the recurrence: rounding at every step adds up over time."""
+    weight = getattr(layer, layer._all_weights[0][0])
+
+    def own(value: Any) -> Any:
+        if isinstance(value, PackedSequence):
+            return value._replace(data=own(value.data))
+        if isinstance(value, (tuple, list)):
+            return tuple(map(own, value))
+        lower = isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16)
+        return value.to(weight.dtype) if lower else value
+
+    if weight.dtype not in _NAMES:
+        return None
+    with torch.autocast("cpu", enabled=False):
+        return layer.forward(own(input), own(hx))
+
+
+def _fits(layer: nn.RNNBase, input: Input, hx: Any, weights: list[list[Tensor]]) -> bool:
+    """Whether this is a call as it should be, on tensors that the engine reads."""
+    packed = isinstance(input, PackedSequence)
+    data = input.data if isinstance(input, PackedSequence) else input
+    if not isinstance(data, Tensor) or data.dtype not in _NAMES or not data.numel():
+        return False
+    batched = packed or data.dim() == 3
+    if data.dim() != (2 if packed or not batched else 3) or data.shape[-1] != layer.input_size:
+        return False
+    tensors = [data, *[w for ws in weights for w in ws]]
+    if hx is not None:
+        states = list(hx) if isinstance(hx, (tuple, list)) else [hx]
+        if not _shaped(layer, input, states, batched):
+            return False
+        tensors += states
+    dtype, compiling = data.dtype, torch.compiler.is_compiling()
+    for tensor in tensors:
+        if tensor.dtype is not dtype or tensor.device.type != "cpu":
+            return False
+        if not compiling and type(tensor) not in _PLAIN:
+            return False
+    return True
+
+
+def _shaped(layer: nn.RNNBase, input: Input, states: list[Any], batched: bool) -> bool:
+    """Whether the given states are what the layer takes."""
+    widths = _kind(layer, 0).widths
+    if isinstance(input, PackedSequence):
+        lanes = int(input.batch_sizes[0])
+    else:
+        lanes = input.shape[0 if layer.batch_first else 1] if batched else 1
+    count = layer.num_layers * (2 if layer.bidirectional else 1)
+    expected = [(count, lanes, width) if batched else (count, width) for width in widths]
+    if len(states) != len(expected):
+        return False
+    for state, shape in zip(states, expected, strict=True):
+        if not isinstance(state, Tensor) or tuple(state.shape) != shape:
+            return False
+    return True
+
+
+def _kind(layer: nn.RNNBase, number: int) -> Kind:
+    directions = 2 if layer.bidirectional else 1
+    below = (layer.proj_size or layer.hidden_size) * directions
+    size = layer.input_size if number < directions else below
+    return Kind(layer.mode, size, layer.hidden_size, layer.proj_size, layer.bias)
+
+
+def _run(
+    layer: nn.RNNBase, sequences: Sequences, hx: Hidden | None, weights: list[list[Tensor]]
+) -> Any:
+    directions = 2 if layer.bidirectional else 1
+    if torch.compiler.is_compiling():
+        unfold = _by_operator
+    else:
+        unfold = _step_by_step if _transformed() else _natively
+
+    def step(
+        number: int, inputs: Tensor, state: State | None, _: Tensor | None
+    ) -> tuple[Tensor, State, State | None]:
+        assert state is not None
+        return unfold(_kind(layer, number), weights[number], inputs, state, sequences.lengths)
+
+    dropout = layer.dropout if layer.training else 0.0
+    shape = Shape(layer.num_layers, directions, dropout)
+    starts = each_start(_starts(layer, sequences, hx, shape), layer.num_layers * directions)
+    outputs, last, _ = run(step, shape, sequences, starts)
+    if directions == 1 and outputs.requires_grad and sequences.packed is None:
+        # The engine keeps these very states for the gradient; a model may change outputs in place.
+        outputs = outputs.clone()
+    if isinstance(last, Tensor):
+        return sequences.output(outputs), sequences.state_out(last)
+    return sequences.output(outputs), tuple([sequences.state_out(leaf) for leaf in last])  # type: ignore[arg-type]
+
+
+def _starts(layer: nn.RNNBase, sequences: Sequences, hx: Hidden | None, shape: Shape) -> State:
+    if isinstance(hx, Tensor):
+        return sequences.state_in(hx)
+    if hx is not None:
+        return sequences.state_in(hx[0]), sequences.state_in(hx[1])
+    inputs, count = sequences.inputs, shape.layers * shape.directions
+    leaves = [inputs.new_zeros(count, inputs.shape[1], w) for w in _kind(layer, 0).widths]
+    return leaves[0] if len(leaves) == 1 else tuple(leaves)
+
+
+def _natively(
+    kind: Kind, weights: list[Tensor], inputs: Tensor, state: State, lengths: Tensor | None
+) -> tuple[Tensor, State, State | None]:
+    """By the engine's executor, as `bptt.unfold` calls it; all it would check is checked."""
+    needs = tuple([w.requires_grad for w in weights])
+    cell = cell_of(Standing(kind, _NAMES[inputs.dtype], needs))
+    found = plan(cell, weights, inputs, state)
+    if isinstance(found, Ineligible):
+        raise _Elsewhere
+    return native.run(
+        cell,
+        inputs,
+        state,
+        initial=state,
+        reset=None,
+        lengths=lengths,
+        return_states=False,
+        clip=None,
+        plan=found,
+    )
+
+
+def _transformed() -> bool:
+    """Whether a transform of `torch.func`, or forward mode, is at work."""
+    return torch._C._functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
+
+
+def _step_by_step(
+    kind: Kind, weights: list[Tensor], inputs: Tensor, state: State, lengths: Tensor | None
+) -> tuple[Tensor, State, State | None]:
+    """In plain operators, which every transform has rules for; PyTorch's own layers have none."""
+    standing = Standing(kind, _NAMES[inputs.dtype], (False,) * len(weights))
+    return eager.run(
+        holding(standing, weights),
+        inputs,
+        state,
+        initial=state,
+        reset=None,
+        lengths=lengths,
+        return_states=False,
+        clip=None,
+    )
+
+
+def _by_operator(
+    kind: Kind, weights: list[Tensor], inputs: Tensor, state: State, lengths: Tensor | None
+) -> tuple[Tensor, State, State | None]:
+    """By the operator ``bptt::unfold``, which compilers and transforms see through."""
+    leaves = [state] if isinstance(state, Tensor) else list(state)
+    needs = tuple([w.requires_grad for w in weights])
+    name = Standing(kind, _NAMES[inputs.dtype], needs).name
+    every = torch.ops.bptt.unfold(name, inputs, leaves, [], weights, None, lengths, None)
+    outputs, last = every[0][1:], [states[-1] for states in every]
+    if lengths is not None:
+        active = torch.arange(inputs.shape[0]).unsqueeze(1) < lengths
+        outputs = torch.where(active.unsqueeze(2), outputs, 0.0)
+    return outputs, last[0] if len(last) == 1 else tuple(last), None
