@@ -10,6 +10,7 @@ from oracle import Case, assert_same, case, results
 from torch import Tensor, nn
 from zoo import ZOO, LayerNormGRU
 
+import bptt
 from bptt import cells
 from bptt.engine import Plan, eager, native, plan_for
 from bptt.state import leaves, map_state
@@ -210,3 +211,31 @@ def test_padding_that_is_not_finite_spoils_nothing(kernel: str) -> None:
     given.state = given.initial = map_state(Tensor.detach, given.state)
     found = results(given, kernel)
     assert all(torch.isfinite(t).all() for t in found.values())
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_first_call_inside_a_checkpoint(reentrant: bool) -> None:
+    """Tracing happens there, and must not be counted among what the checkpoint saves."""
+    cell = bptt.cells.GRU(3, 5, dtype=torch.float64)
+    x = torch.randn(6, 2, 3, dtype=torch.float64, requires_grad=True)
+
+    def outputs(inputs: Tensor) -> Tensor:
+        return bptt.unfold(cell, inputs)[0]
+
+    torch.utils.checkpoint.checkpoint(outputs, x, use_reentrant=reentrant).sum().backward()
+    found = [x.grad, *[p.grad for p in cell.parameters()]]
+    x.grad = None
+    cell.zero_grad()
+    bptt.unfold(cell, x, backend="eager")[0].sum().backward()
+    for one, other in zip(found, [x.grad, *[p.grad for p in cell.parameters()]], strict=True):
+        assert one is not None
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_counters_of_operators_see_the_steps() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    cell = bptt.cells.Elman(3, 5)
+    with FlopCounterMode(display=False) as counter:
+        bptt.unfold(cell, torch.randn(4, 2, 3))
+    assert counter.get_total_flops() == 4 * 2 * 2 * (3 * 5 + 5 * 5)

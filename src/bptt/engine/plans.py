@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import importlib.util
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -15,6 +16,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.autograd.graph import saved_tensors_hooks
 
 from bptt.engine.guard import Guard, check_hooks
 from bptt.engine.kernels import Interpreted, Kernel, Native
@@ -68,10 +70,7 @@ class Plan:
 
     def transposed(self, i: int, head: Tensor) -> Tensor:
         """The transpose of a head, the same view as long as it is the same memory."""
-        if type(head) not in (
-            Tensor,
-            nn.Parameter,
-        ):  # a tensor that stands for another has no memory to go by
+        if type(head) not in (Tensor, nn.Parameter):  # it stands for another, without memory
             return head.detach().t()
         known = self.views.get(i)
         if known is not None and known[0] is head and known[1] == head.data_ptr():
@@ -152,7 +151,8 @@ def plan_for(
     )
     found = known.current.get(key)
     if found is None:
-        found = known.current[key] = _make(cell, known, inputs, state, key)
+        with _unseen():
+            found = known.current[key] = _make(cell, known, inputs, state, key)
     return found
 
 
@@ -166,7 +166,20 @@ def _context() -> Ineligible | None:
         return Ineligible(Reason.CONTEXT, "forward-mode differentiation")
     if torch.compiler.is_compiling():
         return Ineligible(Reason.CONTEXT, "torch.compile")
+    if torch._C._len_torch_dispatch_stack() > 0 or torch._C._get_tracing_state() is not None:
+        return Ineligible(Reason.CONTEXT, "a tracer or counter of operators")
     return None
+
+
+def _unseen() -> AbstractContextManager[Any]:
+    """What a trace computes is none of the caller's business: checkpoints count what is saved."""
+    if torch._C._autograd._top_saved_tensors_default_hooks(False) is None:
+        return nullcontext()
+    return saved_tensors_hooks(_same, _same)
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def core_missing() -> Ineligible | None:

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import atexit
 import copy
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import linear
 
 from bptt import cells
@@ -150,20 +148,8 @@ def _named(name: str) -> nn.Module | None:
 name_cells(_named)
 
 
-def _unseen() -> AbstractContextManager[Any]:
-    """What a trace computes is none of the caller's business: checkpoints count what is saved."""
-    if torch._C._autograd._top_saved_tensors_default_hooks(False) is None:
-        return nullcontext()
-    return saved_tensors_hooks(_same, _same)
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
 def plan(cell: PlainCell, weights: list[Tensor], inputs: Tensor, state: State) -> Plan | Ineligible:
     """The plan of a standing cell for these weights, inputs [T, B, n] and state, or why there is
     none."""
-    with _unseen():
-        found = plan_for(cell, inputs, state, state)
+    found = plan_for(cell, inputs, state, state)
     return bind(found, weights) if isinstance(found, Plan) else found
