@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from oracle import Case, assert_same, case, results
 from torch import Tensor, nn
-from zoo import ZOO, LayerNormGRU
 
 import bptt
 from bptt import cells
 from bptt.engine import Plan, eager, native, plan_for
 from bptt.state import leaves, map_state
+
+from .oracle import Case, assert_same, case, results
+from .zoo import ZOO, LayerNormGRU
 
 
 def unfold(given: Case, executor: str, **changes: Any) -> Any:

@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 import torch
-from oracle import assert_same, case, results
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, weight_norm
-from zoo import Embedding
 
 from bptt import cells
 from bptt.engine import Ineligible, Plan, Reason, compile, eager, native, plan_for
 from bptt.errors import CellError
+
+from .oracle import assert_same, case, results
+from .zoo import Embedding
 
 SIZE = 4
 

@@ -6,8 +6,9 @@ import itertools
 
 import pytest
 import torch
-from oracle import assert_same, case, results
-from zoo import ZOO
+
+from .oracle import assert_same, case, results
+from .zoo import ZOO
 
 CLOSE = 1e-11
 SPECIAL = [

@@ -7,10 +7,11 @@ import time
 import pytest
 import torch
 from torch import Tensor, nn
-from zoo import ZOO, LayerNormGRU, MinimalGated, PeepholeLSTM, Shared
 
 from bptt import cells
 from bptt.engine import StepProgram, compile
+
+from .zoo import ZOO, LayerNormGRU, MinimalGated, PeepholeLSTM, Shared
 
 
 def spaces(program: StepProgram) -> set[str]:

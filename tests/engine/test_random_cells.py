@@ -7,9 +7,10 @@ from collections.abc import Callable
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from oracle import assert_same, case, results
 from torch import Tensor, nn
 from torch.nn import functional
+
+from .oracle import assert_same, case, results
 
 WIDTH = 4
 

@@ -8,9 +8,10 @@ from dataclasses import fields
 
 import numpy as np
 import torch
-from oracle import Case, interpret
 
 from bptt import _core
+
+from .oracle import Case, interpret
 
 COMMON = ("time", "rows", "units", "matrices", "initial", "reset", "lengths")
 REVERSE = ("clip", "final_grads", "step_grads", "start_grads", "initial_grads")

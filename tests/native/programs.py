@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
-from oracle import BINARY, REDUCTION, TERNARY, UNARY, Case
+
+from .oracle import BINARY, REDUCTION, TERNARY, UNARY, Case
 
 Slot = tuple[str, int, int, int]
 ARITY = {name: n for n, table in ((1, UNARY), (2, BINARY), (3, TERNARY)) for name in table}

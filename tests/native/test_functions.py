@@ -10,9 +10,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from oracle import UNARY
 
 from bptt import _core
+
+from .oracle import UNARY
 
 LD = np.longdouble
 MOST_ULP = 4.0

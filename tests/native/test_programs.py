@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from driver import VARIANTS, assert_close, assert_same, expected, outputs, run, spaced
 from hypothesis import HealthCheck, assume, given, settings
-from oracle import Case
-from programs import cases
 
 from bptt import _core
+
+from .driver import VARIANTS, assert_close, assert_same, expected, outputs, run, spaced
+from .oracle import Case
+from .programs import cases
 
 quick = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 
