@@ -7,6 +7,7 @@ live in `bptt.engine`; all have the signature of `bptt.engine.eager.run`, which 
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import Literal, overload
 from weakref import WeakSet
 
@@ -119,29 +120,17 @@ def unfold(
     if reset is not None:
         reset = reset.to(inputs.device)
     plan = None if backend == "eager" else _plan(cell, inputs, start, own, backend)
-    if plan is None:
-        outputs, last, states = eager.run(
-            cell,
-            inputs,
-            start,
-            initial=own,
-            reset=reset,
-            lengths=lengths,
-            return_states=return_states,
-            clip=clip_state_gradient,
-        )
-    else:
-        outputs, last, states = native.run(
-            cell,
-            inputs,
-            start,
-            initial=own,
-            reset=reset,
-            lengths=lengths,
-            return_states=return_states,
-            clip=clip_state_gradient,
-            plan=plan,
-        )
+    run = eager.run if plan is None else partial(native.run, plan=plan)
+    outputs, last, states = run(
+        cell,
+        inputs,
+        start,
+        initial=own,
+        reset=reset,
+        lengths=lengths,
+        return_states=return_states,
+        clip=clip_state_gradient,
+    )
     if return_states:
         assert states is not None
         return outputs, last, states

@@ -459,3 +459,18 @@ def test_a_change_of_dtype_is_seen() -> None:
     assert isinstance(found(cell), Plan)
     accepted(cell.double())
     assert isinstance(found(cell.float()), Plan)
+
+
+def test_a_broken_contract_is_told_with_the_callers_own_shapes() -> None:
+    """Not with those that the tracer makes up."""
+
+    class Narrow(nn.Module):
+        hidden_size = 4
+
+        def forward(self, input: Tensor, state: Tensor) -> Tensor:
+            return state[:, :3]
+
+    with pytest.raises(
+        CellError, match=r"given a state of the shape \[2, 4\] and returned \[2, 3\]"
+    ):
+        unfold(Narrow(), torch.randn(5, 2, 3))

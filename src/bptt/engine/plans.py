@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.autograd.graph import saved_tensors_hooks
 
+from bptt.engine.eager import check_step
 from bptt.engine.guard import Guard, check_hooks
 from bptt.engine.kernels import Interpreted, Kernel, Native
 from bptt.engine.program import StepProgram
 from bptt.engine.reasons import Ineligible, Reason, Refusal
 from bptt.engine.recipe import Recipe, recipe_of
 from bptt.engine.sources import Source, read_all, sources_of
+from bptt.errors import BpttError
 from bptt.state import State, leaves
 
 if TYPE_CHECKING:
@@ -226,6 +228,20 @@ def _make(
         )
     except Refusal as refusal:
         return refusal.ineligible
+    except BpttError as error:
+        raise _of_a_plain_step(cell, inputs, state, error) from None
+
+
+def _of_a_plain_step(cell: nn.Module, inputs: Tensor, state: State, traced: BpttError) -> BpttError:
+    """The error with which the cell itself breaks its contract: that of the trace speaks of the
+    tracer's own odd number of lanes."""
+    try:
+        with torch.no_grad():
+            if len(inputs):
+                check_step(cell, cell(inputs[0], state), state)
+    except BpttError as error:
+        return error
+    return traced
 
 
 def _check_plain(tensors: list[Tensor]) -> None:
