@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, weight_norm
 
+import bptt
 from bptt import cells
 from bptt.engine import Ineligible, Plan, Reason, compile, eager, native, plan_for
 from bptt.errors import CellError
@@ -473,4 +474,4 @@ def test_a_broken_contract_is_told_with_the_callers_own_shapes() -> None:
     with pytest.raises(
         CellError, match=r"given a state of the shape \[2, 4\] and returned \[2, 3\]"
     ):
-        unfold(Narrow(), torch.randn(5, 2, 3))
+        bptt.unfold(Narrow(), torch.randn(5, 2, 3))
