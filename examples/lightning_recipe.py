@@ -22,7 +22,7 @@ class Recurrent(lightning.LightningModule):
         self.method = method
         self.mean = float("nan")
 
-    def training_step(self, batch: bptt.Stream, batch_idx: int) -> None:  # noqa: D102
+    def training_step(self, batch: bptt.Stream, batch_idx: int) -> None:  # noqa: D102 (documented in its base class)
         optimizer = self.optimizers()
         total = count = 0.0
         for update in self.method.updates(self.network, "mse", batch):
@@ -34,7 +34,7 @@ class Recurrent(lightning.LightningModule):
         self.mean = total / count
         self.log("loss", self.mean, prog_bar=True, batch_size=1)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:  # noqa: D102
+    def configure_optimizers(self) -> torch.optim.Optimizer:  # noqa: D102 (documented in its base class)
         return torch.optim.Adam(self.network.parameters(), lr=1e-2)
 
 

@@ -21,7 +21,7 @@ class Truncated(skorch.NeuralNet):
         self.method = method
         self.streams = streams
 
-    def train_step(self, batch: Any, **_: Any) -> dict[str, Any]:  # noqa: D102
+    def train_step(self, batch: Any, **_: Any) -> dict[str, Any]:  # noqa: D102 (documented in its base class)
         stream = self.streams[int(batch[0])]
         total = count = 0.0
         for update in self.method.updates(self.module_, "mse", stream):

@@ -122,7 +122,7 @@ def _leave_out_transposes(module: GraphModule) -> tuple[tuple[int, int], ...]:
             and node.target == "t"
             and node.args[0] in heads
         ):
-            turned.append((i, heads.index(node.args[0])))  # type: ignore[arg-type]
+            turned.append((i, heads.index(node.args[0])))  # type: ignore[arg-type]  # torch.fx types its arguments as anything
             results[i] = None
     end.args = (tuple(results),)
     module.graph.eliminate_dead_code()

@@ -62,7 +62,7 @@ class _Memories:
 def _aliased(node: Node, roots: dict[Node, Node]) -> Node | None:
     """The argument that a node's value shares memory with."""
     if getattr(node.target, "__name__", "") == "getitem":
-        several: Node = node.args[0]  # type: ignore[assignment]
+        several: Node = node.args[0]  # type: ignore[assignment]  # torch.fx types its arguments as anything
         return several if roots[several] is not several else None
     schema = getattr(node.target, "_schema", None)
     if schema is None or not node.args or not isinstance(node.args[0], Node):

@@ -152,7 +152,7 @@ def _made(key: _Key) -> Plan:
 
 # The operators ------------------------------------------------------------------------------------
 
-_OPERATORS: Any = torch.library.Library("bptt", "DEF")  # type: ignore[no-untyped-call]
+_OPERATORS: Any = torch.library.Library("bptt", "DEF")  # type: ignore[no-untyped-call]  # untyped in torch
 _OPERATORS.define(
     "unfold(str cell, Tensor inputs, Tensor[] state, Tensor[] initial, Tensor[] sources, "
     "Tensor? reset, Tensor? lengths, float? clip) -> Tensor[]"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from typing import Any
 
 from bptt.engine.nodes import placeholders
 from bptt.engine.program import Given, Step, StepProgram
@@ -83,5 +85,5 @@ def _gradients(program: StepProgram) -> list[str]:
     return [*lines, f"gradients of {', '.join(named)}"] if named else lines
 
 
-def _indent(lines: object) -> list[str]:
-    return [f"  {line}" for line in lines]  # type: ignore[attr-defined]
+def _indent(lines: Iterable[Any]) -> list[str]:
+    return [f"  {line}" for line in lines]

@@ -74,10 +74,10 @@ class _Memory:
                 and a.value in self.made
                 and a.width == a.value.width == piece.width
             )
-            if whole and a.value not in self.places:  # type: ignore[union-attr]
-                self.places[a.value] = slot  # type: ignore[union-attr]
+            if whole and a.value not in self.places:  # type: ignore[union-attr]  # `whole`: an operand
+                self.places[a.value] = slot  # type: ignore[union-attr]  # as above
                 if parent is not None:
-                    self._parents[a.value] = parent  # type: ignore[union-attr]
+                    self._parents[a.value] = parent  # type: ignore[union-attr]  # as above
             else:
                 copies.append((slot, piece))
             offset += piece.width

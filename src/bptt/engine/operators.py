@@ -372,7 +372,7 @@ def _turn(x: Rows) -> Rows:
 
 def _transposed(tr: Translator, a: Param) -> Param:
     if a.node.op == "call_function" and a.node.target is _aten.t.default:
-        return Param(a.node.args[0], a.shape[::-1])  # type: ignore[arg-type]
+        return Param(a.node.args[0], a.shape[::-1])  # type: ignore[arg-type]  # torch.fx types its arguments as anything
     for node in a.node.users:
         if node.target is _aten.t.default:
             return Param(node, a.shape[::-1])

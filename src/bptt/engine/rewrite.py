@@ -139,10 +139,10 @@ def _terms(node: Node, top: Node, kinds: dict[Node, Kind]) -> list[tuple[Node, .
     if not mine or node.meta["val"].shape != top.meta["val"].shape or node.kwargs:
         return [(node,)]
     if _is_plain_add(node):
-        return [t for a in node.args for t in _terms(a, top, kinds)]  # type: ignore[arg-type]
+        return [t for a in node.args for t in _terms(a, top, kinds)]  # type: ignore[arg-type]  # torch.fx types its arguments as anything
     if node.target is _aten.addmm.default and kinds[node] is not Kind.PARAMS:
         bias, rows, weight = node.args
-        return [*_terms(bias, top, kinds), (weight, rows)]  # type: ignore[arg-type, list-item]
+        return [*_terms(bias, top, kinds), (weight, rows)]  # type: ignore[arg-type, list-item]  # torch.fx types its arguments as anything
     return [(node,)]
 
 

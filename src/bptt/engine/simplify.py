@@ -22,9 +22,9 @@ def simplify(opcode: str, arguments: tuple[Operand | float, ...]) -> Simple:
     """What an instruction comes to without running it: an argument, a constant, another instruction
     ``(opcode, *arguments)``, or None."""
     if all(isinstance(a, float) for a in arguments):
-        return _folded(opcode, arguments)  # type: ignore[arg-type]
+        return _folded(opcode, arguments)  # type: ignore[arg-type]  # numbers alone reach this line
     rule = _RULES.get(opcode)
-    return rule(*arguments) if rule is not None else None  # type: ignore[operator]
+    return rule(*arguments) if rule is not None else None  # type: ignore[operator]  # each rule has its opcode's own number of arguments
 
 
 def _folded(opcode: str, arguments: tuple[float, ...]) -> float:

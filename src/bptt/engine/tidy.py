@@ -119,7 +119,7 @@ def _instead(node: Node) -> Node | None:
     if node.target in _SAME:
         return source
     if node.target is _aten.t.default and source.target is _aten.t.default:
-        inner: Node = source.args[0]  # type: ignore[assignment]
+        inner: Node = source.args[0]  # type: ignore[assignment]  # torch.fx types its arguments as anything
         return inner
     return None
 

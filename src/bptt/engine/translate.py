@@ -93,7 +93,7 @@ class Translator:
             elif node.op == "call_function":
                 known[node] = self._call(node, known)
         output = module.graph.output_node().args[0]
-        return [known[n] if isinstance(n, Node) else n for n in output]  # type: ignore[union-attr]
+        return [known[n] if isinstance(n, Node) else n for n in output]  # type: ignore[union-attr]  # torch.fx types its arguments as anything
 
     def _constant(self, module: GraphModule, node: Node) -> Param | float:
         held: Tensor = getattr(module, str(node.target))
@@ -163,7 +163,7 @@ class Translator:
                     Param(self._item(self.before, made, i), tuple(v.shape))
                     for i, v in enumerate(value)
                 ]
-                self._prepared[key] = parts  # type: ignore[assignment]
+                self._prepared[key] = parts  # type: ignore[assignment]  # some operators give several
             else:
                 self._prepared[key] = Param(made, tuple(value.shape))
         return self._prepared[key]
