@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator
 
 import pytest
-import torch
 
 
 def require_core() -> None:
@@ -15,15 +13,6 @@ def require_core() -> None:
     if importlib.util.find_spec("bptt._core") is None:
         assert os.environ.get("BPTT_REQUIRE_NATIVE") != "1", "bptt._core is not built"
         pytest.skip("bptt._core is not built")
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> Iterator[None]:
-    torch.manual_seed(0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # small tensors: a second thread only waits
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

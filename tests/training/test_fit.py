@@ -314,6 +314,8 @@ class TestNonFinite:
         with torch.no_grad():
             net.cell.weight_ih.fill_(1.0)
             net.cell.weight_hh.fill_(1e60)
+            net.cell.bias_ih.zero_()
+            net.cell.bias_hh.zero_()
         inputs = torch.zeros(12, 3, 1)
         inputs[:, 1] = 1.0
         data = bptt.Stream(inputs, torch.zeros(12, 3, 3))
