@@ -339,6 +339,35 @@ def test_a_parameter_used_twice_in_the_cell_is_summed_once(combine: Any, share: 
         assert_same(gradient, (share if name.startswith("cell") else 1.0) * expected[name])
 
 
+class Borrowing(nn.Module):
+    """A cell whose recurrent weights are made of a tensor that is no parameter of it."""
+
+    hidden_size = 2
+
+    def __init__(self, source: Tensor) -> None:
+        super().__init__()
+        self.inner = nn.RNNCell(2, 2, dtype=F64)
+        self.sources = (source,)
+
+    def forward(self, input: Tensor, state: Tensor) -> Tensor:
+        return self.inner(input, state @ self.sources[0].tanh())
+
+
+@pytest.mark.filterwarnings("ignore:.*no parameter")
+@pytest.mark.parametrize(("combine", "share"), [("sum", 1.0), ("mean", 1.0 / 7.0)])
+def test_a_captured_tensor_takes_part(combine: Any, share: float) -> None:
+    source = torch.randn(2, 2, dtype=F64, requires_grad=True)
+    net, stream = Network(Borrowing(source)), series(7, outputs=2)
+    list(bptt.Full().updates(net, "mse", stream))
+    expected, source.grad = source.grad, None
+    assert expected is not None
+    assert bool(expected.all())
+    net.zero_grad()
+    list(bptt.Truncated(7, combine=combine).updates(net, "mse", stream))
+    assert source.grad is not None
+    assert_same(source.grad, share * expected)
+
+
 class Dropping(nn.Module):
     """Dropout on the input; remembers how often it drew."""
 

@@ -99,16 +99,31 @@ def _averaged(
     mean = cost(loss, network.read, seam, window.targets, window.mask) / window.count
     _backward(mean)
     if seam.grad is not None:
-        own = [p for p in network.cell.parameters() if p.requires_grad]
         learned = [i for i, entry in enumerate(entries) if entry.requires_grad]
-        found = torch.autograd.grad(
-            outputs, own + [entries[i] for i in learned], seam.grad, allow_unused=True
-        )
+        given = [entries[i] for i in learned]
+        own = [leaf for leaf in _beneath(outputs) if all(leaf is not entry for entry in given)]
+        found = torch.autograd.grad(outputs, own + given, seam.grad, allow_unused=True)
         for parameter, gradient in zip(own, found, strict=False):
             if gradient is not None:
                 add_gradient(parameter, gradient / window.copies)
         send([sources[i] for i in learned], found[len(own) :])
     return mean.detach(), passage
+
+
+def _beneath(outputs: Tensor) -> list[Tensor]:
+    """The tensors that a backward pass from ``outputs`` would give a gradient: the cell's
+    parameters, and whatever else it captured."""
+    found: list[Tensor] = []
+    waiting, seen = [outputs.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.append(node.variable)
+        waiting.extend(parent for parent, _ in node.next_functions)
+    return found
 
 
 def _backward(mean: Tensor) -> None:
