@@ -26,6 +26,7 @@ from bptt.training import GradientNorm as GradientNorm
 from bptt.training import History as History
 from bptt.training import Patience as Patience
 from bptt.training import Progress as Progress
+from bptt.training import Start as Start
 from bptt.training import StoppingCriterion as StoppingCriterion
 from bptt.training import TargetLoss as TargetLoss
 from bptt.training import TimeLimit as TimeLimit

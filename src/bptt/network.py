@@ -55,6 +55,15 @@ class Network(nn.Module):
                 [nn.Parameter(leaf.detach()[0].clone()) for leaf in leaves(template)]
             )
 
+    def reset_parameters(self) -> None:
+        """Put a learned initial state back to the cell's own; cell and readout are left alone."""
+        if self.learned_initial_state is None:
+            return
+        own = leaves(initial_state(self.cell, 1))
+        with torch.no_grad():
+            for parameter, leaf in zip(self.learned_initial_state, own, strict=True):
+                parameter.copy_(leaf[0])
+
     def initial_state(self, lanes: int, like: Tensor | None = None) -> State:
         """The state in which ``lanes`` lanes start, leaves [lanes, ...]."""
         if self.learned_initial_state is None:

@@ -88,6 +88,8 @@ FIT = {
     "a rate that is no number": (good(), (*COLUMNS, "--lr", "nan"), "lr must be a finite"),
     "negative decay": (good(), (*COLUMNS, "--weight-decay", "-1"), "weight_decay must be"),
     "a negative seed": (good(), (*COLUMNS, "--seed", "-1"), "seed must be at least 0"),
+    "no starts": (good(), (*COLUMNS, "--starts", "0"), "starts must be at least 1"),
+    "jobs without starts": (good(), (*COLUMNS, "--jobs", "2"), "give --starts as well"),
     "clip with lbfgs": (
         good(),
         (*COLUMNS, "--optimizer", "lbfgs", "--clip", "1"),
@@ -170,11 +172,11 @@ def test_predict_refuses(name, runs, monkeypatch, tmp_path):
     assert set(os.listdir()) == before
 
 
-def test_a_loss_that_explodes_is_told_and_nothing_is_written(tmp_path):
+@pytest.mark.parametrize("starts", [1, 2])
+def test_a_loss_that_explodes_is_told_and_nothing_is_written(starts, tmp_path):
     (tmp_path / "data.csv").write_text(good())
-    result = call(
-        "fit", "data.csv", *FAST, *COLUMNS, "--optimizer", "sgd", "--lr", "1e38", "--out", "run"
-    )
+    wild = ("--optimizer", "sgd", "--lr", "1e38", "--starts", starts)
+    result = call("fit", "data.csv", *FAST, *COLUMNS, *wild, "--out", "run")
     assert result.exit_code == 1, result.output
     assert "A smaller learning rate" in words(result.output)
     assert os.listdir() == ["data.csv"]

@@ -154,3 +154,10 @@ def test_without_the_extra_it_says_how_to_install_it(absent):
     assert result.returncode == 2
     assert "pip install 'bptt[cli]'" in result.stderr
     assert absent in result.stderr
+
+
+def test_several_starts(table):
+    result = call("fit", table, "--inputs", "u", "--target", "y", *FAST, "--starts", "2")
+    assert result.exit_code == 0, result.output
+    assert re.search(r"Start [01] of 2 was kept, with a validation loss of", words(result.output))
+    assert Path("bptt-run/starts.png").exists()

@@ -48,6 +48,8 @@ finite impulse response.
   bptt fit load.parquet --inputs temperature,weekday --target load --horizon 24
 
   bptt fit load.csv --target load --cell lstm --hidden 32 --method full --lr 0.001
+
+  bptt fit load.csv --target load --starts 16 --jobs 4
 """
 
 PREDICT_HELP = """Forecast a table with the network of a run.
@@ -204,6 +206,21 @@ def fit(
     seed: Annotated[
         int, typer.Option(help="Of the initial weights.", rich_help_panel=TRAINING)
     ] = _fit.DEFAULTS.seed,
+    starts: Annotated[
+        int,
+        typer.Option(
+            help="Train from so many initial weights, and keep the best on the validation part.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = _fit.DEFAULTS.starts,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            help="How many starts run at once; -1: one for each processor.",
+            show_default="1",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -242,9 +259,10 @@ def fit(
         validation=validation,
         test=test,
         seed=seed,
+        starts=starts,
     )
     source = _fit.Source(data, _fit.names(inputs), target, missing)
-    _fit.run(source, options, _fit.Output(out, force, quiet))
+    _fit.run(source, options, _fit.Output(out, force, quiet, jobs))
 
 
 @app.command(help=PREDICT_HELP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from bptt.forecasting import (
     sunspots,
     train,
 )
+from bptt.training import History
 
 DEFAULTS = Options()
 
@@ -43,6 +45,7 @@ class Output:
     folder: Path | None
     force: bool
     quiet: bool
+    jobs: int | None = None
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -54,9 +57,11 @@ def run(source: Source, options: Options, output: Output) -> None:
     """Train on ``source`` and leave the run in ``output``."""
     folder = _free_folder() if output.folder is None else output.folder
     check_folder(folder, output.force)
+    if output.jobs is not None and options.starts == 1:
+        raise OptionError("--jobs says how many starts run at once: give --starts as well.")
     made = plan(_read(source), options, source.missing)
     _announce(made)
-    result = train(made, progress=not output.quiet)
+    result = train(made, progress=not output.quiet, jobs=output.jobs)
     _report(result)
     files = save(result, folder, output.force)
     say(f"Written to [bold]{escape(str(folder))}[/bold]: {', '.join(file.name for file in files)}")
@@ -99,6 +104,8 @@ def _announce(plan: Plan) -> None:
 
 def _report(result: Result) -> None:
     history = result.history
+    if history.start is not None:
+        _report_starts(history)
     kept = (
         f"epoch {history.best_epoch} was kept"
         if history.best_epoch
@@ -106,3 +113,13 @@ def _report(result: Result) -> None:
     )
     say(f"Stopped after {len(history)} epochs ({history.stop_reason}); {kept}.\n")
     show_metrics(result.metrics, result.plan.series.target_name)
+
+
+def _report_starts(history: History) -> None:
+    losses = sorted(start.loss for start in history.starts if start.error is None)
+    failed = len(history.starts) - len(losses)
+    say(
+        f"Start {history.start} of {len(history.starts)} was kept, with a validation loss of "
+        f"{losses[0]:.4g}; median {statistics.median(losses):.4g}, worst {losses[-1]:.4g}"
+        f"{f'; {failed} failed' if failed else ''}."
+    )

@@ -77,11 +77,15 @@ class Readout(nn.Module):
         super().__init__()
         self.line_size = line_size
         self.correction = nn.Linear(hidden_size, 1)
-        nn.init.zeros_(self.correction.weight)
-        nn.init.zeros_(self.correction.bias)
+        self.reset_parameters()
         self.register_buffer("weight", torch.zeros(1, line_size))
         self.register_buffer("bias", torch.zeros(1))
         self.register_buffer("gain", torch.ones(1))
+
+    def reset_parameters(self) -> None:
+        """Put the correction to zero, where training starts."""
+        nn.init.zeros_(self.correction.weight)
+        nn.init.zeros_(self.correction.bias)
 
     def forward(self, outputs: Tensor) -> Tensor:
         """Predictions [..., 1] from outputs [..., line_size + hidden_size]."""

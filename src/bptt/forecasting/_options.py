@@ -42,6 +42,7 @@ class Options:
             rows before it, or a number of rows.
         test: the rows to test on, the last ones: a share of all rows, or a number of rows.
         seed: of the initial weights.
+        starts: from how many initial weights to train; the best by validation loss is kept.
 
     Raises:
         OptionError: an option is unknown, out of range, or does not go with another.
@@ -65,6 +66,7 @@ class Options:
     validation: float = 0.2
     test: float = 0.2
     seed: int = 0
+    starts: int = 1
 
     def __post_init__(self) -> None:
         at_least(
@@ -75,6 +77,7 @@ class Options:
             stride=self.stride,
             epochs=self.epochs,
             patience=self.patience,
+            starts=self.starts,
         )
         at_least(0, seed=self.seed)
         if self.seed >= 2**63:

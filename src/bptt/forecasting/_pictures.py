@@ -1,4 +1,5 @@
-"""Pictures of a run: the loss over epochs, and prediction against truth on the test part."""
+"""Pictures of a run: the loss over epochs, prediction against truth on the test part, and how
+several starts ended."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ TRUTH, NETWORK, LINEAR, QUIET = "#222222", "#d1495b", "#2e86ab", "#8d8d8d"
 
 
 def draw(result: Result, folder: Path) -> None:
-    """Write ``loss.png`` and ``prediction.png`` into ``folder``.
+    """Write ``loss.png`` and ``prediction.png`` into ``folder``, and ``starts.png`` if there were
+    several.
 
     Raises:
         BpttError: matplotlib is not installed.
@@ -27,7 +29,10 @@ def draw(result: Result, folder: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise BpttError("the pictures need matplotlib: pip install 'bptt[cli]'.") from error
-    for name, paint, width in (("loss", _loss, 7.0), ("prediction", _prediction, 10.0)):
+    pictures = [("loss", _loss, 7.0), ("prediction", _prediction, 10.0)]
+    if result.history.starts:
+        pictures.append(("starts", _starts, 7.0))
+    for name, paint, width in pictures:
         figure = Figure(figsize=(width, 4.5), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
@@ -78,6 +83,30 @@ def _prediction(axes: Axes, result: Result) -> None:
     # Room above the curves for the legend.
     axes.set_ylim(top=max(float(np.nanmax(truth)), float(result.prediction.max())) + 0.18 * span)
     axes.legend(frameon=False, loc="upper left", ncols=2)
+
+
+def _starts(axes: Axes, result: Result) -> None:
+    history = result.history
+    before = history.initial_validation
+    assert before is not None  # every start begins as the linear path
+    ended = [start for start in history.starts if start.error is None]
+    for start in ended:
+        kept = start.number == history.start
+        curve = [before, *start.losses]
+        color, width, order = (NETWORK, 1.8, 3) if kept else (QUIET, 0.9, 2)
+        label = f"kept: start {start.number}" if kept else None
+        axes.plot(range(len(curve)), curve, color=color, linewidth=width, zorder=order, label=label)
+        axes.plot([start.epoch], [start.loss], "o", color=color, markersize=5, zorder=order)
+    axes.plot([], [], "o-", color=QUIET, linewidth=0.9, markersize=5, label="others, and their end")
+    axes.axhline(before, color=LINEAR, linestyle="--", linewidth=1, label="linear path")
+    shown = [before, *(loss for start in ended for loss in start.losses)]
+    if max(shown) > 20 * max(min(shown), 1e-12):
+        axes.set_yscale("log")
+    failed = len(history.starts) - len(ended)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(f"validation {result.plan.options.loss} loss (scaled units)")
+    axes.set_title(f"{len(history.starts)} starts{f', {failed} failed' if failed else ''}")
+    axes.legend(frameon=False)
 
 
 def _title(result: Result) -> str:

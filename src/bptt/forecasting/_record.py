@@ -18,9 +18,13 @@ from bptt.forecasting._options import Options
 from bptt.forecasting._scaling import Scaling
 from bptt.forecasting._series import MISSING
 from bptt.forecasting._train import Result
+from bptt.training import History
 
 FORMAT = 1
 """Of ``run.json`` and ``model.safetensors`` together; raised when an older reader would fail."""
+
+LATER = frozenset({"starts"})
+"""Options that older runs lack, and whose defaults are what those did."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ def _parse(content: dict[str, Any]) -> Record:
 
 def _known(content: Any, kind: type[Options]) -> dict[str, Any]:
     names = {field.name for field in fields(kind)}
-    if not isinstance(content, dict) or content.keys() != names:
+    if not isinstance(content, dict) or not names - LATER <= content.keys() <= names:
         raise ValueError(f"options are not the {len(names)} that are known")
     return content
 
@@ -160,6 +164,7 @@ def _about(result: Result) -> dict[str, Any]:
             "best_epoch": history.best_epoch,
             "stop_reason": history.stop_reason,
             "seconds": round(sum(epoch.seconds for epoch in history.epochs), 3),
+            **_starts(history),
         },
         "metrics": [asdict(metrics) for metrics in result.metrics],
         "versions": {
@@ -167,6 +172,26 @@ def _about(result: Result) -> dict[str, Any]:
             "torch": str(torch.__version__),
             "python": platform.python_version(),
         },
+    }
+
+
+def _starts(history: History) -> dict[str, Any]:
+    """How every start ended, where there were several."""
+    if history.start is None:
+        return {}
+    return {
+        "start": history.start,
+        "starts": [
+            {
+                "number": start.number,
+                "loss": None if start.error else start.loss,
+                "epoch": start.epoch,
+                "epochs": len(start.losses),
+                "stop_reason": start.stop_reason,
+                "error": start.error,
+            }
+            for start in history.starts
+        ],
     }
 
 

@@ -23,6 +23,7 @@ from bptt.forecasting._train import Result
 from bptt.network import Network
 
 MODEL, RECORD, HISTORY = "model.safetensors", "run.json", "history.csv"
+STARTS = "starts.png"
 
 
 def check_folder(folder: str | Path, force: bool = False) -> None:
@@ -76,6 +77,8 @@ def save(result: Result, folder: str | Path, force: bool = False) -> list[Path]:
         draw(result, made)
         folder.mkdir(exist_ok=True)
         files = sorted(made.iterdir())
+        if not result.history.starts:
+            (folder / STARTS).unlink(missing_ok=True)  # of the run that is replaced
         for file in files:
             os.replace(file, folder / file.name)
     return [folder / file.name for file in files]

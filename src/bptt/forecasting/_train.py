@@ -112,7 +112,7 @@ def _check_known(series: Series, split: Split, horizon: int) -> None:
             )
 
 
-def train(plan: Plan, progress: bool = True) -> Result:
+def train(plan: Plan, progress: bool = True, jobs: int | None = None) -> Result:
     """Train, solve the linear path again, and test.
 
     The network starts as the linear model of the training part; the epoch with the lowest
@@ -122,9 +122,11 @@ def train(plan: Plan, progress: bool = True) -> Result:
     Args:
         plan: from `plan`.
         progress: show a bar.
+        jobs: how many starts run at once, see `bptt.fit`.
 
     Raises:
-        NonFiniteError: the loss or gradient became NaN or infinite.
+        NonFiniteError: the loss or gradient became NaN or infinite; of every start, where there
+            are several.
     """
     options, split = plan.options, plan.split
     network = build(options, plan.features.shape[1], plan.taps)
@@ -152,6 +154,8 @@ def train(plan: Plan, progress: bool = True) -> Result:
         clip=options.clip,
         progress=progress,
         seed=options.seed,
+        starts=options.starts if options.starts > 1 else None,
+        jobs=jobs if options.starts > 1 else None,
     )
     _solve_again(network, plan)
     network.eval()

@@ -89,6 +89,10 @@ class Shelf:
         self._turn = threading.Lock() if in_turn else contextlib.nullcontext()
         self._open: OrderedDict[int, None] = OrderedDict()
 
+    def __reduce__(self) -> tuple[type[Shelf], tuple[Ordered[Table]]]:
+        """To another process go the tables; what is open here stays here."""
+        return Shelf, (self.tables,)
+
     def turn(self) -> contextlib.AbstractContextManager[Any]:
         """Held while one chunk's rows are decoded, if the tables ask for it."""
         return self._turn

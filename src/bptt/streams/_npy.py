@@ -28,6 +28,10 @@ class NpyTable:
     _mapped: Array | None = None
     forward: bool = False
 
+    def __reduce__(self) -> Any:
+        """To another process goes where the rows lie, not the mapped file."""
+        return NpyTable, (self.path, self.index, self.names, self.types)
+
     def read(self, start: int, stop: int) -> Columns:
         """The selected columns of the rows ``start`` to ``stop - 1``."""
         self.index.signature.check(self.path, start)

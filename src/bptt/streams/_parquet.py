@@ -64,6 +64,10 @@ class ParquetTable:
     _cursors: list[_Cursor] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def __reduce__(self) -> Any:
+        """To another process goes where the rows lie, not the open file."""
+        return ParquetTable, (self.path, self.index, self.names, self.types, self.bounds)
+
     def read(self, start: int, stop: int) -> Columns:
         """The selected columns of the rows ``start`` to ``stop - 1``."""
         with self._lock:  # a cursor serves one reader

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Generator
 from collections.abc import Sequence as Ordered
+from copy import copy
 from os import PathLike
 from typing import Any, Literal
 
@@ -384,6 +385,10 @@ class Stream:
             DataError: the data, their lanes or their order are others.
         """
         self.epoch = epoch_of(saved, self._source, self._plan, self.horizon)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Stream:
+        """A stream of its own position over the same data, which nothing changes."""
+        return copy(self)
 
     def __repr__(self) -> str:
         how = (

@@ -7,6 +7,7 @@ from bptt.training._fit import fit as fit
 from bptt.training._history import Epoch as Epoch
 from bptt.training._history import History as History
 from bptt.training._history import Progress as Progress
+from bptt.training._history import Start as Start
 from bptt.training._stopping import Epochs as Epochs
 from bptt.training._stopping import GradientNorm as GradientNorm
 from bptt.training._stopping import Patience as Patience

@@ -4,6 +4,7 @@ change the optimizer's, when it ends the stopping criteria's."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from bptt.streams import Stream
 from bptt.training._history import History
 from bptt.training._loop import Callback, Loop
 from bptt.training._progress import Bar
+from bptt.training._starts import best_of
 from bptt.training._step import Stepper
 from bptt.training._stopping import Epochs, StoppingCriterion
 
@@ -38,6 +40,8 @@ def fit(
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
     seed: int | None = None,
+    starts: int | Sequence[int] | None = None,
+    jobs: int | None = None,
 ) -> History:
     """Train ``network`` on ``stream``.
 
@@ -56,15 +60,26 @@ def fit(
         stop: further stopping criteria; the first that answers ends training.
         clip: scale the gradient of each update down to this Euclidean norm, over all parameters
             together, where it is larger.
-        scheduler: of `torch.optim.lr_scheduler`, stepped after every epoch
-            (``ReduceLROnPlateau`` with the validation loss, else the training loss).
+        scheduler: of `torch.optim.lr_scheduler`, or a function that makes one of the optimizer;
+            stepped after every epoch (``ReduceLROnPlateau`` with the validation loss, else the
+            training loss).
         callbacks: functions of `Progress`, called after every epoch, or after every so many
             updates where they have an attribute ``every``.
         progress: show a bar with loss, gradient norm and speed.
-        seed: of what is random while training (dropout); the caller's generator is left alone.
+        seed: of what is random while training (dropout), and with ``starts`` of their weights;
+            the caller's generator is left alone.
+        starts: train from so many initialisations, and keep the best by validation loss (training
+            loss without). Each draws the weights anew, by every module's ``reset_parameters()``,
+            and is determined by ``seed`` and its number alone: ``starts=[7]`` is start 7 by
+            itself. One that fails is reported and left out. Optimizer and scheduler, if given, are
+            functions then. Default: one run from the weights as they are.
+        jobs: how many starts run at once, as joblib's ``n_jobs`` (-1: as many as there are
+            processors); default: one after another, or as ``joblib.parallel_config`` says, through
+            which Dask and Ray serve too.
 
     Returns:
-        The history, with the reason for the stop.
+        The history, with the reason for the stop; with ``starts`` that of the best one, and in
+        `History.starts` how all of them ended.
 
     Raises:
         OptionError: an option is unknown, out of range, or does not go with another.
@@ -73,8 +88,27 @@ def fit(
     check_trainable(network)
     step_loss(loss)
     train, judge = _parts(stream, validation)
+    if starts is not None:
+        _check_makers(optimizer, scheduler)
+        again = partial(
+            fit,
+            method=method,
+            loss=loss,
+            optimizer=optimizer,
+            epochs=epochs,
+            validation=judge,
+            stop=stop,
+            clip=clip,
+            scheduler=scheduler,
+            progress=False,
+        )
+        return best_of(network, train, again, callbacks, starts, seed, jobs, progress)
+    if jobs is not None:
+        raise OptionError("jobs= says how many starts run at once: give starts= as well.")
     maker = optimizer if optimizer is not None else torch.optim.Adam
     optim = maker if isinstance(maker, torch.optim.Optimizer) else maker(network.parameters())
+    if scheduler is not None and not hasattr(scheduler, "step"):
+        scheduler = scheduler(optim)
     criteria = [stop] if isinstance(stop, StoppingCriterion) else list(stop)
     loop = Loop(
         network,
@@ -97,6 +131,19 @@ def fit(
         finally:
             bar.close()
             network.train(mode)
+
+
+def _check_makers(optimizer: Any, scheduler: Any) -> None:
+    if isinstance(optimizer, torch.optim.Optimizer):
+        raise OptionError(
+            "with starts= each start makes its own optimizer: give a function of the parameters, "
+            "optimizer=lambda parameters: torch.optim.SGD(parameters, 0.1)."
+        )
+    if hasattr(scheduler, "step"):
+        raise OptionError(
+            "with starts= each start makes its own scheduler: give a function of the optimizer, "
+            "scheduler=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 10)."
+        )
 
 
 def _parts(stream: Stream, validation: Stream | float | None) -> tuple[Stream, Stream | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 
@@ -39,6 +40,28 @@ class Epoch:
     steps_per_second: float
 
 
+@dataclass(frozen=True)
+class Start:
+    """One of several initialisations that training began from.
+
+    Attributes:
+        number: which; with the seed it determines everything about it.
+        loss: the validation loss (training loss without validation) of the weights that it ended
+            with; NaN where it failed.
+        epoch: the epoch that these are of.
+        losses: the same loss after every epoch.
+        stop_reason: why it ended, in words.
+        error: what it failed of, or None.
+    """
+
+    number: int
+    loss: float = math.nan
+    epoch: int = 0
+    losses: tuple[float, ...] = ()
+    stop_reason: str = ""
+    error: str | None = None
+
+
 @dataclass
 class History:
     """The epochs of a training run and why it ended.
@@ -50,6 +73,9 @@ class History:
         best_epoch: the epoch of the lowest validation loss (training loss without validation); 0
             where no epoch improved on the weights that training began with.
         restored: whether the network holds the weights of ``best_epoch``.
+        start: of training from several starts, the number of the best one, which this is the
+            history of; else None.
+        starts: all of them, by number; empty without.
     """
 
     epochs: list[Epoch] = field(default_factory=list)
@@ -57,6 +83,8 @@ class History:
     stop_reason: str = ""
     best_epoch: int = 0
     restored: bool = False
+    start: int | None = None
+    starts: list[Start] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.epochs)
@@ -70,6 +98,13 @@ class History:
     def validations(self) -> list[float]:
         """The validation loss of every epoch that has one."""
         return [epoch.validation for epoch in self.epochs if epoch.validation is not None]
+
+    @property
+    def watched(self) -> list[float]:
+        """What each epoch is judged by: its validation loss, or its training loss without."""
+        return [
+            epoch.loss if epoch.validation is None else epoch.validation for epoch in self.epochs
+        ]
 
     def to_csv(self, path: str | Path) -> None:
         """Write the epochs as a table, one row each; an absent validation loss is left empty."""
@@ -111,5 +146,4 @@ class Progress:
         """The loss to judge by: the newest validation loss, or the training loss without any."""
         if not self.history.epochs:
             return self.history.initial_validation
-        newest = self.history.epochs[-1]
-        return newest.loss if newest.validation is None else newest.validation
+        return self.history.watched[-1]

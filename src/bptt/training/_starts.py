@@ -1,0 +1,234 @@
+"""Training from many initialisations: the error surface of a recurrent network has poor local
+optima, and the surest way around them is to begin more than once.
+
+Start i is drawn from the seed and i alone, so that it comes out the same by itself, among others,
+and wherever it runs.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from bptt.errors import BpttError, OptionError, at_least
+from bptt.network import Network
+from bptt.streams import Stream
+from bptt.training._history import History, Start
+from bptt.training._loop import Callback
+
+Train = Callable[..., History]
+"""`bptt.fit`, with all of its options given but the network, the stream and the callbacks."""
+
+_generator = threading.Lock()
+"""PyTorch's generator serves a whole process: starts that run in its threads take turns."""
+
+Weights = dict[str, Tensor]
+
+
+class Outcome(NamedTuple):
+    """What comes back from one start: its record, and what training left unless it failed."""
+
+    start: Start
+    history: History | None
+    weights: Weights
+    error: Exception | None
+
+
+def best_of(
+    network: Network,
+    stream: Stream,
+    train: Train,
+    callbacks: Sequence[Callback],
+    starts: int | Sequence[int],
+    seed: int | None,
+    jobs: int | None,
+    progress: bool,
+) -> History:
+    """Train from every start, and give ``network`` the weights of the best one.
+
+    Args:
+        network: its weights are drawn anew for every start.
+        stream: every start reads it from where it stands.
+        train: trains a network. Every start takes a copy of what it holds, so that none remembers
+            another.
+        callbacks: of all starts; not copied.
+        starts: how many, or the numbers of those wanted.
+        seed: of all of them; None draws it from PyTorch's generator.
+        jobs: joblib's ``n_jobs``; None leaves it to ``joblib.parallel_config``.
+        progress: show a bar that counts the starts.
+
+    Raises:
+        OptionError: there is no start, or a parameter cannot be drawn anew.
+        BpttError: all starts failed; or several jobs are asked for and joblib is not installed.
+    """
+    numbers = _numbers(starts)
+    with torch.random.fork_rng():
+        draw_anew(copy.deepcopy(network))  # refuses before work
+    root = int(torch.randint(2**62, ())) if seed is None else seed
+    one = partial(_train_one, network, stream, train, callbacks, root)
+    best: Outcome | None = None
+    found = []
+    with closing(_run(one, numbers, jobs)) as outcomes:
+        for outcome in tqdm(outcomes, total=len(numbers), unit=" starts", disable=not progress):
+            found.append(outcome._replace(weights={}))
+            if outcome.history is not None and (best is None or _rank(outcome) < _rank(best)):
+                best = outcome
+    found.sort(key=lambda outcome: outcome.start.number)
+    if best is None or best.history is None:
+        raise _all_failed(found)
+    for outcome in found:
+        if outcome.error is not None:
+            warnings.warn(
+                f"start {outcome.start.number} failed and is left out: {outcome.start.error}",
+                stacklevel=3,
+            )
+    network.load_state_dict(best.weights)
+    history = best.history
+    history.start = best.start.number
+    history.starts = [outcome.start for outcome in found]
+    return history
+
+
+def draw_anew(network: Network) -> None:
+    """Draw all trained parameters from PyTorch's generator: every module's ``reset_parameters()``,
+    PyTorch's convention, the parts before the whole. Parameters that need no gradient stay.
+
+    Raises:
+        OptionError: no ``reset_parameters()`` sets some of the parameters.
+    """
+    kept = {name: p.detach().clone() for name, p in network.named_parameters() if not _trained(p)}
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if _trained(parameter):
+                parameter.fill_(float("nan"))  # so that it shows what is not drawn
+        network.apply(_reset)
+        for name, parameter in network.named_parameters():
+            if name in kept:
+                parameter.copy_(kept[name])
+    missed = [name for name, p in network.named_parameters() if bool(torch.isnan(p).any())]
+    if missed:
+        owner = network.get_submodule(missed[0].rpartition(".")[0])
+        raise OptionError(
+            f"starts= draws the weights anew by reset_parameters(), and none sets {missed[0]}"
+            f"{f' and {len(missed) - 1} more' if len(missed) > 1 else ''}: give "
+            f"{type(owner).__name__}, or the module that holds it, a method reset_parameters() "
+            "that does, or set requires_grad=False on what is to stay as it is."
+        )
+
+
+def _trained(parameter: Tensor) -> bool:
+    return parameter.requires_grad and parameter.is_floating_point()
+
+
+def _reset(module: nn.Module) -> None:
+    reset = getattr(module, "reset_parameters", None)
+    if callable(reset):
+        reset()
+
+
+def _numbers(starts: Any) -> list[int]:
+    if isinstance(starts, Sequence) and not isinstance(starts, str):
+        numbers = list(starts)
+        for number in numbers:
+            at_least(0, starts=number)
+        if not numbers or len(set(numbers)) != len(numbers):
+            raise OptionError(f"starts= takes each number once, and at least one, not {numbers}.")
+        return numbers
+    at_least(1, starts=starts)
+    return list(range(starts))
+
+
+def _train_one(
+    network: Network,
+    stream: Stream,
+    train: Train,
+    callbacks: Sequence[Callback],
+    seed: int,
+    number: int,
+) -> Outcome:
+    """One start, on copies; its generator is its own, from drawing to the last update."""
+    sequence = np.random.SeedSequence(seed, spawn_key=(number,))
+    with _generator, torch.random.fork_rng():
+        torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
+        try:
+            mine, data, again = copy.deepcopy((network, stream, train))
+            draw_anew(mine)
+            history = again(mine, data, callbacks=callbacks)
+        except Exception as error:  # whatever one start dies of, the others go on
+            return Outcome(Start(number, error=_told(error)), None, {}, error)
+    loss, epoch = _end(history)
+    start = Start(number, loss, epoch, tuple(history.watched), history.stop_reason)
+    return Outcome(start, history, {k: v.detach() for k, v in mine.state_dict().items()}, None)
+
+
+def _end(history: History) -> tuple[float, int]:
+    """The loss that a start is judged by, of the weights that it ended with, and their epoch."""
+    epoch = history.best_epoch if history.restored else len(history)
+    if epoch == 0:
+        assert history.initial_validation is not None
+        return history.initial_validation, 0
+    return history.watched[epoch - 1], epoch
+
+
+def _rank(outcome: Outcome) -> tuple[bool, float, int]:
+    """The lowest loss first, NaN last, and of equals the first."""
+    start = outcome.start
+    return start.loss != start.loss, start.loss, start.number
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+
+
+def _all_failed(found: list[Outcome]) -> Exception:
+    first = found[0].error
+    assert first is not None
+    if len(found) == 1:
+        return first
+    kind = type(first) if isinstance(first, BpttError) else BpttError
+    failure = kind(f"all {len(found)} starts failed, the first of them so: {_told(first)}")
+    failure.__cause__ = first
+    return failure
+
+
+def _run(one: Callable[[int], Outcome], numbers: list[int], jobs: int | None) -> Generator[Outcome]:
+    """Every start's outcome, as they come."""
+    try:
+        import joblib
+    except ImportError as error:
+        if jobs not in (None, 1):
+            raise BpttError(
+                f"jobs={jobs} needs joblib: pip install 'bptt[starts]'. Without it the starts run "
+                "one after another."
+            ) from error
+        yield from map(one, numbers)
+        return
+    left = list(numbers)
+    try:
+        for outcome in _parallel(joblib, one, numbers, jobs):
+            left.remove(outcome.start.number)
+            yield outcome
+    except Exception:
+        # A worker died and took the pool with it: every start that is left gets a pool of its own.
+        for number in left:
+            try:
+                yield from _parallel(joblib, one, [number], jobs)
+            except Exception as error:
+                yield Outcome(Start(number, error=_told(error)), None, {}, error)
+
+
+def _parallel(
+    joblib: Any, one: Callable[[int], Outcome], numbers: list[int], jobs: int | None
+) -> Iterator[Outcome]:
+    pool = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
+    yield from pool(joblib.delayed(one)(number) for number in numbers)
