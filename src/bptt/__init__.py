@@ -5,6 +5,7 @@ from bptt import nn as nn
 from bptt.cells import Stack as Stack
 from bptt.errors import BpttError as BpttError
 from bptt.errors import CellError as CellError
+from bptt.errors import CheckpointError as CheckpointError
 from bptt.errors import DataError as DataError
 from bptt.errors import NonFiniteError as NonFiniteError
 from bptt.errors import OptionError as OptionError
@@ -20,10 +21,12 @@ from bptt.nn import decelerate as decelerate
 from bptt.streams import Chunk as Chunk
 from bptt.streams import Stream as Stream
 from bptt.streams import Vocabulary as Vocabulary
+from bptt.training import Checkpoint as Checkpoint
 from bptt.training import Epochs as Epochs
 from bptt.training import Evaluation as Evaluation
 from bptt.training import GradientNorm as GradientNorm
 from bptt.training import History as History
+from bptt.training import Interrupted as Interrupted
 from bptt.training import Patience as Patience
 from bptt.training import Progress as Progress
 from bptt.training import Start as Start

@@ -26,6 +26,10 @@ class DataError(BpttError, ValueError):
     """The data itself is unusable: mend the data, or say how to treat it."""
 
 
+class CheckpointError(BpttError):
+    """A checkpoint cannot be written or taken up: the message says which, and what can be done."""
+
+
 class NonFiniteError(BpttError, ArithmeticError):
     """A loss or gradient became NaN or infinite while training."""
 

@@ -1,0 +1,277 @@
+"""Checkpoints on disk: written whole or not at all, checked before they are believed.
+
+A checkpoint is a folder ``checkpoint-00000042`` of three files: ``tensors.safetensors``,
+``state.json``, and ``manifest.json``, which names format and version and holds the size and the
+SHA-256 sum of the other two and of itself. It is put together under a temporary name, every file
+flushed to disk, then the folder, which is renamed, then the folder it lies in: whenever the process
+or the machine dies, what bears the final name is whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+
+from bptt.errors import CheckpointError
+from bptt.training._pack import Packed
+
+FORMAT = 1
+"""Of the files; raised when an older reader would fail."""
+
+MANIFEST, STATE, TENSORS = "manifest.json", "state.json", "tensors.safetensors"
+MANIFEST_BYTES = 1 << 16
+"""No manifest is larger."""
+
+_NAME = re.compile(r"checkpoint-(\d{8,18})")
+_UNFINISHED = (".writing-", ".removing-")
+
+
+class Damaged(CheckpointError):
+    """A checkpoint is not what was written."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint that was read.
+
+    Attributes:
+        path: its folder.
+        about: its manifest.
+        content: what was saved.
+        damaged: newer ones that could not be used, and why, in words.
+    """
+
+    path: Path
+    about: dict[str, Any]
+    content: Packed
+    damaged: tuple[str, ...] = ()
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in ``folder``, the newest last; whether they are whole is not looked at."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
+    return sorted(found, key=_number)
+
+
+def write(folder: Path, content: Packed, keep: int, **about: Any) -> Path:
+    """Add a checkpoint, then remove all but the ``keep`` newest.
+
+    Args:
+        folder: made if it is absent.
+        content: what to save.
+        keep: how many to leave, the new one among them.
+        about: plain numbers and strings for the manifest.
+
+    Returns:
+        The new checkpoint.
+
+    Raises:
+        CheckpointError: the disk is full (with the room that is needed) or cannot be written; what
+            was there before is intact.
+    """
+    files = {TENSORS: _serialised(content), STATE: _json(content.plain)}
+    manifest = _manifest(files, about)
+    try:
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
+            _flush(folder.parent)
+        present = checkpoints(folder)
+        path = folder / f"checkpoint-{_number(present[-1]) + 1 if present else 0:08d}"
+        unfinished = folder / f"{_UNFINISHED[0]}{path.name}"
+        try:
+            unfinished.mkdir()
+            for name, data in {**files, MANIFEST: manifest}.items():
+                _write(unfinished / name, data)
+            _flush(unfinished)
+            os.rename(unfinished, path)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+        _flush(folder)
+        _remove([*present, path][:-keep])
+    except OSError as error:
+        size = len(manifest) + sum(map(len, files.values()))
+        raise CheckpointError(_why(error, folder, size)) from error
+    return path
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process left unfinished."""
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if path.name.startswith(_UNFINISHED):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def newest(folder: Path) -> Found | None:
+    """The newest whole checkpoint in ``folder``; None where there is none at all.
+
+    Raises:
+        CheckpointError: all are damaged, or the newest was written by a newer version.
+    """
+    damaged: list[str] = []
+    for path in reversed(checkpoints(folder)):
+        try:
+            found = read(path)
+        except Damaged as error:
+            damaged.append(str(error))
+            continue
+        return Found(path, found.about, found.content, tuple(damaged))
+    if damaged:
+        raise CheckpointError("no checkpoint is whole: " + " ".join(damaged))
+    return None
+
+
+def read(path: Path) -> Found:
+    """One checkpoint, checked.
+
+    Raises:
+        Damaged: a file is absent, or not what was written.
+        CheckpointError: it was written by a newer version.
+    """
+    about = _read_manifest(path)
+    files = about["files"]
+    state, tensors = _checked(path, STATE, files), _checked(path, TENSORS, files)
+    try:
+        return Found(path, about, Packed(json.loads(state), safetensors.torch.load(tensors)))
+    except (ValueError, RecursionError, SafetensorError, KeyError, TypeError) as error:
+        raise Damaged(f"{path} is damaged: {error}.") from error
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        with open(path / MANIFEST, "rb") as file:
+            data = file.read(MANIFEST_BYTES + 1)
+        if len(data) > MANIFEST_BYTES:
+            raise ValueError("it is too long")
+        about = json.loads(data)
+        if not isinstance(about, dict):
+            raise ValueError("it holds no object")
+        checksum = about.pop("sha256", None)
+        if checksum != _sum(_json(about)):
+            raise ValueError("its checksum is another")
+        written = about["format"]
+        if not isinstance(written, int):
+            raise ValueError(f"format is {written!r}")
+    except (OSError, ValueError, RecursionError, KeyError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise Damaged(f"{path} is damaged: {MANIFEST}: {reason}.") from error
+    if written > FORMAT:
+        raise CheckpointError(
+            f"{path} has format {written}, of bptt {about.get('bptt', '(unknown)')}; this version "
+            f"of bptt reads up to format {FORMAT}: update it with `pip install --upgrade bptt`."
+        )
+    return about
+
+
+def _checked(path: Path, name: str, files: Any) -> bytes:
+    """The bytes of a file, if they are those that the manifest tells."""
+    try:
+        size, checksum = files[name]["bytes"], files[name]["sha256"]
+        found = (path / name).stat().st_size
+        if found != size:
+            raise ValueError(f"it has {found} bytes, not {size}")
+        data = (path / name).read_bytes()
+        if _sum(data) != checksum:
+            raise ValueError("its checksum is another")
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise Damaged(f"{path} is damaged: {name}: {reason}.") from error
+    return data
+
+
+def _manifest(files: dict[str, bytes], about: dict[str, Any]) -> bytes:
+    sums = {name: {"bytes": len(data), "sha256": _sum(data)} for name, data in files.items()}
+    content = {"format": FORMAT, **about, "files": sums}
+    return _json({**content, "sha256": _sum(_json(content))})
+
+
+def _serialised(content: Packed) -> bytes:
+    try:
+        return safetensors.torch.save(content.tensors)
+    except (SafetensorError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"the tensors cannot be saved: {error}.") from error
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, allow_nan=False, sort_keys=False).encode()
+
+
+def _sum(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _number(path: Path) -> int:
+    match = _NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])
+
+
+def _write(path: Path, data: bytes) -> None:
+    """The whole of ``data``, down to the disk."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(handle, left) :]
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _flush(folder: Path) -> None:
+    """The names in ``folder``, down to the disk; only POSIX lets a folder be flushed."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(old: list[Path]) -> None:
+    """Renamed first, so that one half removed is not taken for a checkpoint."""
+    for path in old:
+        going = path.with_name(_UNFINISHED[1] + path.name)
+        os.rename(path, going)
+        shutil.rmtree(going, ignore_errors=True)
+
+
+def _why(error: OSError, folder: Path, size: int) -> str:
+    """What to do about a checkpoint that could not be written."""
+    whole = [path.name for path in checkpoints(folder)[-1:]]
+    kept = f" The last one, {whole[0]}, is intact." if whole else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        free = shutil.disk_usage(above).free
+        return (
+            f"no room for a checkpoint in {folder}: it takes {_size(size)}, and {_size(free)} are "
+            f"free.{kept} Make room for {_size(max(size - free, 0) or size)} more and resume, or "
+            "keep fewer."
+        )
+    if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+        return (
+            f"{folder} is being written to by another process: {error}. Give every run a folder "
+            "of its own."
+        )
+    return f"no checkpoint could be written to {folder}: {error.strerror or error}.{kept}"
+
+
+def _size(count: int) -> str:
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"
