@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
@@ -150,6 +151,18 @@ class FileSource:
     def cut(self, start: int, stop: int) -> FileSource:
         """The steps ``start`` to ``stop - 1`` of the one series."""
         return replace(self, extents=self.extents.cut(start, stop))
+
+    def fingerprint(self) -> str:
+        """Of the bytes of all files, and of what is read out of them."""
+        extents = self.extents
+        form = replace(self.form, device=None)
+        found = hashlib.sha256(repr((self.kind, form, self.horizon)).encode())
+        for rows in (extents.file, extents.start, extents.stop, extents.last):
+            found.update(rows.tobytes())
+        for number in sorted(set(extents.file.tolist())):
+            with open(self.shelf.tables[number].path, "rb") as file:
+                found.update(hashlib.file_digest(file, "sha256").digest())
+        return found.hexdigest()
 
     def batches(self, layouts: Ordered[Layout]) -> Generator[Batch]:
         """Each read ahead, chunk by chunk."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Generator
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass
@@ -50,6 +51,15 @@ class MemorySource:
         """The steps ``start`` to ``stop - 1`` of the one series."""
         return MemorySource(self.kind, [self.sequences[0].part(start, stop)])
 
+    def fingerprint(self) -> str:
+        """Of inputs, targets and mask, and how long each sequence is."""
+        found = hashlib.sha256(repr(self.lengths).encode())
+        for sequence in self.sequences:
+            for tensor in (sequence.inputs, sequence.targets, sequence.mask):
+                found.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
+                found.update(memoryview(_bytes(tensor)))
+        return found.hexdigest()
+
     def batches(self, layouts: Ordered[Layout]) -> Generator[Batch]:
         """Each laid out at once; its chunks are views."""
         for layout in layouts:
@@ -64,6 +74,11 @@ class MemorySource:
         mask, reset = whole.mask.clone(), torch.zeros_like(whole.mask)
         layout.mark(mask, reset, 0, layout.pieces)
         return TensorBatch(whole.inputs, whole.targets, mask, reset, None)
+
+
+def _bytes(tensor: torch.Tensor) -> Any:
+    """The numbers of a tensor, whatever their type, as NumPy's bytes."""
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
 
 
 def from_memory(

@@ -62,5 +62,8 @@ class Source(Protocol):
     def cut(self, start: int, stop: int) -> Source:
         """The steps ``start`` to ``stop - 1`` of the one series."""
 
+    def fingerprint(self) -> str:
+        """A checksum of all data, wherever they lie."""
+
     def batches(self, layouts: Ordered[Layout]) -> Generator[Batch]:
         """A batch for each layout, in order; closing the generator ends what runs ahead."""

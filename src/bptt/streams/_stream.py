@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Generator
 from collections.abc import Sequence as Ordered
@@ -369,6 +370,13 @@ class Stream:
         )
         part.vocabulary = self.vocabulary
         return part
+
+    def fingerprint(self) -> str:
+        """A checksum of all data, what precedes them included: of tensors in memory, or of the
+        bytes of the files (which reads them) and what is taken out of them."""
+        before = "" if self.preceding is None else self.preceding.fingerprint()
+        found = f"{before} {self._source.fingerprint()} {self.vocabulary}"
+        return hashlib.sha256(found.encode()).hexdigest()
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands: the epoch, with what its order and lanes depend on, and check

@@ -1,5 +1,6 @@
 """The training loop, stopping criteria, history, evaluation."""
 
+from bptt.training._checkpoint import Checkpoint as Checkpoint
 from bptt.training._evaluate import Evaluation as Evaluation
 from bptt.training._evaluate import evaluate as evaluate
 from bptt.training._evaluate import predict as predict
@@ -8,6 +9,7 @@ from bptt.training._history import Epoch as Epoch
 from bptt.training._history import History as History
 from bptt.training._history import Progress as Progress
 from bptt.training._history import Start as Start
+from bptt.training._signals import Interrupted as Interrupted
 from bptt.training._stopping import Epochs as Epochs
 from bptt.training._stopping import GradientNorm as GradientNorm
 from bptt.training._stopping import Patience as Patience

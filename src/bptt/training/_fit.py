@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from os import PathLike
+from typing import Any, Literal
 
 import torch
 
@@ -15,9 +16,12 @@ from bptt.gradients._update import check_stream
 from bptt.losses import Loss, step_loss
 from bptt.network import Network, check_trainable
 from bptt.streams import Stream
+from bptt.training._checkpoint import Checkpoint, Saver
 from bptt.training._history import History
 from bptt.training._loop import Callback, Loop
 from bptt.training._progress import Bar
+from bptt.training._signals import Signals
+from bptt.training._snapshot import about, check_savable, give, take
 from bptt.training._starts import best_of
 from bptt.training._step import Stepper
 from bptt.training._stopping import Epochs, StoppingCriterion
@@ -42,6 +46,8 @@ def fit(
     seed: int | None = None,
     starts: int | Sequence[int] | None = None,
     jobs: int | None = None,
+    checkpoint: Checkpoint | str | PathLike[str] | None = None,
+    resume: bool | Literal["force"] = False,
 ) -> History:
     """Train ``network`` on ``stream``.
 
@@ -76,6 +82,15 @@ def fit(
         jobs: how many starts run at once, as joblib's ``n_jobs`` (-1: as many as there are
             processors); default: one after another, or as ``joblib.parallel_config`` says, through
             which Dask and Ray serve too.
+        checkpoint: where and how often to save all that the rest of the run depends on, a
+            `Checkpoint` or its folder. Ctrl-C and SIGTERM then finish the update at hand, save,
+            and raise `Interrupted`; a second Ctrl-C leaves at once. With ``starts`` each of them
+            has a folder of its own in it.
+        resume: go on from the newest checkpoint of ``checkpoint``; begin where there is none yet,
+            so that one script can be killed and started again. On the CPU, weights and history
+            end as those of a run that was never broken, bit for bit, given the same arguments;
+            ``epochs`` and the limits of stopping criteria may be others. ``"force"`` takes data
+            that changed.
 
     Returns:
         The history, with the reason for the stop; with ``starts`` that of the best one, and in
@@ -84,12 +99,18 @@ def fit(
     Raises:
         OptionError: an option is unknown, out of range, or does not go with another.
         NonFiniteError: a loss or gradient became NaN or infinite; that update was withheld.
+        CheckpointError: a checkpoint cannot be written or taken up.
+        DataError: the data changed since the checkpoint.
+        Interrupted: Ctrl-C or SIGTERM, with a checkpoint.
     """
     check_trainable(network)
     step_loss(loss)
     train, judge = _parts(stream, validation)
+    where = _where(checkpoint, resume)
     if starts is not None:
         _check_makers(optimizer, scheduler)
+        if where is not None and seed is None:
+            raise OptionError("starts= with checkpoint= needs a seed=, to begin alike again.")
         again = partial(
             fit,
             method=method,
@@ -101,8 +122,9 @@ def fit(
             clip=clip,
             scheduler=scheduler,
             progress=False,
+            resume=resume,
         )
-        return best_of(network, train, again, callbacks, starts, seed, jobs, progress)
+        return best_of(network, train, again, callbacks, starts, seed, jobs, progress, where)
     if jobs is not None:
         raise OptionError("jobs= says how many starts run at once: give starts= as well.")
     maker = optimizer if optimizer is not None else torch.optim.Adam
@@ -123,11 +145,17 @@ def fit(
     )
     bar = Bar(train.steps, epochs, enabled=progress)
     mode = network.training
-    with torch.random.fork_rng(enabled=seed is not None):
+    with (
+        torch.random.fork_rng(enabled=seed is not None),
+        Signals(enabled=where is not None) as signals,
+    ):
         if seed is not None:
             torch.manual_seed(seed)
         try:
-            return loop.run(bar)
+            if where is not None:
+                _begin_saving(loop, where, resume)
+                bar.start_at(loop.progress.epoch, 0 if loop.tally is None else loop.tally.steps)
+            return loop.run(bar, signals)
         finally:
             bar.close()
             network.train(mode)
@@ -144,6 +172,32 @@ def _check_makers(optimizer: Any, scheduler: Any) -> None:
             "with starts= each start makes its own scheduler: give a function of the optimizer, "
             "scheduler=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 10)."
         )
+
+
+def _where(
+    checkpoint: Checkpoint | str | PathLike[str] | None, resume: bool | Literal["force"]
+) -> Checkpoint | None:
+    if resume not in (False, True, "force"):
+        raise OptionError(f"resume= is False, True or 'force', not {resume!r}.")
+    if resume and checkpoint is None:
+        raise OptionError("resume= goes on from a checkpoint: give checkpoint=, its folder.")
+    if checkpoint is None or isinstance(checkpoint, Checkpoint):
+        return checkpoint
+    return Checkpoint(checkpoint)
+
+
+def _begin_saving(loop: Loop, where: Checkpoint, resume: bool | Literal["force"]) -> None:
+    """Stand where the newest checkpoint was taken, or write the first one."""
+    check_savable(loop)
+    loop.fingerprint = {"training": loop.train.fingerprint()}
+    if loop.judge is not None:
+        loop.fingerprint["validation"] = loop.judge.fingerprint()
+    loop.saver = Saver(where, lambda: take(loop), lambda: about(loop))
+    state = loop.saver.resume() if resume else None
+    if state is None:
+        loop.saver.start()
+    else:
+        give(loop, state, force=resume == "force")
 
 
 def _parts(stream: Stream, validation: Stream | float | None) -> tuple[Stream, Stream | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,9 +15,11 @@ from bptt.gradients import GradientMethod
 from bptt.losses import Loss
 from bptt.network import Network
 from bptt.streams import Stream
+from bptt.training._checkpoint import Saver
 from bptt.training._evaluate import evaluate
 from bptt.training._history import History, Progress
 from bptt.training._progress import Bar
+from bptt.training._signals import Interrupted, Leave, Signals
 from bptt.training._step import Stepper
 from bptt.training._stopping import Patience, StoppingCriterion
 from bptt.training._tally import Best, Tally
@@ -28,7 +31,13 @@ instead."""
 
 @dataclass
 class Loop:
-    """One training run: the parts that `bptt.fit` has checked, and where training stands."""
+    """One training run: the parts that `bptt.fit` has checked, and where training stands.
+
+    Attributes:
+        fingerprint: of the data, where they are to be recognised; else empty.
+        tally: of the epoch at hand; None between epochs.
+        saver: where checkpoints go, if anywhere.
+    """
 
     network: Network
     train: Stream
@@ -42,59 +51,120 @@ class Loop:
     history: History = field(default_factory=History, init=False)
     progress: Progress = field(init=False)
     best: Best = field(init=False)
+    fingerprint: dict[str, str] = field(default_factory=dict, init=False)
+    tally: Tally | None = field(default=None, init=False)
+    saver: Saver | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.progress = Progress(self.network, self.stepper.optimizer, self.history)
         restore = any(isinstance(c, Patience) and c.restore_best for c in self.criteria)
         self.best = Best(self.network if restore else None)
 
-    def run(self, bar: Bar) -> History:
-        """Epochs until a criterion answers."""
-        began = time.perf_counter()
-        if self.judge is not None:
-            self.history.initial_validation = self._validate()
-            self.best.offer(self.history.initial_validation, 0)
-        for criterion in self.criteria:
-            criterion.begin(self.progress)
-        while not self.history.stop_reason:
-            self.progress.epoch += 1
-            self._epoch(bar, began)
+    def run(self, bar: Bar, signals: Signals) -> History:
+        """Epochs until a criterion answers.
+
+        Raises:
+            Interrupted: a signal was caught, and all is saved.
+        """
+        self._began = time.perf_counter() - self.progress.elapsed
+        try:
+            if self.progress.epoch == 0:
+                self._begin(signals)
+            elif self.tally is None:
+                self._asked_after_epoch(signals)
+            while not self.history.stop_reason:
+                self._epoch(bar, signals)
+        except Leave:
+            assert self.saver is not None  # else no signals are taken in
+            assert signals.caught is not None
+            path = self.saver.save(self.progress.updates)
+            raise Interrupted(self._left_at(path), signals.caught) from None
         self.history.best_epoch = self.best.epoch
         self.history.restored = self.best.restore()
         return self.history
 
-    def _epoch(self, bar: Bar, began: float) -> None:
-        self.network.train()
-        rate = float(self.stepper.optimizer.param_groups[0]["lr"])
-        tally = Tally()
-        started = time.perf_counter()
-        for update in self.method.updates(self.network, self.loss, self.train):
-            norm = self.stepper.apply(update, self.progress)
-            tally.add(update, norm)
-            self.progress.elapsed = time.perf_counter() - began
-            bar.show(self.progress, tally.steps, tally.loss, norm)
-            for callback in self.callbacks:
-                every = getattr(callback, "every", None)
-                if every and self.progress.updates % every == 0:
-                    callback(self.progress)
-            if self._stop(lambda criterion: criterion.after_update(self.progress)):
-                break
-        seconds = time.perf_counter() - started
-        if not tally.updates:
+    def _begin(self, signals: Signals) -> None:
+        if self.judge is not None:
+            with signals.immediate():
+                self.history.initial_validation = self._validate()
+            self.best.offer(self.history.initial_validation, 0)
+        for criterion in self.criteria:
+            criterion.begin(self.progress)
+
+    def _epoch(self, bar: Bar, signals: Signals) -> None:
+        if self.tally is None:
+            self.progress.epoch += 1
+            self.tally = Tally(float(self.stepper.optimizer.param_groups[0]["lr"]))
+        # In the middle of an epoch that was saved the criteria are asked again: what they were
+        # given may have changed.
+        if not (self.tally.done or (self.tally.updates and self._stop_after_update())):
+            self._updates(self.tally, bar, signals)
+        if not self.tally.updates:
             raise OptionError(
                 "the stream gave no update: none of its steps counts (mask, burn_in and horizon "
                 "leave none)."
             )
-        score = None if self.judge is None else self._validate()
-        self.history.epochs.append(tally.record(self.progress.epoch, score, rate, seconds))
-        self.best.offer(tally.loss if score is None else score, self.progress.epoch)
+        score = None
+        if self.judge is not None:
+            with signals.immediate():
+                score = self._validate()
+        self.history.epochs.append(self.tally.record(self.progress.epoch, score))
+        self.best.offer(self.tally.loss if score is None else score, self.progress.epoch)
+        self.tally = None
         bar.end_of_epoch(self.history.epochs[-1])
         self._schedule()
         for callback in self.callbacks:
             if not getattr(callback, "every", None):
                 callback(self.progress)
         if not self.history.stop_reason:
-            self._stop(lambda criterion: criterion.after_epoch(self.progress))
+            self._asked_after_epoch(signals)
+
+    def _updates(self, tally: Tally, bar: Bar, signals: Signals) -> None:
+        self.network.train()
+        started = time.perf_counter() - tally.seconds
+        for update in self.method.updates(self.network, self.loss, self.train):
+            norm = self.stepper.apply(update, self.progress)
+            tally.add(update, norm)
+            now = time.perf_counter()
+            tally.seconds, self.progress.elapsed = now - started, now - self._began
+            bar.show(self.progress, tally.steps, tally.loss, norm)
+            for callback in self.callbacks:
+                every = getattr(callback, "every", None)
+                if every and self.progress.updates % every == 0:
+                    callback(self.progress)
+            if self._stop_after_update():
+                return
+            self._save_if_due(signals)
+        tally.done = True
+
+    def _stop_after_update(self) -> bool:
+        if self._stop(lambda criterion: criterion.after_update(self.progress)):
+            # What follows of this epoch is done again, with the criteria's answer, by a run that
+            # goes on from here.
+            self._save()
+            return True
+        return False
+
+    def _asked_after_epoch(self, signals: Signals) -> None:
+        if self._stop(lambda criterion: criterion.after_epoch(self.progress)):
+            self._save()
+        else:
+            self._save_if_due(signals)
+
+    def _save_if_due(self, signals: Signals) -> None:
+        signals.check()
+        if self.saver is not None and self.saver.due(self.progress.updates):
+            self._save()
+
+    def _save(self) -> None:
+        if self.saver is not None:
+            self.saver.save(self.progress.updates)
+
+    def _left_at(self, path: Path) -> str:
+        return (
+            f"stopped after update {self.progress.updates}, in epoch {self.progress.epoch}, and "
+            f"saved in {path}. The same call with resume=True goes on from there."
+        )
 
     def _validate(self) -> float:
         assert self.judge is not None

@@ -27,6 +27,10 @@ class Bar:
             dynamic_ncols=True,
         )
 
+    def start_at(self, epoch: int, steps: int) -> None:
+        """Training goes on ``steps`` into an epoch, counted from 1."""
+        self._bar.initial = self._bar.n = max(epoch - 1, 0) * self.steps + min(steps, self.steps)
+
     def show(self, progress: Progress, steps: int, loss: float, norm: float) -> None:
         """After an update, ``steps`` into the epoch."""
         now = time.perf_counter()

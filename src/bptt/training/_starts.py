@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from tqdm.auto import tqdm
 from bptt.errors import BpttError, OptionError, at_least
 from bptt.network import Network
 from bptt.streams import Stream
+from bptt.training._checkpoint import Checkpoint
 from bptt.training._history import History, Start
 from bptt.training._loop import Callback
 
@@ -53,6 +55,7 @@ def best_of(
     seed: int | None,
     jobs: int | None,
     progress: bool,
+    checkpoint: Checkpoint | None = None,
 ) -> History:
     """Train from every start, and give ``network`` the weights of the best one.
 
@@ -66,6 +69,7 @@ def best_of(
         seed: of all of them; None draws it from PyTorch's generator.
         jobs: joblib's ``n_jobs``; None leaves it to ``joblib.parallel_config``.
         progress: show a bar that counts the starts.
+        checkpoint: start i has the folder ``start-i`` in it.
 
     Raises:
         OptionError: there is no start, or a parameter cannot be drawn anew.
@@ -75,7 +79,7 @@ def best_of(
     with torch.random.fork_rng():
         draw_anew(copy.deepcopy(network))  # refuses before work
     root = int(torch.randint(2**62, ())) if seed is None else seed
-    one = partial(_train_one, network, stream, train, callbacks, root)
+    one = partial(_train_one, network, stream, train, callbacks, root, checkpoint)
     best: Outcome | None = None
     found = []
     with closing(_run(one, numbers, jobs)) as outcomes:
@@ -154,6 +158,7 @@ def _train_one(
     train: Train,
     callbacks: Sequence[Callback],
     seed: int,
+    checkpoint: Checkpoint | None,
     number: int,
 ) -> Outcome:
     """One start, on copies; its generator is its own, from drawing to the last update."""
@@ -163,12 +168,18 @@ def _train_one(
         try:
             mine, data, again = copy.deepcopy((network, stream, train))
             draw_anew(mine)
-            history = again(mine, data, callbacks=callbacks)
+            history = again(mine, data, callbacks=callbacks, checkpoint=_own(checkpoint, number))
         except Exception as error:  # whatever one start dies of, the others go on
             return Outcome(Start(number, error=_told(error)), None, {}, error)
     loss, epoch = _end(history)
     start = Start(number, loss, epoch, tuple(history.watched), history.stop_reason)
     return Outcome(start, history, {k: v.detach() for k, v in mine.state_dict().items()}, None)
+
+
+def _own(checkpoint: Checkpoint | None, number: int) -> Checkpoint | None:
+    if checkpoint is None:
+        return None
+    return replace(checkpoint, folder=checkpoint.path / f"start-{number}")
 
 
 def _end(history: History) -> tuple[float, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from bptt.errors import OptionError, at_least
 from bptt.training._history import Progress
@@ -10,7 +11,11 @@ from bptt.training._history import Progress
 
 class StoppingCriterion:
     """Asked after every update and every epoch; an answer other than None ends training, and is
-    the history's ``stop_reason``. Subclasses override what they need."""
+    the history's ``stop_reason``. Subclasses override what they need.
+
+    When a saved run goes on, the criteria are asked once more about the update or epoch that it
+    was saved after; the answer must be the same.
+    """
 
     def begin(self, progress: Progress) -> None:
         """Training begins: forget what an earlier run left."""
@@ -22,6 +27,13 @@ class StoppingCriterion:
     def after_epoch(self, progress: Progress) -> str | None:
         """Whether to stop after this epoch; its record is the history's last."""
         return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What later answers depend on, for a checkpoint: numbers, strings and tensors."""
+        return {}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Stand where ``saved`` was taken."""
 
 
 class Epochs(StoppingCriterion):
@@ -57,23 +69,29 @@ class Patience(StoppingCriterion):
         self.min_delta = min_delta
         self.restore_best = restore_best
         self._best = math.inf
-        self._waited = 0
+        self._since = 0
 
     def begin(self, progress: Progress) -> None:
         """The loss to improve on is that of the weights given."""
         self._best = math.inf if progress.watched is None else progress.watched
-        self._waited = 0
+        self._since = 0
 
     def after_epoch(self, progress: Progress) -> str | None:
         """Count the epochs without an improvement."""
         watched = progress.watched
         if watched is not None and watched < self._best - self.min_delta:
-            self._best, self._waited = watched, 0
-            return None
-        self._waited += 1
-        if self._waited < self.epochs:
+            self._best, self._since = watched, progress.epoch
+        if progress.epoch - self._since < self.epochs:
             return None
         return f"no better loss than {self._best:.6g} for {self.epochs} epochs"
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best loss, and the epoch it was of."""
+        return {"best": self._best, "since": self._since}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Wait on from there."""
+        self._best, self._since = saved["best"], saved["since"]
 
 
 class TargetLoss(StoppingCriterion):

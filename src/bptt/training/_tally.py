@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from bptt.gradients import Update
@@ -10,39 +12,58 @@ from bptt.state import leaves
 from bptt.training._history import Epoch
 
 
+@dataclass
 class Tally:
-    """The sums over the updates of an epoch."""
+    """The sums over the updates of an epoch.
 
-    def __init__(self) -> None:
-        self.total = self.norms = 0.0
-        self.counted = self.updates = self.steps = 0
-        self._place = (-1, 0)
+    Attributes:
+        rate: the learning rate of the optimizer's first group.
+        total: of the losses, each times its count.
+        norms: of the gradients' norms.
+        counted, updates, steps: how many there were.
+        seconds: that the updates took.
+        batch, reached: the last update's batch, and the step in it up to which steps are added.
+        done: whether the pass is over: the epoch's record alone is missing.
+    """
+
+    rate: float
+    total: float = 0.0
+    norms: float = 0.0
+    counted: int = 0
+    updates: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    batch: int = -1
+    reached: int = 0
+    done: bool = False
 
     def add(self, update: Update, norm: float) -> None:
+        """One more update, whose gradient had this norm before clipping."""
         self.total += update.loss * update.count
         self.counted += update.count
         self.norms += norm
         self.updates += 1
-        batch, reached = self._place
-        new = update.stop - (reached if update.batch == batch else 0)
+        new = update.stop - (self.reached if update.batch == self.batch else 0)
         self.steps += new * leaves(update.state)[0].shape[0]
-        self._place = (update.batch, update.stop)
+        self.batch, self.reached = update.batch, update.stop
 
     @property
     def loss(self) -> float:
+        """The mean loss so far."""
         return self.total / self.counted
 
-    def record(self, epoch: int, validation: float | None, rate: float, seconds: float) -> Epoch:
+    def record(self, epoch: int, validation: float | None) -> Epoch:
+        """The epoch's entry in the history."""
         return Epoch(
             epoch,
             self.loss,
             validation,
             self.norms / self.updates,
-            rate,
+            self.rate,
             self.updates,
             self.counted,
-            seconds,
-            self.steps / seconds,
+            self.seconds,
+            self.steps / self.seconds,
         )
 
 

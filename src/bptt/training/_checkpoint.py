@@ -1,0 +1,158 @@
+"""When a run is saved, and what that may cost."""
+
+from __future__ import annotations
+
+import re
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from bptt.errors import CheckpointError, OptionError, at_least
+from bptt.training import _store
+from bptt.training._pack import pack, unpack
+
+_UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where and how often training saves all that the rest of it depends on.
+
+    Beside the regular ones there is a checkpoint before the first update, one at the end, and one
+    when Ctrl-C or SIGTERM ends training.
+
+    Args:
+        folder: holds the checkpoints of one run, ``checkpoint-00000000`` and so on.
+        every: the time between two, ``"30s"``, ``"5min"``, ``"1h"``; or a number of updates.
+        keep: how many of the newest to leave.
+        share: of the training time, the most that regular saving may take: where a checkpoint
+            takes long to write, they come less often than ``every`` says. ``math.inf`` lets
+            them come as often as it says.
+
+    Raises:
+        OptionError: an option is out of range.
+    """
+
+    folder: str | PathLike[str]
+    every: str | int = "30s"
+    keep: int = 3
+    share: float = 0.01
+
+    def __post_init__(self) -> None:
+        at_least(1, keep=self.keep)
+        if not self.share > 0:
+            raise OptionError(f"share must be above 0, not {self.share}.")
+        if isinstance(self.every, str):
+            _seconds(self.every)
+        else:
+            at_least(1, every=self.every)
+
+    @property
+    def path(self) -> Path:
+        """The folder, wherever the process goes."""
+        return Path(self.folder).absolute()
+
+
+class Saver:
+    """Saves a run regularly.
+
+    Args:
+        checkpoint: where and how often.
+        state: all that is to be saved, as `bptt.training._pack.pack` takes it.
+        about: plain numbers and strings for the manifest.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        state: Callable[[], dict[str, Any]],
+        about: Callable[[], dict[str, Any]],
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.folder = checkpoint.path
+        self.spent = 0.0
+        self.newest: Path | None = None
+        self._state, self._about = state, about
+        self._began = self._last = time.perf_counter()
+        self._updates = 0
+        self._cost = 0.0
+
+    def start(self) -> None:
+        """Begin a run in a folder without checkpoints, with the first one.
+
+        Raises:
+            OptionError: there are some.
+            CheckpointError: something in the run cannot be saved, or not here.
+        """
+        if _store.checkpoints(self.folder):
+            raise OptionError(
+                f"{self.folder} holds the checkpoints of a run: go on with it by resume=True, name "
+                "another folder, or remove them."
+            )
+        self._sweep()
+        self.save(0)
+
+    def resume(self) -> dict[str, Any] | None:
+        """The state of the newest whole checkpoint, None where there is none at all; damaged ones
+        are named in a warning.
+
+        Raises:
+            CheckpointError: all are damaged, or the newest is of a newer version.
+        """
+        found = _store.newest(self.folder)
+        if found is None:
+            return None
+        self._sweep()
+        if found.damaged:
+            warnings.warn(
+                f"{' '.join(found.damaged)} Training goes on from {found.path.name}.", stacklevel=4
+            )
+        state = unpack(found.content)
+        try:
+            self._cost, self._updates = float(state["saving"]), int(state["progress"]["updates"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{found.path} is no checkpoint of a run: {error!r}.") from error
+        self.newest = found.path
+        self._began = self._last = time.perf_counter()
+        return state  # type: ignore[no-any-return]  # its keys have just been looked at
+
+    def due(self, updates: int) -> bool:
+        """Whether it is time for the next one."""
+        now = time.perf_counter()
+        if isinstance(self.checkpoint.every, str):
+            waited = now - self._last >= _seconds(self.checkpoint.every)
+        else:
+            waited = updates - self._updates >= self.checkpoint.every
+        trained = now - self._began - self.spent
+        return waited and self.spent + self._cost <= self.checkpoint.share * trained
+
+    def save(self, updates: int) -> Path:
+        """Save now.
+
+        Raises:
+            CheckpointError: the disk is full or cannot be written; the one before is intact.
+        """
+        began = time.perf_counter()
+        content = pack({**self._state(), "saving": self._cost})
+        self.newest = _store.write(self.folder, content, self.checkpoint.keep, **self._about())
+        self._last = time.perf_counter()
+        self._cost = self._last - began
+        self._updates = updates
+        self.spent += self._cost
+        return self.newest
+
+    def _sweep(self) -> None:
+        _store.sweep(self.folder)
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|min|h)\s*", text)
+    if match is None:
+        raise OptionError(
+            f"every={text!r} is no time: write '30s', '5min' or '1h', or a number of updates."
+        )
+    return float(match[1]) * _UNITS[match[2]]

@@ -1,0 +1,90 @@
+"""Ctrl-C and SIGTERM, taken in at a moment when training can be saved."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM ended training after the update at hand, and all of it is saved.
+
+    It is a `KeyboardInterrupt`, so that ``except Exception`` does not take it for an error.
+
+    Attributes:
+        signal: which of them it was.
+    """
+
+    def __init__(self, message: str, signal: signal.Signals) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
+class Leave(BaseException):
+    """Training is to be left now, saved; it never leaves `bptt.fit`. Another than
+    `KeyboardInterrupt`, which a second Ctrl-C raises in the middle of anything."""
+
+
+class Signals:
+    """While entered, the first Ctrl-C or SIGTERM is remembered in ``caught``; then the handlers
+    that were there before are back, so that a second one leaves at once.
+
+    Outside the main thread, where Python takes no signals, nothing changes; nor for a signal that
+    is ignored, or was given a handler outside Python.
+
+    Args:
+        enabled: whether to take them in at all.
+    """
+
+    def __init__(self, enabled: bool) -> None:
+        main = threading.current_thread() is threading.main_thread()
+        self.caught: signal.Signals | None = None
+        self._taken = (signal.SIGINT, signal.SIGTERM) if enabled and main else ()
+        self._before: dict[signal.Signals, Any] = {}
+        self._immediate = False
+
+    def __enter__(self) -> Signals:
+        for one in self._taken:
+            before = signal.getsignal(one)
+            if before not in (None, signal.SIG_IGN):
+                self._before[one] = before
+                signal.signal(one, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._restore()
+
+    def check(self) -> None:
+        """Raise `Leave` if a signal was caught."""
+        if self.caught is not None:
+            raise Leave
+
+    @contextmanager
+    def immediate(self) -> Iterator[None]:
+        """Within, where nothing changes that would be saved, a signal raises `Leave`."""
+        self._immediate = True
+        try:
+            self.check()
+            yield
+        finally:
+            self._immediate = False
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.caught = signal.Signals(number)
+        self._restore()
+        if self._immediate:
+            raise Leave
+
+    def _restore(self) -> None:
+        while self._before:
+            one, before = self._before.popitem()
+            signal.signal(one, before)

@@ -1,0 +1,256 @@
+"""All that the rest of a run depends on: taken from a run into a checkpoint, and given back."""
+
+from __future__ import annotations
+
+import platform
+import random
+import warnings
+from dataclasses import asdict, astuple
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bptt.errors import BpttError, CheckpointError, DataError, OptionError
+from bptt.gradients import Update
+from bptt.training._history import Epoch
+from bptt.training._tally import Tally
+
+if TYPE_CHECKING:
+    from bptt.training._loop import Loop
+
+
+def check_savable(loop: Loop) -> None:
+    """Refuse parts that cannot be saved, before any work.
+
+    Raises:
+        OptionError: a part has no ``state_dict`` and ``load_state_dict``.
+    """
+    for name, part in (("gradient method", loop.method), ("scheduler", loop.scheduler)):
+        if part is not None and not _savable(part):
+            raise OptionError(
+                f"the {name} {type(part).__name__} has no state_dict and load_state_dict, so that "
+                "training with it cannot be saved: give it both, or leave checkpoint= out."
+            )
+
+
+def take(loop: Loop) -> dict[str, Any]:
+    """Everything of a run between two updates, or between two epochs."""
+    progress, best = loop.progress, loop.best
+    return {
+        "options": _options(loop),
+        "data": loop.fingerprint,
+        "versions": versions(),
+        "network": _weights(loop.network),
+        "optimizer": loop.stepper.optimizer.state_dict(),
+        "scheduler": None if loop.scheduler is None else loop.scheduler.state_dict(),
+        "method": loop.method.state_dict(),  # type: ignore[attr-defined]  # check_savable
+        "stream": loop.train.state_dict(),
+        "random": random_state(),
+        "criteria": [criterion.state_dict() for criterion in loop.criteria],
+        "callbacks": [_state(callback) for callback in loop.callbacks],
+        # Why a run ended is found out again: it may go on with other limits.
+        "history": {
+            "epochs": [list(astuple(epoch)) for epoch in loop.history.epochs],
+            "initial_validation": loop.history.initial_validation,
+        },
+        "progress": {
+            "epoch": progress.epoch,
+            "updates": progress.updates,
+            "elapsed": progress.elapsed,
+            "gradient_norm": progress.gradient_norm,
+            "update": _plain(progress.update),
+        },
+        "tally": None if loop.tally is None else asdict(loop.tally),
+        "best": {"loss": best.loss, "epoch": best.epoch, "weights": best.weights},
+    }
+
+
+def about(loop: Loop) -> dict[str, Any]:
+    """Where a run stands, for those who look at a checkpoint."""
+    progress = loop.progress
+    return {"bptt": versions()["bptt"], "epoch": progress.epoch, "updates": progress.updates}
+
+
+def give(loop: Loop, state: dict[str, Any], force: bool) -> None:
+    """Put a run where ``state`` was taken.
+
+    Args:
+        loop: made with the same options, over the same data.
+        state: from `take`.
+        force: take changed data.
+
+    Raises:
+        OptionError: the run has other options.
+        DataError: the data are others, and ``force`` is not given.
+        CheckpointError: the state does not fit the run.
+    """
+    try:
+        _check(loop, state, force)
+        _load(loop, state)
+    except BpttError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the checkpoint does not fit this run: {type(error).__name__}: {error}."
+        ) from error
+
+
+def versions() -> dict[str, str]:
+    """Of what decides the bits."""
+    from bptt import __version__
+
+    return {
+        "bptt": __version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
+
+
+def random_state() -> dict[str, Any]:
+    """Of PyTorch's, Python's and NumPy's generators."""
+    kind, words, *place = np.random.get_state()
+    version, numbers, spare = random.getstate()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": cuda,
+        "python": [version, torch.tensor(numbers), spare],
+        "numpy": [kind, torch.tensor(np.asarray(words, dtype=np.int64)), *place],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """The inverse of `random_state`."""
+    torch.set_rng_state(state["torch"])
+    for device, generator in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(generator, device)
+    version, numbers, spare = state["python"]
+    random.setstate((version, tuple(numbers.tolist()), spare))
+    kind, words, *place = state["numpy"]
+    np.random.set_state((kind, words.numpy().astype(np.uint32), *place))
+
+
+def _options(loop: Loop) -> dict[str, Any]:
+    """What must be the same in the run that goes on, by the names that users give."""
+    stepper = loop.stepper
+    loss = loop.loss
+    return {
+        "loss": loss if isinstance(loss, str) else getattr(loss, "__qualname__", "a function"),
+        "optimizer": type(stepper.optimizer).__name__,
+        "scheduler": None if loop.scheduler is None else type(loop.scheduler).__name__,
+        "clip": stepper.clip,
+        "clip_state_gradient": loop.network.clip_state_gradient,
+        "validation": loop.judge is not None,
+        "stop": [type(criterion).__name__ for criterion in loop.criteria],
+    }
+
+
+def _check(loop: Loop, state: dict[str, Any], force: bool) -> None:
+    for name, here in _options(loop).items():
+        if state["options"][name] != here:
+            raise OptionError(
+                f"the run was saved with {name}={state['options'][name]!r}, this one has "
+                f"{here!r}: go on with the same options, or begin a new run in another folder."
+            )
+    if state["data"] != loop.fingerprint and not force:
+        changed = [
+            part for part in loop.fingerprint if state["data"][part] != loop.fingerprint[part]
+        ]
+        raise DataError(
+            f"the {' and '.join(changed)} data changed since the checkpoint: what follows would "
+            "not be the run that was begun. Bring the old data back, or take the new ones with "
+            "resume='force'."
+        )
+    others = {name: old for name, old in state["versions"].items() if versions().get(name) != old}
+    if others:
+        old = ", ".join(f"{name} {version}" for name, version in others.items())
+        warnings.warn(
+            f"the run was saved under {old}; here it may go on with other roundings.", stacklevel=6
+        )
+    wanted, found = _weights(loop.network), state["network"]
+    for name in sorted(wanted.keys() | found.keys()):
+        shapes = [_shape(weights.get(name)) for weights in (found, wanted)]
+        if shapes[0] != shapes[1]:
+            raise CheckpointError(
+                f"the checkpoint does not fit the network: {name} is {shapes[0]} in it and "
+                f"{shapes[1]} in the network."
+            )
+
+
+def _load(loop: Loop, state: dict[str, Any]) -> None:
+    _set_weights(loop.network, state["network"])
+    loop.stepper.optimizer.load_state_dict(state["optimizer"])
+    if loop.scheduler is not None:
+        loop.scheduler.load_state_dict(state["scheduler"])
+    device = next(loop.network.parameters()).device
+    loop.method.load_state_dict(_moved(state["method"], device))  # type: ignore[attr-defined]
+    loop.train.load_state_dict(state["stream"])
+    for criterion, saved in zip(loop.criteria, state["criteria"], strict=True):
+        criterion.load_state_dict(saved)
+    for callback, saved in zip(loop.callbacks, state["callbacks"], strict=False):
+        if _savable(callback) and saved is not None:
+            callback.load_state_dict(saved)  # type: ignore[attr-defined]  # looked for just now
+    loop.history.epochs[:] = [Epoch(*one) for one in state["history"]["epochs"]]
+    loop.history.initial_validation = state["history"]["initial_validation"]
+    progress = dict(state["progress"])
+    loop.progress.update = _update(progress.pop("update"))
+    for name, value in progress.items():
+        setattr(loop.progress, name, value)
+    loop.tally = None if state["tally"] is None else Tally(**state["tally"])
+    best = state["best"]
+    loop.best.loss, loop.best.epoch, loop.best.weights = (
+        best["loss"],
+        best["epoch"],
+        best["weights"],
+    )
+    set_random_state(state["random"])
+
+
+def _weights(network: torch.nn.Module) -> dict[str, Tensor]:
+    """Parameters and all buffers, also those that ``state_dict`` leaves out."""
+    return {**dict(network.named_parameters()), **dict(network.named_buffers())}
+
+
+@torch.no_grad()
+def _set_weights(network: torch.nn.Module, weights: dict[str, Tensor]) -> None:
+    for name, tensor in _weights(network).items():
+        tensor.copy_(weights[name])
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "absent" if tensor is None else f"{str(tensor.dtype)[6:]}{list(tensor.shape)}"
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """The same with its tensors on ``device``."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: _moved(one, device) for key, one in value.items()}
+    return value
+
+
+def _plain(update: Update | None) -> dict[str, Any] | None:
+    if update is None:
+        return None
+    names = ("loss", "count", "start", "stop", "batch", "state")
+    return {name: getattr(update, name) for name in names}
+
+
+def _update(plain: dict[str, Any] | None) -> Update | None:
+    return None if plain is None else Update(**plain, closure=_gone)
+
+
+def _gone() -> Tensor:
+    raise BpttError("this update was made before training was resumed: its window is gone.")
+
+
+def _state(part: Any) -> Any:
+    return part.state_dict() if _savable(part) else None
+
+
+def _savable(part: object) -> bool:
+    return hasattr(part, "state_dict") and hasattr(part, "load_state_dict")
