@@ -10,6 +10,9 @@ from bptt.errors import DataError as DataError
 from bptt.errors import NonFiniteError as NonFiniteError
 from bptt.errors import OptionError as OptionError
 from bptt.errors import ShapeError as ShapeError
+from bptt.gradients import RTRL as RTRL
+from bptt.gradients import UORO as UORO
+from bptt.gradients import Focused as Focused
 from bptt.gradients import Full as Full
 from bptt.gradients import GradientMethod as GradientMethod
 from bptt.gradients import SlidingWindow as SlidingWindow

@@ -9,4 +9,5 @@ from bptt.cells._basic import Leaky as Leaky
 from bptt.cells._embedded import Embedded as Embedded
 from bptt.cells._gated import GRU as GRU
 from bptt.cells._gated import LSTM as LSTM
+from bptt.cells._self_recurrent import SelfRecurrent as SelfRecurrent
 from bptt.cells._stack import Stack as Stack

@@ -17,10 +17,10 @@ def output_leaf(cell: nn.Module, state: State) -> int | None:
 
 
 def outputs_of(cell: nn.Module, states: State) -> Tensor:
-    """The outputs of all steps, from states with leaves [T, B, n], all at once."""
+    """The outputs of all steps, from states with leaves [T, B, ...], all at once."""
     steps, batch = leaves(states)[0].shape[:2]
     if not steps:
         return _nothing(cell, map_state(lambda s: s.new_zeros(s.shape[1:]), states), False)[0]
-    flat = map_state(lambda s: s.reshape(steps * batch, s.shape[2]), states)
+    flat = map_state(lambda s: s.reshape(steps * batch, *s.shape[2:]), states)
     result = output_of(cell, flat)
     return result.reshape(steps, batch, *result.shape[1:])

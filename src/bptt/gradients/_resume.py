@@ -20,6 +20,14 @@ from bptt.streams import Batch, Stream
 
 
 @dataclass(frozen=True)
+class Traced:
+    """What a forward method carries on: the state, and the trace of how it came about."""
+
+    state: State | None
+    trace: State | None = None
+
+
+@dataclass(frozen=True)
 class Place:
     """The last update of a pass: its batch, of these lanes and length, in this epoch of the
     stream; for windows also the window and what is carried on from it."""
@@ -29,7 +37,7 @@ class Place:
     lanes: int
     length: int
     span: Span | None = None
-    context: Context | None = None
+    context: Context | Traced | None = None
 
     @classmethod
     def at(
@@ -38,9 +46,10 @@ class Place:
         index: int,
         batch: Batch,
         span: Span | None = None,
+        context: Context | Traced | None = None,
     ) -> Place:
         """The place of an update about to be yielded."""
-        return cls(stream.epoch, index, batch.lanes, batch.length, span)
+        return cls(stream.epoch, index, batch.lanes, batch.length, span, context)
 
     def check(self, batch: Batch) -> None:
         """Refuse a batch that is not the one in which the pass stood.
@@ -125,7 +134,9 @@ def _pack_place(place: Place, tensors: dict[str, Tensor]) -> dict[str, Any]:
         plain["span"] = [span.start, span.stop, span.first, span.follow]
         plain["context"] = type(context).__name__
         plain["carried"] = _pack("carried", context.state, tensors)
-        if isinstance(context, Stored):
+        if isinstance(context, Traced):
+            plain["trace"] = _pack("trace", context.trace, tensors)
+        elif isinstance(context, Stored):
             plain["visited"] = [
                 _pack(f"visited.{i}", state, tensors) for i, state in enumerate(context.visited)
             ]
@@ -137,8 +148,10 @@ def _unpack_place(plain: dict[str, Any], tensors: dict[str, Tensor]) -> Place:
     if "span" not in plain:
         return Place(*where)
     carried = _unpack(plain["carried"], tensors)
-    context: Context
-    if plain["context"] == "Stored":
+    context: Context | Traced
+    if plain["context"] == "Traced":
+        context = Traced(carried, _unpack(plain["trace"], tensors))
+    elif plain["context"] == "Stored":
         context = Stored(carried, [_known(one, tensors) for one in plain["visited"]])
     elif plain["context"] == "Recomputed":
         context = Recomputed(carried)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from bptt.errors import DataError, OptionError, at_least, one_of
 from bptt.gradients._context import Carried, Context, Recomputed, Span, Stored
-from bptt.gradients._resume import Place, load, save, taken_up
+from bptt.gradients._resume import Place, Traced, load, save, taken_up
 from bptt.gradients._update import Update, check_stream, entering
 from bptt.gradients._window import again, counted, differentiate, visit
 from bptt.losses import Loss, StepLoss, step_loss
@@ -108,6 +108,7 @@ class Truncated:
                 context, after = self._context(start), None
                 if begun is not None and begun.context is not None and begun.span is not None:
                     begun.check(batch)
+                    assert not isinstance(begun.context, Traced)
                     context, after = copy(begun.context), begun.span
                     context.renew(network, batch, after)
                 for span in self._spans(batch, after):

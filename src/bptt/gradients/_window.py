@@ -101,7 +101,7 @@ def _averaged(
     if seam.grad is not None:
         learned = [i for i, entry in enumerate(entries) if entry.requires_grad]
         given = [entries[i] for i in learned]
-        own = [leaf for leaf in _beneath(outputs) if all(leaf is not entry for entry in given)]
+        own = [leaf for leaf in beneath(outputs) if all(leaf is not entry for entry in given)]
         found = torch.autograd.grad(outputs, own + given, seam.grad, allow_unused=True)
         for parameter, gradient in zip(own, found, strict=False):
             if gradient is not None:
@@ -110,7 +110,7 @@ def _averaged(
     return mean.detach(), passage
 
 
-def _beneath(outputs: Tensor) -> list[Tensor]:
+def beneath(outputs: Tensor) -> list[Tensor]:
     """The tensors that a backward pass from ``outputs`` would give a gradient: the cell's
     parameters, and whatever else it captured."""
     found: list[Tensor] = []
