@@ -173,10 +173,11 @@ def test_predict_refuses(name, runs, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("starts", [1, 2])
-def test_a_loss_that_explodes_is_told_and_nothing_is_written(starts, tmp_path):
+def test_a_loss_that_explodes_is_told_and_the_last_checkpoint_kept(starts, tmp_path):
     (tmp_path / "data.csv").write_text(good())
     wild = ("--optimizer", "sgd", "--lr", "1e38", "--starts", starts)
     result = call("fit", "data.csv", *FAST, *COLUMNS, *wild, "--out", "run")
     assert result.exit_code == 1, result.output
     assert "A smaller learning rate" in words(result.output)
-    assert os.listdir() == ["data.csv"]
+    assert "bptt fit --resume run" in words(result.output)
+    assert sorted(os.listdir("run")) == ["checkpoints", "job.json"]

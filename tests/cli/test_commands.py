@@ -29,7 +29,9 @@ def test_fit_reports_in_units_beside_the_baselines(table):
     metrics = json.loads(Path("run/run.json").read_text())["metrics"]
     assert f"{metrics[0]['rmse']:.4g}" in text
     assert sorted(os.listdir("run")) == [
+        "checkpoints",
         "history.csv",
+        "job.json",
         "loss.png",
         "model.safetensors",
         "prediction.png",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from bptt.cli import _fit, _predict
 from bptt.cli._show import guarded
-from bptt.forecasting import Options
+from bptt.errors import OptionError
+from bptt.forecasting import Job, Options
 
 app = typer.Typer(
     name="bptt",
@@ -50,6 +51,8 @@ finite impulse response.
   bptt fit load.csv --target load --cell lstm --hidden 32 --method full --lr 0.001
 
   bptt fit load.csv --target load --starts 16 --jobs 4
+
+  bptt fit --resume furnace        (after a crash, Ctrl-C, or for more --epochs)
 """
 
 PREDICT_HELP = """Forecast a table with the network of a run.
@@ -96,6 +99,7 @@ def _bptt(
 @app.command(help=FIT_HELP)
 @guarded
 def fit(
+    context: typer.Context,
     data: Data = None,
     inputs: Annotated[
         str, typer.Option(help="Input columns, separated by commas.", rich_help_panel=COLUMNS)
@@ -233,13 +237,38 @@ def fit(
     force: Annotated[
         bool,
         typer.Option(
-            "--force", help="Replace the run in RUN once the new one is done.", rich_help_panel=RUN
+            "--force",
+            help="Replace the run in RUN once the new one is done; with --resume, take data that "
+            "changed.",
+            rich_help_panel=RUN,
         ),
     ] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Go on with a run that was broken off, with the data and options recorded in it.",
+            show_default="begin a new one",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        str,
+        typer.Option(
+            metavar="EVERY",
+            help="How often to save the training: a time (30s, 5min, 1h), a number of updates, or "
+            "never. Saving takes at most 1 % of the time.",
+            rich_help_panel=RUN,
+        ),
+    ] = "30s",
     quiet: Annotated[
         bool, typer.Option("--quiet", help="No progress bar.", rich_help_panel=RUN)
     ] = False,
 ) -> None:
+    often = _fit.every(checkpoint)
+    if resume is not None:
+        _go_on(context, resume, often)
+        return
     options = Options(
         simulate=simulate,
         horizon=horizon,
@@ -261,8 +290,38 @@ def fit(
         seed=seed,
         starts=starts,
     )
-    source = _fit.Source(data, _fit.names(inputs), target, missing)
-    _fit.run(source, options, _fit.Output(out, force, quiet, jobs))
+    job = Job(data, _fit.names(inputs), target, missing, options, jobs, often or "30s")
+    _fit.run(job, _fit.Output(out, force, quiet, save=often is not None))
+
+
+GOES_ON = {"resume", "epochs", "jobs", "checkpoint", "force", "quiet"}
+"""What may be given when a run goes on."""
+
+
+def _given(context: typer.Context) -> set[str]:
+    """The parameters that stand on the command line."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    # Compared by name: newer versions of Typer bring click along under a name of their own.
+    return {name for name, source in sources.items() if source and source.name != "DEFAULT"}
+
+
+def _go_on(context: typer.Context, folder: Path, often: str | int | None) -> None:
+    given = _given(context)
+    if given - GOES_ON:
+        names = ("DATA" if name == "data" else f"--{name}" for name in sorted(given - GOES_ON))
+        raise OptionError(
+            "--resume goes on with the data and options recorded in the run: leave out "
+            f"{', '.join(names).replace('_', '-')}. --epochs, --jobs, --checkpoint, --force and "
+            "--quiet may be given."
+        )
+    asked: dict[str, Any] = {
+        name: context.params[name] for name in ("epochs", "jobs") if name in given
+    }
+    if "checkpoint" in given:
+        if often is None:
+            raise OptionError("--resume goes on saving: give --checkpoint a time, not never.")
+        asked["every"] = often
+    _fit.go_on(folder, _fit.Changes(**asked), context.params["force"], context.params["quiet"])
 
 
 @app.command(help=PREDICT_HELP)

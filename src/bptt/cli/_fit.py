@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import shlex
+import signal
 import statistics
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from rich.markup import escape
 
-from bptt.cli._show import say, show_metrics
-from bptt.errors import OptionError
+from bptt.cli._show import FAILED, leave, say, show_metrics
+from bptt.errors import NonFiniteError, OptionError
 from bptt.forecasting import (
+    Job,
     Options,
     Plan,
     Result,
     Series,
+    begin,
+    begun,
     check_folder,
+    note,
     plan,
     read_table,
     save,
@@ -23,29 +33,33 @@ from bptt.forecasting import (
     sunspots,
     train,
 )
-from bptt.training import History
+from bptt.forecasting._job import CHECKPOINTS
+from bptt.training import Checkpoint, History, Interrupted
 
 DEFAULTS = Options()
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where the data come from, and which columns of them."""
-
-    data: Path | None
-    inputs: tuple[str, ...]
-    target: str | None
-    missing: str
-
-
-@dataclass(frozen=True)
 class Output:
-    """Where the run goes; ``folder`` None takes the first free name."""
+    """Where the run goes, ``None`` for the first free name, and what is shown.
+
+    Attributes:
+        save: whether training is saved while it goes on.
+    """
 
     folder: Path | None
     force: bool
     quiet: bool
+    save: bool = True
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What may be other than recorded when a run goes on; None leaves it as it was."""
+
+    epochs: int | None = None
     jobs: int | None = None
+    every: str | int | None = None
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -53,18 +67,83 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def run(source: Source, options: Options, output: Output) -> None:
-    """Train on ``source`` and leave the run in ``output``."""
+def every(text: str) -> str | int | None:
+    """How often to save, out of ``"30s"``, ``"500"`` (updates) or ``"never"``."""
+    found = int(text) if text.isdecimal() else None if text == "never" else text
+    if found is not None:
+        Checkpoint("", every=found)  # refuses before work
+    return found
+
+
+def run(job: Job, output: Output) -> None:
+    """Train as ``job`` says, and leave the run in ``output``."""
     folder = _free_folder() if output.folder is None else output.folder
     check_folder(folder, output.force)
-    if output.jobs is not None and options.starts == 1:
+    if job.jobs is not None and job.options.starts == 1:
         raise OptionError("--jobs says how many starts run at once: give --starts as well.")
-    made = plan(_read(source), options, source.missing)
+    made = plan(_read(job), job.options, job.missing)
     _announce(made)
-    result = train(made, progress=not output.quiet, jobs=output.jobs)
+    checkpoint = Checkpoint(begin(folder, job), every=job.every) if output.save else None
+    _train(made, job, folder, checkpoint, False, output)
+
+
+def go_on(folder: Path, changes: Changes, force: bool, quiet: bool) -> None:
+    """Go on with the run in ``folder``, with the data and options that it was begun with."""
+    job = begun(folder)
+    epochs = job.options.epochs if changes.epochs is None else changes.epochs
+    job = replace(
+        job,
+        options=replace(job.options, epochs=epochs),
+        jobs=job.jobs if changes.jobs is None else changes.jobs,
+        every=job.every if changes.every is None else changes.every,
+    )
+    made = plan(_read(job), job.options, job.missing)
+    _announce(made)
+    note(folder, job)
+    checkpoint = Checkpoint(folder / CHECKPOINTS, every=job.every)
+    resume: bool | Literal["force"] = "force" if force else True
+    _train(made, job, folder, checkpoint, resume, Output(folder, True, quiet))
+
+
+def _train(
+    made: Plan,
+    job: Job,
+    folder: Path,
+    checkpoint: Checkpoint | None,
+    resume: bool | Literal["force"],
+    output: Output,
+) -> None:
+    again = f"bptt fit --resume {shlex.quote(str(folder))}"
+    try:
+        with _left_at_once(job.options.starts == 1):
+            result = train(made, not output.quiet, job.jobs, checkpoint, resume)
+    except Interrupted as stopped:
+        leave("Stopped", f"Training is saved. Go on with\n\n  {again}", 128 + stopped.signal)
+    except NonFiniteError as error:
+        kept = f"\n\nThe last checkpoint before it is kept: {again}" if checkpoint else ""
+        leave("Training stopped", f"{error}{kept}", FAILED)
     _report(result)
-    files = save(result, folder, output.force)
+    files = save(result, folder, output.force or checkpoint is not None)
     say(f"Written to [bold]{escape(str(folder))}[/bold]: {', '.join(file.name for file in files)}")
+
+
+@contextmanager
+def _left_at_once(alone: bool) -> Iterator[None]:
+    """Within, a Ctrl-C that training does not take in ends the process, native code and all.
+
+    Args:
+        alone: whether there are no worker processes to be taken along.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+    if not (alone and main and before is signal.default_int_handler):
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _free_folder() -> Path:
@@ -75,7 +154,7 @@ def _free_folder() -> Path:
     return folder
 
 
-def _read(source: Source) -> Series:
+def _read(source: Job) -> Series:
     if source.data is not None:
         return select(read_table(source.data), source.inputs, source.target, source.missing)
     if source.inputs or source.target:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from typing import ParamSpec
+from typing import NoReturn, ParamSpec
 
 import typer
 from rich.console import Console
@@ -30,18 +30,19 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
         try:
             command(*args, **kwargs)
         except NonFiniteError as error:
-            _fail("Training stopped", str(error), FAILED)
+            leave("Training stopped", str(error), FAILED)
         except BpttError as error:
-            _fail("Error", str(error), BAD_INPUT)
+            leave("Error", str(error), BAD_INPUT)
         except OSError as error:
-            _fail("Error", f"{error.strerror or error}: {error.filename}", BAD_INPUT)
+            leave("Error", f"{error.strerror or error}: {error.filename}", BAD_INPUT)
         except KeyboardInterrupt:
-            _fail("Stopped", "interrupted; nothing was written.", 130)
+            leave("Stopped", "interrupted; nothing was written.", 130)
 
     return run
 
 
-def _fail(title: str, message: str, code: int) -> None:
+def leave(title: str, message: str, code: int) -> NoReturn:
+    """Show why, and end with an exit code."""
     console = Console(stderr=True)
     console.print(Panel(escape(message), title=title, title_align="left", border_style="red"))
     raise typer.Exit(code)

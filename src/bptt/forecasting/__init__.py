@@ -6,6 +6,10 @@ defaults do and why.
 """
 
 from bptt.forecasting._forecaster import Forecaster as Forecaster
+from bptt.forecasting._job import Job as Job
+from bptt.forecasting._job import begin as begin
+from bptt.forecasting._job import begun as begun
+from bptt.forecasting._job import note as note
 from bptt.forecasting._linear import Linear as Linear
 from bptt.forecasting._linear import least_squares as least_squares
 from bptt.forecasting._metrics import Metrics as Metrics

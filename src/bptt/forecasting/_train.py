@@ -6,6 +6,7 @@ Everything that can be refused is refused by `plan`, before `train` does any wor
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from bptt.forecasting._tables import Floats
 from bptt.gradients import GradientMethod
 from bptt.network import Network
 from bptt.streams import Stream
-from bptt.training import History, Patience, fit, predict
+from bptt.training import Checkpoint, History, Patience, fit, predict
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,13 @@ def _check_known(series: Series, split: Split, horizon: int) -> None:
             )
 
 
-def train(plan: Plan, progress: bool = True, jobs: int | None = None) -> Result:
+def train(
+    plan: Plan,
+    progress: bool = True,
+    jobs: int | None = None,
+    checkpoint: Checkpoint | None = None,
+    resume: bool | Literal["force"] = False,
+) -> Result:
     """Train, solve the linear path again, and test.
 
     The network starts as the linear model of the training part; the epoch with the lowest
@@ -123,10 +130,13 @@ def train(plan: Plan, progress: bool = True, jobs: int | None = None) -> Result:
         plan: from `plan`.
         progress: show a bar.
         jobs: how many starts run at once, see `bptt.fit`.
+        checkpoint: where and how often training is saved.
+        resume: whether to go on from there, see `bptt.fit`.
 
     Raises:
         NonFiniteError: the loss or gradient became NaN or infinite; of every start, where there
             are several.
+        Interrupted: Ctrl-C or SIGTERM, and training is saved.
     """
     options, split = plan.options, plan.split
     network = build(options, plan.features.shape[1], plan.taps)
@@ -156,6 +166,8 @@ def train(plan: Plan, progress: bool = True, jobs: int | None = None) -> Result:
         seed=options.seed,
         starts=options.starts if options.starts > 1 else None,
         jobs=jobs if options.starts > 1 else None,
+        checkpoint=checkpoint,
+        resume=resume,
     )
     _solve_again(network, plan)
     network.eval()

@@ -162,7 +162,7 @@ def _check(loop: Loop, state: dict[str, Any], force: bool) -> None:
         raise DataError(
             f"the {' and '.join(changed)} data changed since the checkpoint: what follows would "
             "not be the run that was begun. Bring the old data back, or take the new ones with "
-            "resume='force'."
+            "resume='force' (on the command line --force)."
         )
     others = {name: old for name, old in state["versions"].items() if versions().get(name) != old}
     if others:
