@@ -93,6 +93,7 @@ void Tile<T>::freeze(int64_t t) {
 template <class T>
 void Tile<T>::forward() {
     for (int64_t t = 0; t < run_.steps; ++t) {
+        if (t == projected_until_ && !run_.projections.empty()) project(t);
         if (!all_over(t)) compute_at(t);
         freeze(t);
         move();

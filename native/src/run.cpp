@@ -14,7 +14,6 @@ namespace {
 
 constexpr int64_t most_tile_rows = 64;      // bounds a tile's scratch, and its rows share a weight panel in cache
 constexpr double work_per_thread = 1.0e6;   // flops under which waking a thread costs more than it saves
-constexpr size_t most_kept = size_t{64} << 20;
 
 size_t padded(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
@@ -28,9 +27,7 @@ struct Plan {
 
 int choose_threads(const Program& program, const Run& run) {
     const double work = program.flops_per_row * static_cast<double>(run.steps) * static_cast<double>(run.batch);
-    const double useful = std::min(work / work_per_thread, 1024.0);
-    const int64_t most = std::min<int64_t>(run.threads, run.batch);
-    return static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(most, static_cast<int64_t>(useful))));
+    return useful_threads(work, std::min<int64_t>(run.threads, run.batch));
 }
 
 template <class T>
@@ -43,24 +40,42 @@ Plan make_plan(const Program& program, const Run& run, const Kernels<T>& kernels
     plan.shared_bytes = padded(program.constants.size() * sizeof(T));
     for (const Shape2& m : program.text.matrices)
         plan.shared_bytes += padded(static_cast<size_t>(kernels.packed_size(m.k, m.n)) * sizeof(T));
-    plan.tile_bytes = padded(tile_elements<T>(program, plan.tile_rows) * sizeof(T));
+    for (const Projection& p : run.projections) {
+        const int64_t width = program.text.time[p.time].width;
+        plan.shared_bytes += padded(static_cast<size_t>(kernels.packed_size(p.depth, width)) * sizeof(T));
+        plan.shared_bytes += padded(static_cast<size_t>(width) * sizeof(T));
+    }
+    plan.tile_bytes = padded(tile_elements<T>(program, run, plan.tile_rows) * sizeof(T));
     return plan;
 }
 
 template <class T>
-Shared<T> prepare(const Program& program, const Run& run, const Kernels<T>& kernels, std::byte* memory) {
-    Shared<T> shared{program, run, kernels, {}, nullptr};
-    T* constants = reinterpret_cast<T*>(memory);
+Shared<T> prepare(const Program& program, const Run& run, const Kernels<T>& kernels, std::byte* memory, int64_t tile_rows) {
+    Shared<T> shared{program, run, kernels, {}, nullptr, {}, steps_ahead<T>(program, run, tile_rows)};
+    const auto take = [&](size_t elements) {
+        T* start = reinterpret_cast<T*>(memory);
+        memory += padded(elements * sizeof(T));
+        return start;
+    };
+    const auto pack = [&](const MatrixView& view, int64_t k, int64_t n) {
+        T* packed = take(static_cast<size_t>(kernels.packed_size(k, n)));
+        kernels.pack(static_cast<const T*>(view.data), view.row, view.column, k, n, packed);
+        return packed;
+    };
+    T* constants = take(program.constants.size());
     for (size_t i = 0; i < program.constants.size(); ++i) constants[i] = static_cast<T>(program.constants[i]);
     shared.constants = constants;
-    memory += padded(program.constants.size() * sizeof(T));
-    for (size_t i = 0; i < run.matrices.size(); ++i) {
-        const Shape2& m = program.text.matrices[i];
-        const MatrixView& view = run.matrices[i];
-        T* packed = reinterpret_cast<T*>(memory);
-        kernels.pack(static_cast<const T*>(view.data), view.row, view.column, m.k, m.n, packed);
-        shared.packed.push_back(packed);
-        memory += padded(static_cast<size_t>(kernels.packed_size(m.k, m.n)) * sizeof(T));
+    for (size_t i = 0; i < run.matrices.size(); ++i)
+        shared.packed.push_back(pack(run.matrices[i], program.text.matrices[i].k, program.text.matrices[i].n));
+    for (const Projection& p : run.projections) {
+        const int64_t width = program.text.time[p.time].width;
+        const T* packed = pack(p.weight, p.depth, width);
+        T* bias = p.biases.empty() ? nullptr : take(static_cast<size_t>(width));
+        for (size_t i = 0; i < p.biases.size(); ++i) {
+            const T* term = static_cast<const T*>(p.biases[i]);
+            for (int64_t c = 0; c < width; ++c) bias[c] = i == 0 ? term[c] : bias[c] + term[c];
+        }
+        shared.projections.push_back({packed, bias});
     }
     return shared;
 }
@@ -72,7 +87,7 @@ void execute_as(const Program& program, const Run& run, WorkspaceCache& cache) {
     const Plan plan = make_plan<T>(program, run, table);
     auto workspace = cache.take();
     std::byte* memory = workspace->reserve(plan.shared_bytes + static_cast<size_t>(plan.threads) * plan.tile_bytes);
-    const Shared<T> shared = prepare<T>(program, run, table, memory);
+    const Shared<T> shared = prepare<T>(program, run, table, memory, plan.tile_rows);
     std::atomic<bool> failed{false};
     const auto task = [&](int i, int worker) {
         const int64_t first = run.batch * i / plan.tiles, last = run.batch * (i + 1) / plan.tiles;
@@ -91,27 +106,9 @@ void execute_as(const Program& program, const Run& run, WorkspaceCache& cache) {
 
 }  // namespace
 
-std::byte* Workspace::reserve(size_t bytes) {
-    constexpr size_t line = 64;
-    if (size_ < bytes + line) {
-        memory_.reset();
-        size_ = 0;
-        memory_.reset(new std::byte[bytes + line]);
-        size_ = bytes + line;
-    }
-    const auto address = reinterpret_cast<uintptr_t>(memory_.get());
-    return memory_.get() + ((address + line - 1) / line * line - address);
-}
-
-std::unique_ptr<Workspace> WorkspaceCache::take() {
-    std::lock_guard<std::mutex> lock(mutex_);
-    return kept_ ? std::move(kept_) : std::make_unique<Workspace>();
-}
-
-void WorkspaceCache::give(std::unique_ptr<Workspace> workspace) {
-    if (workspace->size() > most_kept) return;
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (!kept_) kept_ = std::move(workspace);
+int useful_threads(double work, int64_t most) {
+    const auto useful = static_cast<int64_t>(std::min(work / work_per_thread, 1024.0));
+    return static_cast<int>(std::max<int64_t>(1, std::min(most, useful)));
 }
 
 void execute(const Program& program, const Run& run, WorkspaceCache& cache) {

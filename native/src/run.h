@@ -2,11 +2,10 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
-#include <mutex>
 #include <vector>
 
 #include "program.h"
+#include "workspace.h"
 
 namespace bptt {
 
@@ -21,6 +20,16 @@ struct MatrixView {
     ptrdiff_t row = 0, column = 0;
 };
 
+// An array over time that is not given but computed as the loop goes: rows of `input` @ weight + biases. Where `kept`
+// has memory it is written there, else a few steps at a time into the tile's own.
+struct Projection {
+    size_t time;  // which of the arrays over time
+    Plane input, kept;
+    int64_t depth;      // columns of input
+    MatrixView weight;  // [depth, width of the array]
+    std::vector<const void*> biases;
+};
+
 struct Run {
     int64_t steps = 0, batch = 0;
     int threads = 1;
@@ -33,29 +42,12 @@ struct Run {
     ptrdiff_t lengths_row = 0;
     bool has_clip = false;
     double clip = 0;
+    std::vector<Projection> projections;  // forward
 };
 
-// Memory kept between runs of one program, so that a run allocates nothing it had before.
-class Workspace {
-public:
-    // At least `bytes`, aligned to 64.
-    std::byte* reserve(size_t bytes);
-    size_t size() const { return size_; }
 
-private:
-    std::unique_ptr<std::byte[]> memory_;
-    size_t size_ = 0;
-};
-
-class WorkspaceCache {
-public:
-    std::unique_ptr<Workspace> take();
-    void give(std::unique_ptr<Workspace> workspace);
-
-private:
-    std::mutex mutex_;
-    std::unique_ptr<Workspace> kept_;
-};
+// Not more threads than the work (in operations) is worth, at least one.
+int useful_threads(double work, int64_t most);
 
 // Runs the whole loop. Everything in `run` has been checked against the program.
 void execute(const Program& program, const Run& run, WorkspaceCache& cache);

@@ -1,6 +1,8 @@
 // Binding a program to the memory of a tile, and executing one step; see tile.h. The loops over time are in loop.cpp.
 #include "tile.h"
 
+#include <algorithm>
+
 namespace bptt {
 namespace {
 
@@ -13,8 +15,19 @@ int64_t padded(int64_t elements) {
 }  // namespace
 
 template <class T>
-size_t tile_elements(const Program& program, int64_t rows) {
+int64_t steps_ahead(const Program& program, const Run& run, int64_t rows) {
+    constexpr int64_t most_bytes = 48 * 1024;
+    int64_t bytes = 1;
+    for (const Projection& p : run.projections)
+        bytes += program.text.time[p.time].width * rows * static_cast<int64_t>(sizeof(T));
+    return std::max<int64_t>(1, std::min(run.steps, most_bytes / bytes));
+}
+
+template <class T>
+size_t tile_elements(const Program& program, const Run& run, int64_t rows) {
     int64_t count = 0;
+    for (const Projection& p : run.projections)
+        if (p.kept.data == nullptr) count += padded<T>(program.text.time[p.time].width * rows * steps_ahead<T>(program, run, rows));
     for (int64_t w : program.text.scratch) count += padded<T>(w * rows);
     for (int64_t w : program.text.states) count += padded<T>(w * rows) * (program.text.reverse ? 3 : 1);
     return static_cast<size_t>(count);
@@ -59,6 +72,21 @@ void Tile<T>::place_plane(Space space, size_t index, const Plane& plane) {
     if (moves) movers_.push_back({id, program_.text.reverse ? -plane.time : plane.time});
 }
 
+// What is projected a few steps at a time lies in the tile's own memory, which `project` fills anew.
+template <class T>
+void Tile<T>::place_projection(const Projection& p, T*& memory) {
+    if (p.kept.data != nullptr) {
+        projected_.push_back(nullptr);
+        return place_plane(Space::time, p.time, p.kept);
+    }
+    const auto id = static_cast<size_t>(leaf_id(Space::time, p.time));
+    const int64_t width = program_.arrays[id].width;
+    projected_.push_back(take(memory, width * shared_.steps_ahead));
+    base_[id] = projected_.back();
+    stride_[id] = width;
+    movers_.push_back({static_cast<int>(id), width * rows_});
+}
+
 template <class T>
 void Tile<T>::place(T* memory) {
     const Description& text = program_.text;
@@ -69,6 +97,7 @@ void Tile<T>::place(T* memory) {
     for (size_t i = 0; i < text.scratch.size(); ++i)
         internal(leaf_id(Space::scratch, i), take(memory, text.scratch[i]), text.scratch[i]);
     for (size_t i = 0; i < text.time.size(); ++i) place_plane(Space::time, i, run_.time[i]);
+    for (const Projection& p : run_.projections) place_projection(p, memory);
     for (size_t i = 0; i < text.rows.size(); ++i) place_plane(Space::row, i, run_.rows[i]);
     for (size_t i = 0; i < text.units.size(); ++i)
         base_[static_cast<size_t>(leaf_id(Space::unit, i))] = static_cast<T*>(run_.units[i].data);
@@ -154,6 +183,43 @@ void Tile<T>::move() {
     for (const Mover& m : movers_) base_[static_cast<size_t>(m.array)] += m.step;
 }
 
+// The rows of some steps, from step t on; all of them at once where they lie at even distances.
+template <class T>
+void Tile<T>::project_steps(const Projection& p, size_t index, int64_t t, int64_t count) {
+    const int64_t width = program_.text.time[p.time].width;
+    const auto& shared = shared_.projections[index];
+    Call<T> call{};
+    call.width = width;
+    call.depth = p.depth;
+    call.packed = shared.weight;
+    call.b = shared.bias;
+    const ptrdiff_t to_time = p.kept.data == nullptr ? rows_ * width : p.kept.time;
+    call.dst_stride = p.kept.data == nullptr ? width : p.kept.row;
+    call.a_stride = p.input.row;
+    T* to = p.kept.data == nullptr ? projected_[index] : at(p.kept, t, 0);
+    const T* from = at(p.input, t, 0);
+    int64_t runs = count;
+    call.rows = rows_;
+    if (rows_ == 1) call.dst_stride = to_time, call.a_stride = p.input.time, call.rows = count, runs = 1;
+    else if (to_time == rows_ * call.dst_stride && p.input.time == rows_ * p.input.row) call.rows = rows_ * count, runs = 1;
+    for (int64_t i = 0; i < runs; ++i) {
+        call.a = from + i * p.input.time;
+        call.dst = to + i * to_time;
+        kernels_.op[static_cast<int>(Op::matmul)][0](call);
+    }
+}
+
+template <class T>
+void Tile<T>::project(int64_t t) {
+    const int64_t count = std::min(run_.steps - t, shared_.steps_ahead);
+    for (size_t i = 0; i < run_.projections.size(); ++i) {
+        const Projection& p = run_.projections[i];
+        project_steps(p, i, t, count);
+        if (projected_[i] != nullptr) base_[static_cast<size_t>(leaf_id(Space::time, p.time))] = projected_[i];
+    }
+    projected_until_ = t + count;
+}
+
 template <class T>
 void Tile<T>::patch() {
     for (const Patch& p : patches_) *p.where = base_[static_cast<size_t>(p.array)] + p.offset;
@@ -191,8 +257,10 @@ void Tile<T>::chunks(const Segment& s) {
     }
 }
 
-template size_t tile_elements<float>(const Program&, int64_t);
-template size_t tile_elements<double>(const Program&, int64_t);
+template int64_t steps_ahead<float>(const Program&, const Run&, int64_t);
+template int64_t steps_ahead<double>(const Program&, const Run&, int64_t);
+template size_t tile_elements<float>(const Program&, const Run&, int64_t);
+template size_t tile_elements<double>(const Program&, const Run&, int64_t);
 
 }  // namespace bptt
 

@@ -21,11 +21,21 @@ struct Shared {
     const Kernels<T>& kernels;
     std::vector<const T*> packed;  // per matrix
     const T* constants;
+    struct Packed {
+        const T* weight;
+        const T* bias;  // null: none
+    };
+    std::vector<Packed> projections;
+    int64_t steps_ahead = 1;  // so many steps are projected at a time
 };
+
+// Enough steps for the product, few enough for the cache.
+template <class T>
+int64_t steps_ahead(const Program& program, const Run& run, int64_t rows);
 
 // Elements of working memory that a tile of `rows` rows needs.
 template <class T>
-size_t tile_elements(const Program& program, int64_t rows);
+size_t tile_elements(const Program& program, const Run& run, int64_t rows);
 
 template <class T>
 class Tile {
@@ -60,10 +70,13 @@ private:
     std::vector<Mover> movers_;
     bool descending_ = false;  // order of the panels of weights, alternating from step to step
     std::vector<T*> reset_tile_, carry_, next_carry_;
+    std::vector<T*> projected_;  // where the next steps of each projection go, if not into its own array
+    int64_t projected_until_ = 0;
 
     // Binding, once a tile.
     T* take(T*& memory, int64_t width) const;
     void place(T* memory);
+    void place_projection(const Projection& projection, T*& memory);
     void place_plane(Space space, size_t index, const Plane& plane);
     void bind_all();
     void bind(const Instruction& instruction);
@@ -76,6 +89,8 @@ private:
     T* at(const Plane& plane, int64_t t, int64_t row) const;
     void seek(int64_t t);
     void move();
+    void project(int64_t t);
+    void project_steps(const Projection& projection, size_t index, int64_t t, int64_t count);
     void patch();
     void compute();
     void chunks(const Segment& segment);

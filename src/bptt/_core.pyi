@@ -140,6 +140,85 @@ class Program:
         clip: the state's gradient is clamped to [-clip, clip] after each step (None: not).
         """
 
+Place: TypeAlias = tuple[str, int, int, int]
+"""(space, index, offset, width): columns of an array over time. Spaces: state (before the step,
+resets applied), next, saved, delta (what the backward program writes over time), input."""
+
+class Unfolding:
+    """Input projections, the loop, and the products after it: one call each way.
+
+    The heads are the tensors that a call is about: the sources of all weights, and last the input,
+    [steps, batch, n]. Matrices, units and projections name them by their number.
+    """
+
+    def __init__(
+        self,
+        *,
+        heads: int,
+        forward: tuple[Program, list[tuple[int, bool]], list[int], list[int], bool],
+        backward: tuple[Program, list[tuple[int, bool]], list[int], list[int], bool] | None,
+        projections: list[tuple[int, list[int]]],
+        products: list[tuple[str, int, int, Place, Place, int]],
+    ) -> None:
+        """Validate and resolve.
+
+        forward, backward: the program; of each of its matrices the head, and whether transposed; of
+        each unit the head; which projections its first arrays over time are; whether an array of
+        all that is saved follows. An array that the backward program writes comes last.
+        projections: (weight, biases): rows of the input @ weight^T + biases, in the order of the
+        forward program's arrays over time.
+        products: (kind, head, first row, a, b, matrix): part of a head's gradient, "outer" a^T b,
+        "sum" the columns' sums of a, "multiply" a @ heads[matrix].
+        """
+
+    def forward(
+        self,
+        steps: int,
+        batch: int,
+        heads: Sequence[Array],
+        start: Sequence[Array],
+        states: Sequence[Array],
+        last: Sequence[Array],
+        times: Sequence[Array],
+        saved: Array | None,
+        initial: Sequence[Array],
+        reset: Array | None,
+        lengths: Array | None,
+        threads: int,
+    ) -> None:
+        """Fill states [steps + 1, batch, n], last [batch, n] and saved.
+
+        start: [batch, n], any strides. times: empty, or an array for each projection to be kept in.
+        Others as in `Program.forward`.
+        """
+
+    def backward(
+        self,
+        steps: int,
+        batch: int,
+        heads: Sequence[Array],
+        states: Sequence[Array],
+        times: Sequence[Array],
+        saved: Array | None,
+        initial: Sequence[Array],
+        before: Sequence[Array | None],
+        reset: Array | None,
+        lengths: Array | None,
+        threads: int,
+        clip: float | None,
+        final_grads: Sequence[Array | None],
+        step_grads: Sequence[Array | None],
+        start_grads: Sequence[Array | None],
+        initial_grads: Sequence[Array | None],
+        gradients: Sequence[Array | None],
+    ) -> None:
+        """Fill the gradients of the heads (None: not wanted) and of the states.
+
+        before: with resets, the states before each step [steps, batch, n] of the leaves that
+        products read; else empty. Rows that a product reads follow each other in memory. Others as
+        in `Program.reverse`.
+        """
+
 def variants() -> dict[str, bool]:
     """Instruction sets compiled in, slowest first, and whether this CPU supports each."""
 

@@ -1,6 +1,7 @@
 // The table of one instruction set. Compiled once per set, with BPTT_VARIANT naming it (see CMakeLists.txt).
 #include "kernels.h"
 #include "matmul.h"
+#include "outer.h"
 #include "pointwise.h"
 #include "reduce.h"
 
@@ -40,6 +41,9 @@ Kernels<T> make_table() {
     table.packed_size = packed_size<T>;
     table.clamp = clamp_all<T>;
     table.accumulate = accumulate_all<T>;
+    table.outer = run_outer<T>;
+    table.outer_memory = outer_memory<T>;
+    table.column_sum = run_column_sum<T>;
     return table;
 }
 

@@ -120,11 +120,17 @@ Plane Arrays::unit_plane(nb::handle object, Where where, int64_t width, Use use)
     return {start(x), 0, 0};
 }
 
-MatrixView Arrays::matrix(nb::handle object, Where where, Shape2 m) {
+MatrixView Arrays::matrix(nb::handle object, Where where, Shape2 m, Use use) {
     const int64_t shape[] = {m.k, m.n};
-    const dlpack::Tensor x = checked(object, where, Use::read, dtype_, 2, shape);
-    note(where, x, Use::read);
+    const dlpack::Tensor x = checked(object, where, use, dtype_, 2, shape);
+    note(where, x, use);
     return {start(x), stride(x, 0), stride(x, 1)};
+}
+
+std::vector<int64_t> Arrays::shape(nb::handle object, Where where) {
+    const dlpack::Tensor x = import(object, where, Use::read);
+    if (x.ndim < 1) wrong(where, "has no dimension");
+    return {x.shape, x.shape + x.ndim};
 }
 
 void Arrays::reset(nb::handle object, Run& run) {

@@ -34,7 +34,9 @@ public:
     Plane time_plane(nb::handle object, Where where, int64_t steps, int64_t width, Use use);
     Plane row_plane(nb::handle object, Where where, int64_t width, Use use);
     Plane unit_plane(nb::handle object, Where where, int64_t width, Use use = Use::read);
-    MatrixView matrix(nb::handle object, Where where, Shape2 shape);
+    MatrixView matrix(nb::handle object, Where where, Shape2 shape, Use use = Use::read);
+    // Unchecked, to know what to expect; at least one dimension.
+    std::vector<int64_t> shape(nb::handle object, Where where);
     void reset(nb::handle object, Run& run);
     void lengths(nb::handle object, Run& run);
     // ValueError if something written overlaps anything else.

@@ -3,9 +3,10 @@
 #include <nanobind/stl/string.h>
 
 #include "../isa.h"
-#include "arrays.h"
+#include "arguments.h"
 #include "describe.h"
 #include "measure.h"
+#include "unfolding.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -13,50 +14,12 @@ using namespace nb::literals;
 namespace bptt {
 namespace {
 
-// A sequence of arguments with the expected number of entries.
-class Group {
-public:
-    Group(nb::handle object, const char* name, size_t count, bool may_be_empty = false) : name_(name) {
-        sequence_ = nb::steal(PySequence_Fast(object.ptr(), ""));
-        if (!sequence_.is_valid()) {
-            PyErr_Clear();
-            throw nb::type_error((std::string(name) + ": expected a sequence of arrays").c_str());
-        }
-        size_ = static_cast<size_t>(PySequence_Fast_GET_SIZE(sequence_.ptr()));
-        if (size_ != count && !(may_be_empty && size_ == 0))
-            throw nb::value_error((std::string(name) + ": expected " + std::to_string(count) + " arrays, got " +
-                                   std::to_string(size_)).c_str());
-    }
-    size_t size() const { return size_; }
-    // Importing an array may run Python code, which may shorten a list: looked at anew each time.
-    nb::object operator[](size_t i) const {
-        if (static_cast<Py_ssize_t>(i) >= PySequence_Fast_GET_SIZE(sequence_.ptr()))
-            throw nb::value_error((std::string(name_) + " changed during the call").c_str());
-        return nb::borrow(PySequence_Fast_GET_ITEM(sequence_.ptr(), static_cast<Py_ssize_t>(i)));
-    }
-    Where where(size_t i) const { return {name_, static_cast<int64_t>(i)}; }
-
-private:
-    const char* name_;
-    nb::object sequence_;
-    size_t size_ = 0;
-};
-
-struct CoreProgram {
-    Program program;
-    WorkspaceCache cache;
-};
-
 // The arguments that forward and reverse share, as Python gives them.
 struct Common {
     int64_t steps, batch;
     nb::handle states, time, rows, units, matrices, initial, reset, lengths;
     int64_t threads;
 };
-
-[[noreturn]] void missing(Where where, const char* why) {
-    throw nb::value_error((where.text() + ": needed, " + why).c_str());
-}
 
 void take_states(const Program& p, const Common& in, Arrays& arrays, Run& run) {
     const size_t leaves = p.text.states.size();
@@ -81,11 +44,10 @@ void take_states(const Program& p, const Common& in, Arrays& arrays, Run& run) {
 }
 
 Run take_common(const Program& p, const Common& in, Arrays& arrays) {
-    if (in.threads < 1) throw nb::value_error("threads: expected at least 1");
     Run run;
     run.steps = in.steps;
     run.batch = in.batch;
-    run.threads = static_cast<int>(std::min<int64_t>(in.threads, 1024));
+    run.threads = threads_of(in.threads);
     if (!in.reset.is_none()) arrays.reset(in.reset, run);
     if (!in.lengths.is_none()) arrays.lengths(in.lengths, run);
     take_states(p, in, arrays, run);
@@ -104,13 +66,6 @@ Run take_common(const Program& p, const Common& in, Arrays& arrays) {
     return run;
 }
 
-void check_size(const CoreProgram& core, bool reverse, int64_t steps, int64_t batch) {
-    if (core.program.text.reverse != reverse)
-        throw nb::value_error(reverse ? "this program runs forward" : "this program runs in reverse");
-    constexpr int64_t most = int64_t{1} << 40;
-    if (steps < 0 || batch < 0 || steps >= most || batch >= most) throw nb::value_error("steps or batch is out of range");
-}
-
 void go(CoreProgram& core, const Arrays& arrays, const Run& run) {
     arrays.refuse_overlaps();
     nb::gil_scoped_release unlocked;
@@ -127,18 +82,6 @@ void forward(CoreProgram& core, int64_t steps, int64_t batch, nb::handle states,
     go(core, arrays, run);
 }
 
-void take_gradients(const Program& p, nb::handle object, const char* name, bool over_time, Use use, Arrays& arrays,
-                    std::vector<Plane>& out, int64_t steps) {
-    const Group group(object, name, p.text.states.size(), true);
-    out.resize(group.size());
-    for (size_t j = 0; j < group.size(); ++j) {
-        const nb::object array = group[j];
-        if (array.is_none()) continue;
-        out[j] = over_time ? arrays.time_plane(array, group.where(j), steps, p.text.states[j], use)
-                           : arrays.row_plane(array, group.where(j), p.text.states[j], use);
-    }
-}
-
 void reverse(CoreProgram& core, int64_t steps, int64_t batch, nb::handle states, nb::handle time, nb::handle rows,
              nb::handle units, nb::handle matrices, nb::handle initial, nb::handle reset, nb::handle lengths,
              int64_t threads, nb::handle clip, nb::handle final_grads, nb::handle step_grads, nb::handle start_grads,
@@ -151,12 +94,7 @@ void reverse(CoreProgram& core, int64_t steps, int64_t batch, nb::handle states,
     take_gradients(p, step_grads, "step_grads", true, Use::read, arrays, run.step_grads, steps);
     take_gradients(p, start_grads, "start_grads", false, Use::write, arrays, run.start_grads, steps);
     take_gradients(p, initial_grads, "initial_grads", false, Use::write, arrays, run.initial_grads, steps);
-    if (!clip.is_none()) {
-        run.clip = PyFloat_AsDouble(clip.ptr());
-        if (PyErr_Occurred() != nullptr) throw nb::python_error();
-        if (!(run.clip >= 0)) throw nb::value_error("clip: expected a number of at least 0");
-        run.has_clip = true;
-    }
+    take_clip(clip, run);
     go(core, arrays, run);
 }
 
@@ -214,4 +152,5 @@ NB_MODULE(_core, m) {
     m.def("elementwise", &bptt::elementwise, "name"_a, "x"_a, "out"_a);
     m.def("multiply", &bptt::multiply, "a"_a, "matrix"_a, "out"_a, "threads"_a = 1, "repeat"_a = 1);
     bptt::bind_program(m);
+    bptt::bind_unfolding(m);
 }

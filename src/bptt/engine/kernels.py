@@ -137,11 +137,11 @@ class Native:
 
     def __init__(self, program: StepProgram) -> None:
         self._bare = lower(program, program.forward, reverse=False, save=False)
-        self._saving = self._backward = self._bare
+        self.saving = self.backward = self._bare
         if program.backward is not None:
-            self._saving = lower(program, program.forward, reverse=False, save=bool(program.saved))
-            self._backward = lower(program, program.backward, reverse=True, save=True)
-        self.read_back = (*self._backward.matrices, *self._backward.units)
+            self.saving = lower(program, program.forward, reverse=False, save=bool(program.saved))
+            self.backward = lower(program, program.backward, reverse=True, save=True)
+        self.read_back = (*self.backward.matrices, *self.backward.units)
 
     def forward(
         self,
@@ -154,7 +154,7 @@ class Native:
         lengths: Tensor | None,
     ) -> None:
         """See `Kernel`."""
-        low = self._bare if saved is None else self._saving
+        low = self._bare if saved is None else self.saving
         time: list[Tensor | None] = [times[i] for i in low.times]
         if low.saved:
             time.append(saved)
@@ -190,7 +190,7 @@ class Native:
         initial_grads: Arrays,
     ) -> None:
         """See `Kernel`."""
-        low = self._backward
+        low = self.backward
         time: list[Tensor | None] = [times[i] for i in low.times]
         if low.saved:
             time.append(saved)

@@ -84,6 +84,11 @@ def bind(plan: Plan, tensors: list[Tensor]) -> Plan:
 # Programs by name ---------------------------------------------------------------------------------
 
 
+LAYOUT = 1
+"""Part of the names of cells that outlive a process. Compilers keep graphs on disk, in which
+`bptt::loop` gives so many tensors in their order: change it when that changes."""
+
+
 class _Key(NamedTuple):
     """What the name of a program says."""
 
@@ -207,6 +212,12 @@ class _Nothing:
         """See `bptt.engine.kernels.Kernel`."""
 
 
+def _idle(plan: Plan) -> Plan:
+    """The same plan, computing nothing."""
+    whole = None if plan.whole is None else replace(plan.whole, core=_Nothing())
+    return replace(plan, kernel=_Nothing(), whole=whole)
+
+
 def _call(
     plan: Plan,
     steps: int,
@@ -258,7 +269,7 @@ def _loop_fake(
     clip: Any,
     steps: int,
 ) -> list[Tensor]:
-    plan = replace(_plan(program), kernel=_Nothing())
+    plan = _idle(_plan(program))
     results, kept = forward_loop(_call(plan, steps, start, initial, reset, lengths, clip), heads)
     if not plan.wanted.any:
         return [r.new_empty((steps + 1, *r.shape[1:])) for r in results[: len(start)]]

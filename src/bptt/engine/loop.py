@@ -67,6 +67,8 @@ def forward_loop(call: Call, heads: Sequence[Tensor]) -> tuple[list[Tensor], Seq
     plan, steps, batch = call.plan, call.steps, call.batch
     recipe = plan.recipe
     rows = steps * batch
+    if rows and plan.whole is not None:
+        return plan.whole.forward(call, _even(heads))
     around = plan.around
     if around.deep or not around.inline:
         ready: Sequence[Any] = around.before.run(rows, *heads)
@@ -96,6 +98,11 @@ def forward_loop(call: Call, heads: Sequence[Tensor]) -> tuple[list[Tensor], Seq
         return results, ()
     again = [ready[i] for i in recipe.keep]
     return results, (*states, *again) if saved is None else (*states, saved, *again)
+
+
+def _even(heads: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Heads whose input's rows follow each other."""
+    return heads if heads[-1].is_contiguous() else (*heads[:-1], heads[-1].contiguous())
 
 
 def _as_rows(inputs: Tensor, rows: int) -> Tensor:
@@ -133,12 +140,7 @@ def backward_loop(
     plan, steps, batch = call.plan, call.steps, call.batch
     recipe = plan.recipe
     n, heads, rows = recipe.leaves, recipe.heads, steps * batch
-    states, saved, again = kept[:n], None, kept[n:]
-    if recipe.saved_width:
-        saved, again = kept[n], kept[n + 1 :]
-    ready: list[Any] = [None] * recipe.ready
-    for i, value in zip(recipe.keep, again, strict=True):
-        ready[i] = value
+    states = kept[:n]
     exposed = len(call.exposed)
     if n == 1 == exposed:
         step_grads: list[Tensor | None] = [_readable(grads[0])]
@@ -153,6 +155,24 @@ def backward_loop(
         if plan.wanted.state
         else (of_state, of_state)
     )
+    if rows and plan.whole is not None:
+        found: Sequence[Any] = plan.whole.backward(
+            call,
+            _even(tensors[:heads]),
+            kept,
+            needed,
+            final_grads,
+            step_grads,
+            start_grads,
+            initial_grads,
+        )
+        return (*found, *start_grads, *initial_grads) if plan.wanted.state else found
+    saved, again = None, kept[n:]
+    if recipe.saved_width:
+        saved, again = kept[n], kept[n + 1 :]
+    ready: list[Any] = [None] * recipe.ready
+    for i, value in zip(recipe.keep, again, strict=True):
+        ready[i] = value
     deltas = states[0].new_empty((steps, batch, recipe.delta_width)) if recipe.delta_width else None
     times = _over_time(call, ready) if recipe.reads_times and rows else ()
     if rows:

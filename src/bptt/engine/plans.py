@@ -25,6 +25,7 @@ from bptt.engine.program import StepProgram
 from bptt.engine.reasons import Ineligible, Reason, Refusal
 from bptt.engine.recipe import Recipe, recipe_of
 from bptt.engine.sources import Source, read_all, sources_of
+from bptt.engine.whole import Whole, whole_of
 from bptt.errors import BpttError
 from bptt.state import State, leaves
 
@@ -56,6 +57,7 @@ class Plan:
         output: the leaf that is the output of a step, or None if the cell computes it
             (each row alone, so for all steps at once).
         recipe: what the loop knows beforehand.
+        whole: its form for one call of the core each way, None if it has none.
         views: transposes of weights, kept from call to call.
     """
 
@@ -67,6 +69,7 @@ class Plan:
     output: int | None
 
     recipe: Recipe
+    whole: Whole | None
 
     views: dict[int, tuple[Tensor, int, Tensor]]
 
@@ -216,16 +219,9 @@ def _make(
         program = assemble(cell, sources, parts.step, leaves(state)[0].dtype, wanted)
         made: Kernel = Native(program) if kernel == "native" else Interpreted(program)
         frame = around(program, parts.step, (*flags, any_input))
-        return Plan(
-            program,
-            frame,
-            made,
-            sources,
-            wanted,
-            parts.output,
-            recipe_of(program, frame, made, parts.step.time_floats(leaves(state)[0].dtype)),
-            {},
-        )
+        recipe = recipe_of(program, frame, made, parts.step.time_floats(leaves(state)[0].dtype))
+        whole = whole_of(program, frame, made, recipe, tensors, inputs)
+        return Plan(program, frame, made, sources, wanted, parts.output, recipe, whole, {})
     except Refusal as refusal:
         return refusal.ineligible
     except BpttError as error:

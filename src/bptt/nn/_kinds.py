@@ -18,7 +18,7 @@ from torch.nn.functional import linear
 from bptt import cells
 from bptt.cells._base import PlainCell
 from bptt.engine import Ineligible, Plan, plan_for
-from bptt.engine.library import bind, name_cells, outside
+from bptt.engine.library import LAYOUT, bind, name_cells, outside
 from bptt.state import State
 
 
@@ -99,7 +99,8 @@ class Standing(NamedTuple):
     def name(self) -> str:
         """What operators know the cell by; `read` is the inverse."""
         flags = "".join([str(int(flag)) for flag in self.needs])
-        return ",".join([*map(str, self.kind[:4]), str(int(self.kind.bias)), self.dtype, flags])
+        sizes = [*self.kind[:4], int(self.kind.bias), self.dtype, flags, LAYOUT]
+        return ",".join(map(str, sizes))
 
     @staticmethod
     def read(name: str) -> Standing | None:

@@ -1,0 +1,38 @@
+// Memory kept between runs, so that a run allocates nothing it had before.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <mutex>
+
+namespace bptt {
+
+class Workspace {
+public:
+    // At least `bytes`, aligned to 64; what was there before is forgotten.
+    std::byte* reserve(size_t bytes);
+    size_t size() const { return size_; }
+
+private:
+    struct Release {
+        void operator()(std::byte* memory) const;
+    };
+    std::unique_ptr<std::byte, Release> memory_;
+    size_t size_ = 0;
+};
+
+// Keeps one workspace of at most `most` bytes.
+class WorkspaceCache {
+public:
+    WorkspaceCache() = default;
+    explicit WorkspaceCache(size_t most) : most_(most) {}
+    std::unique_ptr<Workspace> take();
+    void give(std::unique_ptr<Workspace> workspace);
+
+private:
+    std::mutex mutex_;
+    size_t most_ = size_t{64} << 20;
+    std::unique_ptr<Workspace> kept_;
+};
+
+}  // namespace bptt
