@@ -21,6 +21,7 @@ FLOOR = {
     "network": 3,
     "nn": 3,
     "gradients": 4,
+    "diagnostics": 4,
     "training": 5,
     "forecasting": 5.5,
     "cli": 6,
@@ -34,6 +35,7 @@ SAME_FLOOR = {
     ("cells", "errors"),
     ("state", "errors"),
     ("engine", "_core"),  # the compiled half of the engine
+    ("diagnostics", "gradients"),  # what is looked at is the gradient methods' data
 }
 
 

@@ -3,6 +3,8 @@
 from bptt import cells as cells
 from bptt import nn as nn
 from bptt.cells import Stack as Stack
+from bptt.diagnostics import Diagnosis as Diagnosis
+from bptt.diagnostics import diagnose as diagnose
 from bptt.errors import BpttError as BpttError
 from bptt.errors import CellError as CellError
 from bptt.errors import CheckpointError as CheckpointError

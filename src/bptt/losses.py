@@ -39,16 +39,16 @@ def step_loss(loss: Loss) -> StepLoss:
 
 def _elementwise(function: Callable[[Tensor, Tensor], Tensor]) -> StepLoss:
     def of_step(prediction: Tensor, target: Tensor) -> Tensor:
+        if not target.is_floating_point():
+            raise ShapeError(
+                f"targets are {target.dtype}, class indices for loss='cross_entropy'; a loss of "
+                "differences needs floating targets."
+            )
         if prediction.shape != target.shape:
             # Broadcasting would silently compare every prediction with every target.
             raise ShapeError(
                 f"predictions have {list(prediction.shape[2:])} features per step, targets "
                 f"{list(target.shape[2:])}: the readout must give what the targets hold."
-            )
-        if not target.is_floating_point():
-            raise ShapeError(
-                f"targets are {target.dtype}, class indices for loss='cross_entropy'; a loss of "
-                "differences needs floating targets."
             )
         return function(prediction, target).flatten(2).mean(dim=2)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from bptt.cli import _fit, _predict
+from bptt.cli import _diagnose, _fit, _predict
 from bptt.cli._show import guarded
 from bptt.errors import OptionError
 from bptt.forecasting import Job, Options
@@ -68,6 +68,34 @@ of, so that the last rows lie past the end of DATA.
 
 With inputs, a free run covers the last N rows of DATA: it reads their inputs, and not their
 targets, which may be empty.
+"""
+
+DIAGNOSE_HELP = """See what the gradient reaches, whether the dynamics are chaotic, how rough the
+loss is.
+
+[bold]reach[/bold]: how many steps back an error is felt, what a depth of truncation misses, and the
+depth to choose.
+
+[bold]dynamics[/bold]: Lyapunov exponents, spectral radius, saturated gates.
+
+[bold]surface[/bold]: the loss around the weights, along random directions and those of largest
+curvature.
+
+Of a run with several starts also their spread. Pictures, numbers and one page go to RUN/diagnosis.
+
+[bold]Examples[/bold]
+
+  bptt diagnose sunspots
+
+  bptt diagnose furnace furnace.csv --parts reach --depth 50 --tolerance 0.001
+"""
+
+REPORT_HELP = """Gather a run in one page of HTML that needs no server and no network: its history,
+its pictures, and its diagnosis if there is one.
+
+[bold]Example[/bold]
+
+  bptt diagnose furnace furnace.csv && bptt report furnace
 """
 
 Data = Annotated[
@@ -346,3 +374,49 @@ def predict(
     ] = None,
 ) -> None:
     _predict.run(run, data, out, free_run, missing)
+
+
+@app.command(help=DIAGNOSE_HELP)
+@guarded
+def diagnose(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `bptt fit` wrote.")],
+    data: Data = None,
+    parts: Annotated[str, typer.Option(help="Which, separated by commas.")] = ",".join(
+        _diagnose.PARTS
+    ),
+    depth: Annotated[
+        int | None,
+        typer.Option(help="A depth of truncation to judge.", show_default="the run's own"),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(help="The relative bias that the recommended depth may have.")
+    ] = 0.01,
+    lags: Annotated[
+        int | None,
+        typer.Option(
+            help="Follow errors back so many steps, at most.", show_default="as far as they reach"
+        ),
+    ] = None,
+    anchors: Annotated[
+        int, typer.Option(help="Steps whose errors are followed back, spread over DATA.")
+    ] = 256,
+    steps: Annotated[int, typer.Option(help="Rows of DATA to look at, from the first.")] = 10_000,
+    missing: Annotated[
+        Literal["refuse", "mask"] | None,
+        typer.Option(help="As in `bptt fit`.", show_default="as the run was fitted"),
+    ] = None,
+) -> None:
+    asked = _diagnose.Asked(_fit.names(parts), depth, tolerance, lags, anchors, steps)
+    _diagnose.diagnose(run, data, missing, asked)
+
+
+@app.command(help=REPORT_HELP)
+@guarded
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `bptt fit` wrote.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="HTML", help="Where it goes.", show_default="RUN/report.html"),
+    ] = None,
+) -> None:
+    _diagnose.report(run, out)

@@ -21,7 +21,7 @@ def run(
     and the prediction."""
     _check_out(out, data)
     forecaster = load(folder)
-    series = _read(forecaster, folder, data, free_run, missing)
+    series = read(forecaster, folder, data, missing, free_run)
     if free_run is None:
         predictions = forecaster.predict(series)
         first = forecaster.options.ahead
@@ -32,19 +32,21 @@ def run(
     _report(out, series, first, predictions, forecaster)
 
 
-def _read(
+def read(
     forecaster: Forecaster,
     folder: Path,
     data: Path | None,
-    free_run: int | None,
     missing: str | None,
+    free_run: int | None = None,
+    command: str = "predict",
 ) -> Series:
+    """The series that a run's forecaster reads: DATA, or the carried one if it was fitted on it."""
     carried = sunspots()
     if data is None:
         if (forecaster.target_name, forecaster.input_names) != (carried.target_name, ()):
             raise OptionError(
-                f"{folder} forecasts {forecaster.target_name!r}: give the DATA to forecast, bptt "
-                f"predict {folder} DATA."
+                f"{folder} forecasts {forecaster.target_name!r}: give the DATA, bptt {command} "
+                f"{folder} DATA."
             )
         return carried
     # Targets that are not read, in simulation and in a free run with inputs, need not be there.

@@ -16,6 +16,8 @@ from bptt.forecasting._metrics import Metrics as Metrics
 from bptt.forecasting._model import Readout as Readout
 from bptt.forecasting._model import Tapped as Tapped
 from bptt.forecasting._options import Options as Options
+from bptt.forecasting._report import diagnose_run as diagnose_run
+from bptt.forecasting._report import report as report
 from bptt.forecasting._run_folder import check_folder as check_folder
 from bptt.forecasting._run_folder import load as load
 from bptt.forecasting._run_folder import save as save

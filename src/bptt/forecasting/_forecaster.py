@@ -46,6 +46,17 @@ class Forecaster:
         assert isinstance(found, torch.Tensor)
         return self.scaling.unscale(found[:, 0].numpy().astype(np.float64))
 
+    def stream(self, series: Series) -> Stream:
+        """``series`` as the network was trained on it: scaled, missing targets uncounted."""
+        target = self.scaling.scale(series.target)
+        return Stream(
+            self.scaling.features(series, self.options.simulate),
+            target[:, None],
+            horizon=self.options.ahead,
+            mask=np.isfinite(target),
+            dtype=torch.float32,
+        )
+
     @torch.no_grad()
     def free_run(self, series: Series, steps: int) -> Floats:
         """Predictions [steps] fed back as the past targets, one step after another.

@@ -6,15 +6,14 @@ time, with the weights that are evaluated; any other starts at the given or the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from bptt.losses import Loss, cost, step_loss
-from bptt.network import Network
+from bptt.network import Network, evaluating
 from bptt.state import State
 from bptt.streams import Chunk, Stream
 
@@ -110,15 +109,3 @@ def _run(
             )
             visit(index, chunk, outputs)
     return last
-
-
-@contextmanager
-def evaluating(network: Network) -> Iterator[None]:
-    """Evaluation mode, and every module's own mode again afterwards."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

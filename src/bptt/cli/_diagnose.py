@@ -1,0 +1,42 @@
+"""``bptt diagnose`` and ``bptt report``: what one can see of a run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.markup import escape
+
+from bptt.cli._predict import read
+from bptt.cli._show import say
+from bptt.diagnostics import PARTS as PARTS
+from bptt.forecasting import diagnose_run, load
+from bptt.forecasting import report as write_report
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options of `bptt.diagnose` that the command line has."""
+
+    parts: tuple[str, ...]
+    depth: int | None
+    tolerance: float
+    lags: int | None
+    anchors: int
+    steps: int
+
+
+def diagnose(run: Path, data: Path | None, missing: str | None, asked: Asked) -> None:
+    """Diagnose ``run`` on ``data``, say what was found, and leave it in RUN/diagnosis."""
+    series = read(load(run), run, data, missing, command="diagnose")
+    diagnosis, files = diagnose_run(run, series, **asdict(asked))
+    say(f"[bold]{escape(str(diagnosis).splitlines()[0])}[/bold]\n")
+    for name, text in diagnosis.verdicts().items():
+        say(f"[bold]{name}[/bold]: {escape(text)}\n")
+    names = ", ".join(file.name for file in files)
+    say(f"Written to [bold]{escape(str(files[0].parent))}[/bold]: {names}")
+
+
+def report(run: Path, out: Path | None) -> None:
+    """Write the page of ``run``."""
+    say(f"Written: [bold]{escape(str(write_report(run, out)))}[/bold], to be opened in a browser")

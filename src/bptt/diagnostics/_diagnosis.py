@@ -1,0 +1,186 @@
+"""`diagnose`: all of it at once, as one object that prints, draws and saves itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bptt.diagnostics._dynamics import Dynamics, measure_dynamics
+from bptt.diagnostics._landscape import Landscape
+from bptt.diagnostics._optima import Optima, measure_optima
+from bptt.diagnostics._plain import plain
+from bptt.diagnostics._reach import Reach, measure_reach
+from bptt.diagnostics._surface import STEPS, Surface, measure_surface
+from bptt.diagnostics._trajectory import portions, record
+from bptt.errors import OptionError, at_least, one_of
+from bptt.gradients._update import check_stream
+from bptt.losses import Loss, step_loss
+from bptt.network import Network, check_trainable, evaluating
+from bptt.streams import Stream
+
+PARTS = ("reach", "dynamics", "surface")
+JSON = "diagnosis.json"
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What `diagnose` found; ``print(diagnosis)`` says it in words.
+
+    Attributes:
+        cell: the name of the cell's class, or what it is part of.
+        steps: how many steps were looked at.
+        reach, dynamics, surface, optima: the parts, None where they were not asked for.
+    """
+
+    cell: str
+    steps: int
+    reach: Reach | None = None
+    dynamics: Dynamics | None = None
+    surface: Surface | None = None
+    optima: Optima | None = None
+
+    def verdicts(self) -> dict[str, str]:
+        """One sentence or two of each part."""
+        parts = {
+            "reach": self.reach,
+            "dynamics": self.dynamics,
+            "surface": self.surface,
+            "optima": self.optima,
+        }
+        return {name: part.verdict() for name, part in parts.items() if part is not None}
+
+    def __str__(self) -> str:
+        """The verdicts."""
+        lines = [f"{self.cell} over {self.steps} steps"]
+        lines += [f"{name}: {text}" for name, text in self.verdicts().items()]
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """All numbers and verdicts, as what JSON holds; NaN and infinity are None."""
+        parts = {name: plain(getattr(self, name)) for name in self.verdicts()}
+        for name, text in self.verdicts().items():
+            parts[name]["verdict"] = text
+        return {"cell": self.cell, "steps": self.steps, **parts}
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write ``diagnosis.json``, a picture of each part, and ``diagnosis.html``, one page with
+        all of them that needs nothing else.
+
+        Args:
+            folder: made if it is absent; files of an earlier diagnosis are replaced.
+
+        Returns:
+            The files written.
+
+        Raises:
+            BpttError: matplotlib is not installed.
+        """
+        from bptt.diagnostics._page import page, sections_of
+        from bptt.diagnostics._pictures import draw
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in ("reach.png", "dynamics.png", "surface.png", "optima.png"):
+            (folder / old).unlink(missing_ok=True)
+        pictures = draw(self, folder)
+        content = self.to_json()
+        text = json.dumps(content, indent=1, allow_nan=False)
+        (folder / JSON).write_text(text + "\n", encoding="utf-8")
+        title = f"Diagnosis of {self.cell} over {self.steps} steps"
+        whole = page(title, sections_of(content, folder))
+        (folder / "diagnosis.html").write_text(whole, encoding="utf-8")
+        return [folder / JSON, *pictures, folder / "diagnosis.html"]
+
+
+def diagnose(
+    network: Network,
+    stream: Stream,
+    *,
+    loss: Loss = "mse",
+    parts: Sequence[str] = PARTS,
+    steps: int = 10_000,
+    anchors: int = 256,
+    lags: int | None = None,
+    depth: int | None = None,
+    tolerance: float = 0.01,
+    share: float = 0.01,
+    exponents: int | None = None,
+    points: int = 101,
+    grid: int = 21,
+    starts: Sequence[Any] | None = None,
+    seed: int = 0,
+) -> Diagnosis:
+    """See what the gradient reaches, whether the dynamics are chaotic, and how rough the loss is.
+
+    Args:
+        network: in evaluation mode while it is looked at; its weights are not changed.
+        stream: the user's own data.
+        loss: as the gradient methods take it.
+        parts: which of ``"reach"``, ``"dynamics"`` and ``"surface"``.
+        steps: how many steps of the stream are looked at, those of all lanes together; the
+            surface takes at most 2000 of them.
+        anchors: reach: how many counted steps, spread over the data, are followed back.
+        lags: reach: how many steps back at most; default: to where the data or the gradient end.
+        depth: reach: a depth of truncation to judge.
+        tolerance: reach: the relative bias that a recommended depth may have.
+        share: reach: the share of its start below which a gradient counts as vanished.
+        exponents: dynamics: how many Lyapunov exponents; default: all, of states wider than 128
+            the leading 32.
+        points: surface: points along a line.
+        grid: surface: points along a side of a plane.
+        starts: optima: the end losses of many starts, or `bptt.fit`'s ``history.starts``.
+        seed: of the random directions.
+
+    Returns:
+        The diagnosis.
+
+    Raises:
+        OptionError: an option is out of range, or a depth lies beyond the data.
+        DataError: nothing counts, or the sequences are too short.
+        CellError: the network cannot be trained, or not be copied.
+    """
+    check_trainable(network)
+    check_stream(stream)
+    step = step_loss(loss)
+    if isinstance(parts, str):
+        parts = (parts,)
+    for part in parts:
+        one_of(PARTS, part=part)
+    at_least(1, steps=steps, anchors=anchors)
+    at_least(3, points=points, grid=grid)
+    for name, value in (("tolerance", tolerance), ("share", share)):
+        if not 0 < value < 1:
+            raise OptionError(f"{name} must lie between 0 and 1, not {value}.")
+    found = Diagnosis(type(network.cell).__name__, 0)
+    if starts is not None:
+        found = replace(found, optima=measure_optima(starts))
+    with evaluating(network), torch.random.fork_rng():
+        trajectory = record(network, portions(network, stream, steps))
+        found = replace(found, steps=len(trajectory))
+        if "reach" in parts:
+            reach = measure_reach(
+                network,
+                trajectory,
+                step,
+                anchors=anchors,
+                lags=lags,
+                depth=depth,
+                tolerance=tolerance,
+                share=share,
+            )
+            found = replace(found, reach=reach)
+        if "dynamics" in parts:
+            dynamics = measure_dynamics(
+                network.cell, trajectory, exponents=exponents, samples=anchors
+            )
+            found = replace(found, dynamics=dynamics)
+        if "surface" in parts:
+            landscape = Landscape.of(network, portions(network, stream, min(steps, STEPS)), step)
+            surface = measure_surface(landscape, points=points, grid=grid, seed=seed)
+            found = replace(found, surface=surface)
+    return found

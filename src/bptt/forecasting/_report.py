@@ -1,0 +1,174 @@
+"""A run looked at: its diagnosis, and everything about it in one page."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bptt.diagnostics import Diagnosis, Section, Table, diagnose, page, sections_of
+from bptt.errors import DataError, OptionError
+from bptt.forecasting._run_folder import HISTORY, MODEL, RECORD, STARTS, load, read_record
+from bptt.forecasting._series import Series
+
+DIAGNOSIS = "diagnosis"
+
+
+def diagnose_run(
+    folder: str | Path,
+    series: Series,
+    *,
+    depth: int | None = None,
+    steps: int = 10_000,
+    **options: Any,
+) -> tuple[Diagnosis, list[Path]]:
+    """`bptt.diagnose` the network of a run on ``series`` and save the result beside it.
+
+    Args:
+        folder: of the run.
+        series: as the run's forecaster reads it.
+        depth: a depth of truncation to judge; default: the one that the run was trained with.
+        steps, options: as of `bptt.diagnose`. The run's starts are among them, if it had several.
+
+    Returns:
+        The diagnosis, and the files in the run's folder ``diagnosis``.
+    """
+    folder = Path(folder)
+    forecaster, content = load(folder), _content(folder)
+    own = forecaster.options
+    counted = min(len(series) - own.ahead, steps)
+    if depth is None and own.method != "full" and own.depth <= counted:
+        depth = own.depth
+    ended = [s["loss"] for s in _begun(content) if s["loss"] is not None]
+    found = diagnose(
+        forecaster.network,
+        forecaster.stream(series),
+        loss=own.loss,
+        depth=depth if "reach" in options.get("parts", ("reach",)) else None,
+        steps=steps,
+        starts=ended if len(ended) > 1 else None,
+        **options,
+    )
+    found = replace(found, cell=f"{own.cell} network on {series.source}")
+    return found, found.save(folder / DIAGNOSIS)
+
+
+def report(folder: str | Path, out: str | Path | None = None) -> Path:
+    """Gather a run in one page of HTML that needs nothing else: history, pictures, diagnosis.
+
+    Args:
+        folder: of the run.
+        out: the page; default: ``report.html`` in the folder.
+
+    Raises:
+        DataError: the folder holds no run, or it is damaged.
+        OptionError: the page cannot be put there.
+    """
+    folder = Path(folder)
+    read_record(folder)
+    out = folder / "report.html" if out is None else Path(out)
+    above = out.absolute().parent
+    if out.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
+        raise OptionError(f"{out} cannot be written: name a file in a folder that exists.")
+    content = _content(folder)
+    sections = [
+        _training(folder, content),
+        _prediction(folder, content),
+        *_starts(folder, content),
+        *_diagnosis(folder),
+    ]
+    title = f"{content['target']}: {content['options']['cell']} network, {folder.resolve().name}"
+    out.write_text(page(title, sections), encoding="utf-8")
+    return out
+
+
+def _content(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    return found
+
+
+def _begun(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """How every start ended, if there were several."""
+    found: list[dict[str, Any]] = content.get("training", {}).get("starts", [])
+    return found
+
+
+def _training(folder: Path, content: dict[str, Any]) -> Section:
+    about, data = content.get("training", {}), content.get("data", {})
+    said = (
+        f"{data.get('source')}: {data.get('rows')} rows; {data.get('training')} to train, "
+        f"{data.get('validation')} to validate, {data.get('test')} to test. Stopped after "
+        f"{about.get('epochs')} epochs ({about.get('stop_reason')}); epoch "
+        f"{about.get('best_epoch')} was kept. {about.get('seconds')} seconds."
+    )
+    options = Table(
+        ["option", "value"],
+        [[name, str(value)] for name, value in content["options"].items() if value is not None],
+    )
+    return Section("Training", said, _picture(folder / "loss.png"), [_history(folder), options])
+
+
+def _history(folder: Path) -> Table:
+    """The epochs; of a long training about twenty of them, the first and the last among them."""
+    path = folder / HISTORY
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            header, *rows = list(csv.reader(file))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is missing or damaged: {error}. Fit the run again.") from error
+    every = max(1, len(rows) // 20)
+    chosen = [row for i, row in enumerate(rows) if i % every == 0 or i == len(rows) - 1]
+    return Table([name.replace("_", " ") for name in header], [_rounded(row) for row in chosen])
+
+
+def _rounded(row: list[str]) -> list[str]:
+    return [f"{float(value):.4g}" if "." in value or "e" in value else value for value in row]
+
+
+def _prediction(folder: Path, content: dict[str, Any]) -> Section:
+    rows = [
+        [m["name"], *(f"{m[error]:.4g}" for error in ("rmse", "mse", "mae"))]
+        for m in content.get("metrics", [])
+    ]
+    table = Table(["model", "RMSE", "MSE", "MAE"], rows)
+    said = f"Errors on the test part, in units of {content['target']}."
+    return Section("Prediction", said, _picture(folder / "prediction.png"), [table])
+
+
+def _starts(folder: Path, content: dict[str, Any]) -> list[Section]:
+    if not _begun(content):
+        return []
+    rows = [
+        [
+            str(s["number"]),
+            "—" if s["loss"] is None else f"{s['loss']:.4g}",
+            str(s["epochs"]),
+            s["error"] or s["stop_reason"],
+        ]
+        for s in _begun(content)
+    ]
+    table = Table(["start", "loss", "epochs", "ended"], rows)
+    said = f"Start {content['training']['start']} was kept."
+    return [Section("Starts", said, _picture(folder / STARTS), [table])]
+
+
+def _diagnosis(folder: Path) -> list[Section]:
+    made = folder / DIAGNOSIS / "diagnosis.json"
+    command = f"bptt diagnose {folder.name} DATA"
+    if not made.is_file():
+        return [Section("Diagnosis", f"There is none yet: {command} makes it.")]
+    if made.stat().st_mtime < (folder / MODEL).stat().st_mtime:
+        return [
+            Section("Diagnosis", f"The one here is older than the run: {command} makes it anew.")
+        ]
+    try:
+        return sections_of(json.loads(made.read_text(encoding="utf-8")), made.parent)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{made} is damaged: {error}. Make it again: {command}.") from error
+
+
+def _picture(path: Path) -> list[tuple[Path, str]]:
+    return [(path, f"{path.stem} of the run, drawn")] if path.is_file() else []
