@@ -17,6 +17,7 @@ FLOOR = {
     "_core": 1,
     "streams": 1,
     "unfold": 2,
+    "segments": 2.5,
     "losses": 3,
     "network": 3,
     "nn": 3,

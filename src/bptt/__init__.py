@@ -23,6 +23,8 @@ from bptt.gradients import Update as Update
 from bptt.network import Network as Network
 from bptt.nn import accelerate as accelerate
 from bptt.nn import decelerate as decelerate
+from bptt.segments import SegmentPlan as SegmentPlan
+from bptt.segments import checkpointed_unfold as checkpointed_unfold
 from bptt.streams import Chunk as Chunk
 from bptt.streams import Stream as Stream
 from bptt.streams import Vocabulary as Vocabulary

@@ -110,7 +110,11 @@ def cost(
     targets may be NaN.
     """
     if not bool(mask.all()):
-        outputs, targets = outputs[mask].unsqueeze(1), targets[mask].unsqueeze(1)
+        steps = _stretch(mask)
+        if steps is not None:
+            outputs, targets = outputs[steps], targets[steps]
+        else:
+            outputs, targets = outputs[mask].unsqueeze(1), targets[mask].unsqueeze(1)
     prediction = read(outputs)
     if not isinstance(prediction, Tensor) or prediction.shape[:2] != outputs.shape[:2]:
         given = (
@@ -121,3 +125,13 @@ def cost(
             "every step and lane alone and keep these two dimensions."
         )
     return loss(prediction, targets).sum()
+
+
+def _stretch(mask: Tensor) -> slice | None:
+    """The steps that a mask counts, if they follow one another with all of their lanes, as before
+    a horizon or after a burn-in: then nothing need be copied."""
+    counted = mask.any(dim=1).nonzero()
+    if not len(counted):
+        return slice(0, 0)
+    steps = slice(int(counted[0]), int(counted[-1]) + 1)
+    return steps if bool(mask[steps].all()) else None

@@ -110,8 +110,8 @@ def unfold(
     if state is not None:
         check_given(cell, state, own, "state")
     _check_devices(inputs, start)
-    reset = _check_reset(reset, steps, lanes)
-    lengths = _check_lengths(lengths, steps, lanes)
+    reset = check_reset(reset, steps, lanes)
+    lengths = check_lengths(lengths, steps, lanes)
     if lengths is not None:
         lengths = lengths.to(inputs.device)
         # Padding may hold anything, NaN included: it is cleared before any product can spread it.
@@ -228,7 +228,12 @@ def _check_devices(inputs: Tensor, state: State) -> None:
             )
 
 
-def _check_reset(reset: Tensor | None, steps: int, lanes: int) -> Tensor | None:
+def check_reset(reset: Tensor | None, steps: int, lanes: int) -> Tensor | None:
+    """Refuse a reset that is not bool [time, lane].
+
+    Raises:
+        ShapeError: with what it is.
+    """
     if reset is None:
         return None
     if not isinstance(reset, Tensor) or reset.dtype != torch.bool:
@@ -242,7 +247,12 @@ def _check_reset(reset: Tensor | None, steps: int, lanes: int) -> Tensor | None:
     return reset
 
 
-def _check_lengths(lengths: Tensor | None, steps: int, lanes: int) -> Tensor | None:
+def check_lengths(lengths: Tensor | None, steps: int, lanes: int) -> Tensor | None:
+    """Refuse lengths that are not whole numbers [lane] up to ``steps``; give them as int64.
+
+    Raises:
+        ShapeError: with what they are.
+    """
     if lengths is None:
         return None
     if not isinstance(lengths, Tensor) or lengths.dtype not in (torch.int64, torch.int32):

@@ -443,4 +443,4 @@ def test_methods_compare_by_their_options_alone() -> None:
     one = bptt.Truncated(4, 2)
     list(one.updates(network(), "mse", series(5)))
     assert one == bptt.Truncated(4, 2) != bptt.Truncated(4)
-    assert repr(bptt.Full(3)) == "Full(segment=3)"
+    assert repr(bptt.Full(3)) == "Full(segment=3, memory=None)"

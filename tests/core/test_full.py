@@ -229,7 +229,7 @@ def test_segments_draw_the_same_random_numbers_again(segment: int, noisy_readout
     assert update.loss == pytest.approx(whole.loss, rel=1e-13)
     assert_same(found, expected)
     assert_same(net.cell.draws[:8], drawn)
-    bounds = list(range(0, 8, segment))
+    bounds = list(range(0, 8, segment))[:-1]  # the last segment is swept as it is first run
     again = [drawn[t] for low in reversed(bounds) for t in range(low, min(low + segment, 8))]
     assert_same(net.cell.draws[8:], again)
     assert len({tuple(d.flatten().tolist()) for d in drawn}) > 1

@@ -1,30 +1,27 @@
 """Full backpropagation through time, whole or in segments.
 
-In segments: one forward pass keeps the states at the segments' boundaries; then the segments are
-swept in reverse, each unfolded again and given the gradient of its final state (Chen et al.,
-Training deep nets with sublinear memory cost, 2016). Inputs, readout, loss and targets of a
-segment live only while it is swept. The gradient is that of the whole, to rounding.
+In segments: one forward pass keeps states at the segments' boundaries; then the segments are swept
+in reverse, each unfolded again and given the gradient of its final state.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from bptt.errors import CellError, at_least
+from bptt.errors import OptionError, at_least
 from bptt.gradients._context import Carried, Span
-from bptt.gradients._resume import Place, load, save, taken_up
-from bptt.gradients._update import Update, check_stream, entering
-from bptt.gradients._window import advance, again, counted, differentiate, visit
-from bptt.losses import Loss, StepLoss, cost, step_loss
+from bptt.gradients._measure import costs_of, idle_core
+from bptt.gradients._resume import Place, begin, load, save
+from bptt.gradients._sweep import Sweep
+from bptt.gradients._update import Update, check_stream
+from bptt.gradients._window import again, counted, differentiate, visit
+from bptt.losses import Loss, StepLoss, step_loss
 from bptt.network import Network, check_trainable
-from bptt.state import State, leaves, map_state
+from bptt.segments import Costs, SegmentPlan, bytes_of, choose
+from bptt.state import State
 from bptt.streams import Batch, Stream
 
 
@@ -35,17 +32,27 @@ class Full:
     Args:
         segment: hold the unfolding of at most so many steps at a time, for one more forward pass;
             default: all of them.
+        memory: hold at most so many bytes at a time, as in ``"256MB"`` or ``256_000_000``:
+            gradients, packed weights, kept states, the segments at work, and of a stream from
+            files the data read ahead; not the parameters, the optimizer and tensors that the
+            stream was made of. Segments and kept states follow from what a few steps are measured
+            to take, see `plan`.
 
     Attributes:
         state: the state after the last step of the last pass, detached.
 
+    With ``memory``, and where PyTorch may use a second core that so few lanes leave idle, the next
+    segment is unfolded while one is swept.
+
     Raises:
-        OptionError: ``segment`` is below 1.
+        OptionError: ``segment`` is below 1, ``memory`` is no amount, both are given; when a pass
+            comes to a batch, that no schedule fits into ``memory``, with the least that one does.
         CellError: in segments, the cell changes its own buffers, which running it twice would
             do twice.
     """
 
     segment: int | None = None
+    memory: int | str | None = None
     state: State | None = field(default=None, init=False, repr=False, compare=False)
     _place: Place | None = field(default=None, init=False, repr=False, compare=False)
     _saved: Place | None = field(default=None, init=False, repr=False, compare=False)
@@ -53,16 +60,17 @@ class Full:
     def __post_init__(self) -> None:
         if self.segment is not None:
             at_least(1, segment=self.segment)
+        if self.memory is not None:
+            bytes_of(self.memory)
+            if self.segment is not None:
+                raise OptionError("give either segment= or memory=, not both.")
 
     def updates(
         self, network: Network, loss: Loss, stream: Stream, state: State | None = None
     ) -> Iterator[Update]:
         """One pass over ``stream``, an update for each batch; see `GradientMethod`."""
-        check_trainable(network)
-        check_stream(stream)
         begun = self._saved
-        batches = stream.batches() if begun is None else taken_up(stream, begun, state)
-        start = entering(stream, state)
+        batches, start = begin(network, stream, state, begun)
         self._saved = None
         return self._pass(network, step_loss(loss), stream, batches, start, begun)
 
@@ -76,17 +84,33 @@ class Full:
         begun: Place | None,
     ) -> Iterator[Update]:
         self._place = begun
+        planner = _Planner(self, network, loss)
         with closing(batches):
             for index, batch in enumerate(batches, 0 if begun is None else begun.batch + 1):
-                if self.segment is None or self.segment >= batch.length:
+                plan = planner.plan(batch)
+                if plan.segments == 1:
                     updates = self._whole(network, loss, batch, index, start)
                 else:
-                    updates = self._in_segments(network, loss, batch, index, start)
+                    sweep = Sweep(network, loss, batch, plan, start)
+                    updates = self._in_segments(sweep, index)
                 for update in updates:
                     self._place = Place.at(stream, index, batch)
                     yield update
                 start = None
         self._place = None
+
+    def plan(self, network: Network, stream: Stream, loss: Loss = "mse") -> SegmentPlan:
+        """What a pass over ``stream`` would hold, and run again: of its longest batch. ``print``
+        shows it; nothing is trained.
+
+        Raises:
+            OptionError: no schedule fits into ``memory``.
+        """
+        check_trainable(network)
+        check_stream(stream)
+        with closing(stream.in_order()) as batches:
+            batch = max(batches, key=lambda batch: batch.length * batch.lanes)
+            return _Planner(self, network, step_loss(loss)).plan(batch, measure=True)
 
     def state_dict(self) -> dict[str, Any]:
         """The options, the last state and, in the middle of a pass, its last batch: plain numbers,
@@ -119,125 +143,36 @@ class Full:
         closure = again(network, loss, window, unfolding)
         yield Update(float(value), window.count, 0, batch.length, index, passage.end, closure)
 
-    def _in_segments(
-        self, network: Network, loss: StepLoss, batch: Batch, index: int, start: State | None
-    ) -> Iterator[Update]:
-        assert self.segment is not None
-        sweep = _Sweep(network, loss, batch, self.segment, start)
+    def _in_segments(self, sweep: Sweep, index: int) -> Iterator[Update]:
         value, end = sweep.run()
         self.state = end
         if sweep.count:
-            yield Update(float(value), sweep.count, 0, batch.length, index, end, sweep.closure)
+            length = sweep.batch.length
+            yield Update(float(value), sweep.count, 0, length, index, end, sweep.closure)
 
 
 @dataclass
-class _Sweep:
-    """One gradient over a batch, segment by segment."""
+class _Planner:
+    """Plans for the batches of one pass; what a step takes is measured once for so many lanes."""
 
+    method: Full
     network: Network
     loss: StepLoss
-    batch: Batch
-    segment: int
-    start: State | None
-    count: int = 0
+    known: dict[int, tuple[Costs, bool]] = field(default_factory=dict)
 
-    def closure(self) -> Tensor:
-        """The same gradient with the present weights, cleared first."""
-        self.network.zero_grad()
-        return self.run()[0]
+    def plan(self, batch: Batch, measure: bool = False) -> SegmentPlan:
+        """The plan for a batch; with ``measure``, costs are in it whether it needs them or not."""
+        steps, lanes = max(batch.length, 1), batch.lanes
+        if self.method.memory is not None:
+            costs, idle = self._costs(batch)
+            return choose(costs, steps, lanes, bytes_of(self.method.memory), idle)
+        segment = min(self.method.segment or steps, steps)
+        kept = max(-(-steps // segment) - 1, 1)
+        found = self._costs(batch)[0] if measure else None
+        return SegmentPlan(steps, lanes, segment, kept, costs=found)
 
-    def run(self) -> tuple[Tensor, State]:
-        """Add the gradient to ``.grad``; give the mean loss and the last state."""
-        bounds = [*range(0, self.batch.length, self.segment), self.batch.length]
-        entered, end, draws = self._forward(bounds)
-        total = torch.zeros((), dtype=torch.float64)
-        if self.count == 0:
-            return total, end
-        after: list[Tensor | None] = [None] * len(leaves(end))
-        # Recomputing draws the same random numbers again; afterwards the generator stands where
-        # the forward pass left it.
-        with torch.random.fork_rng():
-            for i in reversed(range(len(entered))):
-                _draw_again(draws[i])
-                part, after = self._backward(bounds[i], bounds[i + 1], entered[i], after)
-                total += part.to(total)
-        return total / self.count, end
-
-    def _forward(self, bounds: list[int]) -> tuple[list[State | None], State, list[Draws]]:
-        """The state that enters each segment, the last state, and the random-number states."""
-        context, self.count = self.start, 0
-        entered: list[State | None] = []
-        draws = []
-        for low, high in itertools.pairwise(bounds):
-            chunk = self.batch.chunk(low, high)
-            entered.append(context)
-            draws.append(_draws())
-            self.count += int(chunk.mask.sum())
-            versions = _versions(self.network)
-            context = advance(self.network, chunk, context)
-            _refuse_changed(self.network, versions)
-        assert context is not None
-        return entered, context, draws
-
-    def _backward(
-        self, low: int, high: int, context: State | None, after: list[Tensor | None]
-    ) -> tuple[Tensor, list[Tensor | None]]:
-        """Sweep one segment: from the gradient of the state at its end to that at its start."""
-        with torch.enable_grad():
-            chunk = self.batch.chunk(low, high)
-            entry = None if context is None else map_state(_leaf, context)
-            outputs, last = self.network.unfold(
-                chunk.inputs, entry, reset=chunk.any_reset, lengths=chunk.lengths
-            )
-            total = cost(self.loss, self.network.read, outputs, chunk.targets, chunk.mask)
-            roots = [total / self.count]
-            seeds: list[Tensor | None] = [None]
-            for leaf, gradient in zip(leaves(last), after, strict=True):
-                if gradient is not None and leaf.requires_grad:
-                    roots.append(leaf)
-                    seeds.append(gradient)
-            if not roots[0].requires_grad:  # nothing in it is counted, or nothing can be trained
-                roots, seeds = roots[1:], seeds[1:]
-            if roots:
-                torch.autograd.backward(roots, seeds)
-        before = [] if entry is None else [leaf.grad for leaf in leaves(entry)]
-        return total.detach(), before
-
-
-Draws = tuple[Tensor, list[Tensor]]
-"""The state of the CPU's random numbers, and of those of every GPU in use."""
-
-
-def _draws() -> Draws:
-    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]  # untyped in torch
-    return torch.get_rng_state(), gpus
-
-
-def _draw_again(draws: Draws) -> None:
-    torch.set_rng_state(draws[0])
-    if draws[1]:
-        torch.cuda.set_rng_state_all(draws[1])
-
-
-def _leaf(leaf: Tensor) -> Tensor:
-    return leaf.detach().requires_grad_(leaf.is_floating_point())
-
-
-def _versions(network: Network) -> dict[str, tuple[Tensor, int]]:
-    """Each buffer of the cell, and how often it was written to."""
-    return {name: (buffer, buffer._version) for name, buffer in network.cell.named_buffers()}
-
-
-def _refuse_changed(network: Network, before: dict[str, tuple[Tensor, int]]) -> None:
-    after = _versions(network)
-    changed = [
-        name
-        for name, (buffer, version) in before.items()
-        if name not in after or after[name][0] is not buffer or after[name][1] != version
-    ]
-    if changed:
-        raise CellError(
-            f"{type(network.cell).__name__} changes its buffer {changed[0]!r} as it runs: in "
-            "segments it would do so twice. Use Full() without segments, or a cell without such "
-            "buffers (LayerNorm in place of batch statistics)."
-        )
+    def _costs(self, batch: Batch) -> tuple[Costs, bool]:
+        if batch.lanes not in self.known:
+            costs = costs_of(self.network, self.loss, batch)
+            self.known[batch.lanes] = costs, idle_core(self.network, batch)
+        return self.known[batch.lanes]

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from bptt.errors import DataError, OptionError
 from bptt.gradients._context import Carried, Context, Recomputed, Span, Stored
+from bptt.gradients._update import check_stream, entering
+from bptt.network import Network, check_trainable
 from bptt.state import State
 from bptt.streams import Batch, Stream
 
@@ -63,6 +65,22 @@ class Place:
                 f"but batch {self.batch} of this stream has {batch.lanes} of {batch.length}: it "
                 "goes on with the stream that it was saved with."
             )
+
+
+def begin(
+    network: Network, stream: Stream, state: State | None, begun: Place | None
+) -> tuple[Generator[Batch], State | None]:
+    """Check what a pass is given; the batches of a new one, or of the rest of the interrupted one
+    that had ``begun``, and the state that it starts from.
+
+    Raises:
+        CellError: the network cannot be trained.
+        OptionError: the stream or the given state does not fit.
+    """
+    check_trainable(network)
+    check_stream(stream)
+    batches = stream.batches() if begun is None else taken_up(stream, begun, state)
+    return batches, entering(stream, state)
 
 
 def taken_up(stream: Stream, place: Place, state: State | None) -> Generator[Batch]:

@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 from bptt.errors import DataError, OptionError, at_least, one_of
 from bptt.gradients._context import Carried, Context, Recomputed, Span, Stored
-from bptt.gradients._resume import Place, Traced, load, save, taken_up
-from bptt.gradients._update import Update, check_stream, entering
+from bptt.gradients._resume import Place, Traced, begin, load, save
+from bptt.gradients._update import Update, check_stream
 from bptt.gradients._window import again, counted, differentiate, visit
 from bptt.losses import Loss, StepLoss, step_loss
-from bptt.network import Network, check_trainable
+from bptt.network import Network
 from bptt.state import State
 from bptt.streams import Batch, Stream
 
@@ -85,11 +85,8 @@ class Truncated:
         self, network: Network, loss: Loss, stream: Stream, state: State | None = None
     ) -> Iterator[Update]:
         """One pass over ``stream``, an update for each window; see `GradientMethod`."""
-        check_trainable(network)
-        check_stream(stream)
         begun = self._saved
-        batches = stream.batches() if begun is None else taken_up(stream, begun, state)
-        start = entering(stream, state)
+        batches, start = begin(network, stream, state, begun)
         self._saved = None
         return self._pass(network, step_loss(loss), stream, batches, start, begun)
 

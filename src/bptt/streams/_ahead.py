@@ -28,6 +28,10 @@ MOST_HELD = 16
 AHEAD = 2
 """Slabs made ready side by side."""
 
+IN_THE_MAKING = 3
+"""What a slab that is being made holds beside itself, in slabs: rows as decoded, as converted and
+as checked."""
+
 
 class Worker:
     """Threads that start with the first jobs and end with `close`."""
@@ -72,6 +76,13 @@ class StreamedBatch:
     def lanes(self) -> int:
         """How many lanes run side by side."""
         return self._layout.lanes
+
+    @property
+    def held(self) -> int:
+        """The bytes of the slabs at hand, and what reading others holds beside them."""
+        steps = min(self._steps, self.length)
+        slab = self._like.step_bytes * steps * self.lanes
+        return slab * (min(self._held, self._count) + IN_THE_MAKING * min(AHEAD, self._count))
 
     def chunk(self, start: int, stop: int) -> Chunk:
         """The steps ``start`` to ``stop - 1``.

@@ -63,6 +63,10 @@ class Batch(Protocol):
     def lanes(self) -> int:
         """How many lanes run side by side."""
 
+    @property
+    def held(self) -> int:
+        """The bytes that reading holds beside the chunks that it gives out, at the most."""
+
     def chunk(self, start: int, stop: int) -> Chunk:
         """The steps ``start`` to ``stop - 1``."""
 
@@ -86,6 +90,11 @@ class TensorBatch:
     def lanes(self) -> int:
         """How many lanes run side by side."""
         return self.inputs.shape[1]
+
+    @property
+    def held(self) -> int:
+        """Nothing: the chunks are views of what the stream was made of."""
+        return 0
 
     def chunk(self, start: int, stop: int) -> Chunk:
         """The steps ``start`` to ``stop - 1``, as views."""

@@ -26,7 +26,7 @@ from bptt.streams._sequences import Sequence
 from bptt.streams._source import Kind
 from bptt.streams._table import Table
 
-CHUNK_BYTES = 1 << 22
+CHUNK_BYTES = 1 << 20
 """What a chunk read ahead holds, unless its size is given."""
 
 OPEN_FILES = 32

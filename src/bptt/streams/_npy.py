@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,30 @@ AT_ONCE = 1 << 16
 """Rows looked at together while indexing."""
 
 
+@dataclass(frozen=True)
+class Header:
+    """What the beginning of a file says, so that threads need not read it again: NumPy parses it
+    with `ast`, which in Python 3.11 only one thread may use at a time."""
+
+    dtype: Any
+    shape: tuple[int, ...]
+    offset: int
+    order: Literal["C", "F"]
+
+    @classmethod
+    def of(cls, mapped: Any) -> Header:
+        """Of a mapped array."""
+        order: Literal["C", "F"] = "C" if mapped.flags.c_contiguous else "F"
+        return cls(mapped.dtype, mapped.shape, mapped.offset, order)
+
+    def map(self, path: Path) -> Array:
+        """The array of a file, mapped."""
+        try:
+            return np.memmap(path, self.dtype, "r", self.offset, self.shape, self.order)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read: {error}.") from None
+
+
 @dataclass
 class NpyTable:
     """See `bptt.streams._table.Table`."""
@@ -25,6 +49,7 @@ class NpyTable:
     index: Index
     names: list[Name]
     types: dict[Name, Type]
+    header: Header
     _mapped: Array | None = None
     forward: bool = False
 
@@ -35,7 +60,7 @@ class NpyTable:
     def read(self, start: int, stop: int) -> Columns:
         """The selected columns of the rows ``start`` to ``stop - 1``."""
         self.index.signature.check(self.path, start)
-        mapped = _map(self.path) if self._mapped is None else self._mapped
+        mapped = self.header.map(self.path) if self._mapped is None else self._mapped
         self._mapped = mapped
         rows = mapped[start:stop]
         if rows.dtype.names is not None:
@@ -89,7 +114,7 @@ def open_npy(path: Path, selection: Selection, cache: Path | None) -> NpyTable:
         index = rows_of(len(array), Signature.of(path))
     else:
         index = indexed(path, f"npy {group!r}", cache, lambda s: _build(array, path, group, s))
-    return NpyTable(path, index, selection.names, types)
+    return NpyTable(path, index, selection.names, types, Header.of(array))
 
 
 def _find(names: list[Name], array: Array, path: Path) -> None:

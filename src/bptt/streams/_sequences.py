@@ -30,6 +30,13 @@ class Sequence:
     def __len__(self) -> int:
         return self.inputs.shape[0]
 
+    @property
+    def step_bytes(self) -> int:
+        """What a step of one lane takes: of inputs, targets and two flags."""
+        skip = self.mask.dim()
+        sizes = (t.element_size() * t.shape[skip:].numel() for t in (self.inputs, self.targets))
+        return sum(sizes) + 2
+
     def part(self, start: int, stop: int) -> Sequence:
         """The steps ``start`` to ``stop - 1``."""
         at = slice(start, stop)

@@ -1,0 +1,256 @@
+"""How a sequence is cut into segments so that a sweep fits a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from typing import NamedTuple
+
+from bptt.errors import OptionError
+from bptt.segments._bytes import peak_of, readable
+from bptt.segments._revolve import advances, repetitions
+from bptt.state import State, leaves
+
+ENOUGH_BYTES, ENOUGH_STEPS = 1 << 22, 128
+"""Segments larger than both save no time: what a call costs beside its steps is spread out, and
+memory that small is used again instead of being asked for."""
+
+FREED = 1 << 24
+"""Bytes that the C library may keep of what was freed, before they are taken from it."""
+
+OF_A_TENSOR = 640
+"""Bytes that a small tensor takes beside its elements."""
+
+
+class Line(NamedTuple):
+    """Bytes as a function of the steps: ``fixed + steps * each``."""
+
+    fixed: float
+    each: float
+
+    def __call__(self, steps: int) -> int:
+        return max(round(self.fixed + self.each * steps), 0)
+
+    @classmethod
+    def through(cls, one: tuple[int, int], other: tuple[int, int]) -> Line:
+        """The line through two (steps, bytes)."""
+        each = (other[1] - one[1]) / (other[0] - one[0])
+        return cls(one[1] - each * one[0], each)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a sweep holds, in bytes.
+
+    Attributes:
+        sweep: at the most, unfolding a segment of so many steps and going back over it.
+        unfold: at the most, unfolding it alone.
+        advance: at the most, running it without a gradient.
+        state: a kept state.
+        gradients: of the parameters.
+        weights: as the core keeps them, packed.
+        data: read ahead of their use.
+        on_cpu: whether that is memory of the C library's.
+    """
+
+    sweep: Line
+    unfold: Line
+    advance: Line
+    state: int
+    gradients: int = 0
+    weights: int = 0
+    data: int = 0
+    on_cpu: bool = True
+
+    @property
+    def fixed(self) -> int:
+        """Whatever the segments are; two more states are on their way."""
+        return self.gradients + self.weights + self.data + 2 * self.state
+
+    def working(self, segment: int, ahead: bool) -> int:
+        """For the segments at work, two of them where the next one is unfolded ahead."""
+        second = self.unfold(segment) if ahead else 0
+        return max(self.sweep(segment) + second, self.advance(segment))
+
+    def freed(self, segment: int, ahead: bool) -> int:
+        """What the C library keeps of the memory that earlier segments freed."""
+        return min(self.working(segment, ahead), FREED) if self.on_cpu else 0
+
+
+def state_bytes(state: State) -> int:
+    """What one kept state takes."""
+    return sum(leaf.nbytes + OF_A_TENSOR for leaf in leaves(state))
+
+
+def lines(run: Callable[[int], Iterable[Callable[[], object]]], steps: int) -> list[Line]:
+    """The lines of a run's peaks over its steps, measured at ``steps`` and half as many.
+
+    ``run(steps)`` gives its parts, to be called one after the other. Line i is the most that is
+    held at a time until part i is done.
+    """
+    few, many = max(steps // 2, 1), max(steps, 2)
+    for part in run(1):  # what is traced, compiled and kept once is no part of it
+        part()
+    found = [_peaks(run(few)), _peaks(run(many))]
+    return [Line.through((few, a), (many, b)) for a, b in zip(*found, strict=True)]
+
+
+def _peaks(parts: Iterable[Callable[[], object]]) -> list[int]:
+    held, most, peaks = 0, 0, []
+    for part in parts:
+        _, peak, left = peak_of(part)
+        most = max(most, held + peak)
+        held += left
+        peaks.append(most)
+    return peaks
+
+
+@dataclass(frozen=True)
+class SegmentPlan:
+    """A sweep's segments, and what they cost; ``print`` shows it.
+
+    Attributes:
+        steps: of the whole sequence.
+        lanes: that run side by side.
+        segment: the steps of a segment; the last may have fewer.
+        kept: how many states are kept at a time, the first among them.
+        ahead: whether a second core unfolds the next segment while one is swept.
+        budget: in bytes, or None.
+        costs: as they were measured, or None.
+    """
+
+    steps: int
+    lanes: int
+    segment: int
+    kept: int
+    ahead: bool = False
+    budget: int | None = None
+    costs: Costs | None = None
+
+    @property
+    def segments(self) -> int:
+        """How many there are."""
+        return max(-(-self.steps // self.segment), 1)
+
+    @property
+    def recomputed(self) -> int:
+        """How many steps are run in addition to one forward pass."""
+        # The last segment, which may be shorter, is never advanced.
+        return advances(self.segments, self.kept) * self.segment
+
+    @property
+    def repetitions(self) -> int:
+        """How often a step is run in addition to the first time, at the most."""
+        return repetitions(self.segments, self.kept)
+
+    @property
+    def peak(self) -> int:
+        """The bytes held at the most, as predicted."""
+        assert self.costs is not None
+        if self.segments == 1:
+            return self.costs.fixed + self.costs.working(self.segment, False)
+        return self.idle + self.costs.working(self.segment, self.ahead)
+
+    @property
+    def idle(self) -> int:
+        """The bytes held at the most while no segment is at work."""
+        assert self.costs is not None
+        freed = self.costs.freed(self.segment, self.ahead)
+        return self.costs.fixed + self.kept * self.costs.state + freed
+
+    def __str__(self) -> str:
+        times = {0: "none", 1: "each once"}.get(
+            self.repetitions, f"none more than {self.repetitions} times"
+        )
+        shown = {
+            "sequence": f"{self.steps:,} steps on {self.lanes} lane{'s' * (self.lanes != 1)}",
+            "segments": f"{self.segments:,} of {self.segment:,} steps",
+            "kept states": f"{self.kept:,}",
+            "recomputed steps": f"{self.recomputed:,}, {times}",
+        }
+        if self.costs is not None:
+            shown["kept states"] += f" of {readable(self.costs.state)}"
+            within = "" if self.budget is None else f" of {readable(self.budget)}"
+            shown["predicted peak"] = f"{readable(self.peak)}{within}"
+            shown[""] = self._parts()
+        width = max(map(len, shown))
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in shown.items())
+
+    def _parts(self) -> str:
+        costs = self.costs
+        assert costs is not None
+        several = self.segments > 1
+        ahead = self.ahead and several
+        parts = {
+            "segment": costs.working(self.segment, False),
+            "another, unfolded ahead by a second core": costs.unfold(self.segment) if ahead else 0,
+            "freed and kept for the next": costs.freed(self.segment, ahead) if several else 0,
+            "states": (self.kept + 2) * costs.state,
+            "gradients": costs.gradients,
+            "packed weights": costs.weights,
+            "data read ahead": costs.data,
+        }
+        return ", ".join(f"{name} {readable(size)}" for name, size in parts.items() if size)
+
+
+def choose(costs: Costs, steps: int, lanes: int, budget: int, idle_core: bool) -> SegmentPlan:
+    """The plan that runs the fewest steps again within ``budget`` bytes.
+
+    Everything in one piece where that fits; else two levels, with segments that are large enough
+    to lose no time; else fewer kept states than segments, and Revolve's schedule.
+
+    Raises:
+        OptionError: nothing fits; says what would.
+    """
+    plan = SegmentPlan(steps, lanes, steps, 1, False, budget, costs)
+    if plan.peak <= budget:
+        return plan
+    for ahead in (True, False) if idle_core else (False,):
+        fitting = [p for n in _sizes(steps) if (p := _filled(replace(plan, ahead=ahead), n))]
+        simple = [p for p in fitting if p.kept >= p.segments - 1 and _is_enough(p)]
+        if simple:
+            return max(simple, key=lambda p: p.segment)
+        if fitting and not ahead:
+            return min(fitting, key=lambda p: (p.recomputed, -p.segment))
+    raise OptionError(_impossible(plan, budget))
+
+
+def _sizes(steps: int) -> list[int]:
+    """Segments to choose from, each about a fifth longer than the one before."""
+    sizes = takewhile(lambda n: n < steps, (round(2 ** (i / 4)) for i in range(4 * 64)))
+    return sorted(set(sizes))
+
+
+def _is_enough(plan: SegmentPlan) -> bool:
+    assert plan.costs is not None
+    return plan.segment <= ENOUGH_STEPS or plan.costs.sweep(plan.segment) <= ENOUGH_BYTES
+
+
+def _filled(plan: SegmentPlan, segment: int) -> SegmentPlan | None:
+    """The plan with segments of this size, and as many kept states as are of use and fit."""
+    assert plan.costs is not None
+    assert plan.budget is not None
+    found = replace(plan, segment=segment, kept=0)
+    kept = (plan.budget - found.peak) // plan.costs.state
+    return replace(found, kept=min(kept, max(found.segments - 1, 1))) if kept > 0 else None
+
+
+def _impossible(plan: SegmentPlan, budget: int) -> str:
+    least = replace(plan, segment=1, kept=1)
+    sizes = [1, *_sizes(plan.steps)]
+    levels = [replace(plan, segment=n, kept=max(-(-plan.steps // n) - 1, 1)) for n in sizes]
+    easy = min(levels, key=lambda p: p.peak)
+    return (
+        f"memory={readable(budget)} is too little for {plan.steps:,} steps on {plan.lanes} "
+        f"lane(s): the least possible is {_up(least.peak)}, which runs every step up to "
+        f"{least.repetitions:,} times again; with {_up(easy.peak)} none is run more than once "
+        f"again. Of that, {readable(least.costs.fixed if least.costs else 0)} is needed whatever "
+        f"the segments: {least._parts()}."
+    )
+
+
+def _up(count: int) -> str:
+    """Rounded up, so that it is enough if it is given."""
+    step = 10 ** max(len(str(count)) - 3, 0)
+    return readable(-(-count // step) * step)
