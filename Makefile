@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := $(shell git ls-files native CMakeLists.txt pyproject.toml constraints.txt)
 
-.PHONY: demo test lint types unit setup bench sanitize clean
+.PHONY: demo test lint types unit setup bench reproduce sanitize clean
 
 setup: .venv/.installed
 
@@ -35,6 +35,9 @@ bench: setup  ## measure beside PyTorch and JAX; needs a quiet machine
 	$(BIN)/python benchmarks/layers.py --json docs/figures/layers.json --figure docs/figures/layers.png
 	$(BIN)/python benchmarks/custom_cells.py --json docs/figures/custom_cells.json
 	$(BIN)/python benchmarks/models.py --json docs/figures/models.json
+
+reproduce: setup  ## published results at full size, a page beside each script
+	$(BIN)/python examples/reproduce/lyapunov.py --out runs/reproduce
 
 sanitize:  ## the core's own tests under the address, undefined-behaviour and thread sanitizers
 	native/tests/sanitize.sh
