@@ -141,6 +141,22 @@ def test_the_reach_of_truncated_is_exactly_zero_from_its_depth_on(depth, history
     assert (later[depth : depth + 5].nan_to_num(1.0) > 0).all()
 
 
+def test_a_diagnosis_tells_how_far_a_method_reaches() -> None:
+    network = Network(bptt.cells.Elman(3, 4), nn.Linear(4, 2)).double()
+    inputs, targets = data(40)
+    stream = bptt.Stream(inputs[:, 0], targets[:, 0])
+    method = bptt.Truncated(7, stride=7)
+    reach = bptt.diagnose(network, stream, parts=("reach",), method=method).reach
+    assert reach is not None
+    assert reach.by_method is not None
+    assert (reach.by_method[:7] > 0).all()
+    assert (reach.by_method[7:] == 0).all()
+    said = "Truncated(depth=7, stride=7) brings errors back to lag 6 and no further"
+    assert said in reach.verdict()
+    with pytest.raises(bptt.OptionError, match="RTRL leaves no gradient in its inputs"):
+        bptt.diagnose(network, stream, parts=("reach",), method=bptt.RTRL())
+
+
 def test_a_methods_reach_is_that_of_the_sweep() -> None:
     network = Network(bptt.cells.GRU(3, 4), nn.Linear(4, 2)).double()
     inputs, targets = data(25)
@@ -149,7 +165,8 @@ def test_a_methods_reach_is_that_of_the_sweep() -> None:
     path = record(network, given)
     chosen = spread(path.counted(), 5)
     swept = sweep(network, path, chosen, step_loss("mse"), [25])
-    torch.testing.assert_close(by_method[: len(swept.norms)], swept.norms, equal_nan=True)
+    assert len(by_method) == int(chosen.max()) + 1
+    torch.testing.assert_close(by_method, swept.norms[: len(by_method)], equal_nan=True)
 
 
 def test_the_bound_of_a_geometric_decay_is_its_closed_form() -> None:

@@ -12,12 +12,15 @@ import torch
 
 from bptt.diagnostics._dynamics import Dynamics, measure_dynamics
 from bptt.diagnostics._landscape import Landscape
+from bptt.diagnostics._method import ANCHORS as METHOD_ANCHORS
+from bptt.diagnostics._method import method_reach, named
 from bptt.diagnostics._optima import Optima, measure_optima
 from bptt.diagnostics._plain import plain
 from bptt.diagnostics._reach import Reach, measure_reach
 from bptt.diagnostics._surface import STEPS, Surface, measure_surface
 from bptt.diagnostics._trajectory import portions, record
 from bptt.errors import OptionError, at_least, one_of
+from bptt.gradients import GradientMethod
 from bptt.gradients._update import check_stream
 from bptt.losses import Loss, step_loss
 from bptt.network import Network, check_trainable, evaluating
@@ -112,6 +115,7 @@ def diagnose(
     exponents: int | None = None,
     points: int = 101,
     grid: int = 21,
+    method: GradientMethod | None = None,
     starts: Sequence[Any] | None = None,
     seed: int = 0,
 ) -> Diagnosis:
@@ -133,6 +137,8 @@ def diagnose(
             the leading 32.
         points: surface: points along a line.
         grid: surface: points along a side of a plane.
+        method: reach: a gradient method whose own reach is measured as well, along the first
+            sequence: what its passes bring back, lag by lag.
         starts: optima: the end losses of many starts, or `bptt.fit`'s ``history.starts``.
         seed: of the random directions.
 
@@ -160,7 +166,8 @@ def diagnose(
     if starts is not None:
         found = replace(found, optima=measure_optima(starts))
     with evaluating(network), torch.random.fork_rng():
-        trajectory = record(network, portions(network, stream, steps))
+        given = portions(network, stream, steps)
+        trajectory = record(network, given)
         found = replace(found, steps=len(trajectory))
         if "reach" in parts:
             reach = measure_reach(
@@ -173,6 +180,10 @@ def diagnose(
                 tolerance=tolerance,
                 share=share,
             )
+            if method is not None:
+                norms = method_reach(network, given[0], method, loss, min(anchors, METHOD_ANCHORS))
+                mean = norms.nanmean(dim=1).numpy()
+                reach = replace(reach, method=named(method), by_method=mean)
             found = replace(found, reach=reach)
         if "dynamics" in parts:
             dynamics = measure_dynamics(

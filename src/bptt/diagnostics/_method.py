@@ -10,13 +10,26 @@ from torch import Tensor
 from bptt.diagnostics._nudged import Nudged
 from bptt.diagnostics._reach import spread
 from bptt.diagnostics._trajectory import Portion
-from bptt.errors import DataError, OptionError
+from bptt.errors import CellError, DataError, OptionError
 from bptt.gradients import GradientMethod
 from bptt.losses import Loss
 from bptt.network import Network
 from bptt.state import map_state
 from bptt.streams import Batch, Stream
 from bptt.streams._chunk import TensorBatch
+
+ANCHORS = 16
+"""Every anchor is a lane of the whole sequence: no more of them than this."""
+
+
+def named(method: GradientMethod) -> str:
+    """The method with the options that say how far it reaches: ``Truncated(depth=20)``."""
+    known = [
+        f"{name}={getattr(method, name)}"
+        for name in ("depth", "stride", "segment")
+        if isinstance(getattr(method, name, None), int)
+    ]
+    return f"{type(method).__name__}({', '.join(known)})"
 
 
 class _Probe(Stream):
@@ -69,17 +82,25 @@ def method_reach(
     total = torch.zeros_like(nudges)
     none = torch.zeros_like(mask)
     batch = TensorBatch(nudged.widen(inputs, nudges), targets, mask, none, None)
-    for update in method.updates(probe, loss, _Probe(batch), start):
-        if nudges.grad is None:
-            raise OptionError(
-                f"{type(method).__name__} leaves no gradient in its inputs, so its reach cannot be "
-                "seen: it is seen of methods that go back through time, as Full and Truncated do."
-            )
-        # The method took the mean over what its window counts.
-        total += nudges.grad * update.count
-        nudges.grad = None
+    try:
+        for update in method.updates(probe, loss, _Probe(batch), start):
+            if nudges.grad is None:
+                raise OptionError(_unseen(method))
+            # The method took the mean over what its window counts.
+            total += nudges.grad * update.count
+            nudges.grad = None
+    except CellError as error:  # forward methods refuse what is no parameter
+        raise OptionError(_unseen(method)) from error
     for parameter, gradient in zip(probe.parameters(), before, strict=True):
         parameter.grad = gradient
     norms = torch.linalg.vector_norm(total, dim=2, dtype=torch.float64)
-    place = chosen - torch.arange(steps)[:, None]
-    return torch.where(place >= 0, norms.gather(0, place.clamp(min=0)), float("nan"))
+    place = chosen - torch.arange(steps)[:, None]  # the step that lies so many lags before
+    found = torch.where(place >= 0, norms.gather(0, place.clamp(min=0)), float("nan"))
+    return found[: int(chosen.max()) + 1]
+
+
+def _unseen(method: GradientMethod) -> str:
+    return (
+        f"{type(method).__name__} leaves no gradient in its inputs, so its reach cannot be seen: "
+        "it is seen of methods that sum what comes back through time, as Full and Truncated do."
+    )

@@ -84,6 +84,9 @@ def _norms(axes: Axes, reach: Reach) -> None:
     axes.plot(lags, middle, color=BLUE, linewidth=1, label="median")
     mean = np.where(reach.mean > 0, reach.mean, np.nan)
     axes.plot(lags, mean, color=DARK, linewidth=1.6, label=f"mean of {reach.anchors} anchors")
+    if reach.by_method is not None:
+        felt = np.where(reach.by_method > 0, reach.by_method, np.nan)[: reach.lags]
+        axes.plot(lags[: len(felt)], felt, ":", color=RED, linewidth=2, label=reach.method)
     if reach.mean[0] > 0:
         level = reach.share * reach.mean[0]
         axes.axhline(level, color=GREY, linestyle="--", linewidth=1)

@@ -59,6 +59,9 @@ class Reach:
         tolerance: the relative bias that was asked for.
         recommended: the smallest of ``depths`` whose bias is bounded by that, or None.
         given: of ``depths``, the depth that the user named, or None.
+        method: the gradient method whose own reach was measured, in words, or None.
+        by_method: [lag], the mean over anchors as that method finds it; exactly 0 where it brings
+            nothing back.
         end: why the lags end where they do: the ``"data"`` do, the gradient ``"vanished"`` or
             ``"overflowed"``, or so many were ``"asked"`` for.
     """
@@ -73,6 +76,8 @@ class Reach:
     recommended: Depth | None
     given: Depth | None
     end: End
+    method: str | None = None
+    by_method: Floats | None = None
 
     @property
     def lags(self) -> int:
@@ -101,6 +106,10 @@ class Reach:
                 f"your depth {self.given.depth} captures {percent(1 - self.given.error)}, at a "
                 f"cosine of {self.given.cosine:.3g}"
             )
+        if self.method is not None and self.by_method is not None:
+            felt = np.flatnonzero(self.by_method > 0)
+            where = f"to lag {felt[-1]} and no further" if len(felt) else "nowhere"
+            said.append(f"{self.method} brings errors back {where}")
         return "; ".join(said) + "."
 
     def _norms(self) -> str:
