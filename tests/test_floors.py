@@ -23,6 +23,7 @@ FLOOR = {
     "nn": 3,
     "gradients": 4,
     "diagnostics": 4,
+    "optimize": 4.5,
     "training": 5,
     "forecasting": 5.5,
     "cli": 6,

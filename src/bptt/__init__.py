@@ -2,6 +2,7 @@
 
 from bptt import cells as cells
 from bptt import nn as nn
+from bptt import optimize as optimize
 from bptt.cells import Stack as Stack
 from bptt.diagnostics import Diagnosis as Diagnosis
 from bptt.diagnostics import diagnose as diagnose
@@ -14,6 +15,7 @@ from bptt.errors import OptionError as OptionError
 from bptt.errors import ShapeError as ShapeError
 from bptt.gradients import RTRL as RTRL
 from bptt.gradients import UORO as UORO
+from bptt.gradients import EvolutionStrategies as EvolutionStrategies
 from bptt.gradients import Focused as Focused
 from bptt.gradients import Full as Full
 from bptt.gradients import GradientMethod as GradientMethod

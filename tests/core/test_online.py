@@ -134,8 +134,10 @@ def variants() -> dict[str, bptt.Network]:
 def test_rtrl_is_full_for_every_kind_of_parameter(name: str) -> None:
     net, stream = variants()[name], STREAMS["ragged"]()
     expected, _ = gradient_of(bptt.Full(), net, stream)
+    before = [id(p) for p in net.parameters()]
     found, _ = gradient_of(bptt.RTRL(4), net, stream)
     assert_same(found, expected)
+    assert [id(p) for p in net.parameters()] == before
     for p in net.parameters():
         assert p.requires_grad or p.grad is None
 

@@ -1,5 +1,6 @@
 """Gradient methods: one verb, ``updates(network, loss, stream, state=None)``."""
 
+from bptt.gradients._evolution import EvolutionStrategies as EvolutionStrategies
 from bptt.gradients._focused import Focused as Focused
 from bptt.gradients._full import Full as Full
 from bptt.gradients._rtrl import RTRL as RTRL

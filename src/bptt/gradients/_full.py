@@ -14,6 +14,7 @@ from typing import Any
 from bptt.errors import OptionError, at_least
 from bptt.gradients._context import Carried, Span
 from bptt.gradients._measure import costs_of, idle_core
+from bptt.gradients._problem import Problem
 from bptt.gradients._resume import Place, begin, load, save
 from bptt.gradients._sweep import Sweep
 from bptt.gradients._update import Update, check_stream
@@ -141,7 +142,9 @@ class Full:
         value, passage = differentiate(network, loss, window, unfolding)
         self.state = passage.end
         closure = again(network, loss, window, unfolding)
-        yield Update(float(value), window.count, 0, batch.length, index, passage.end, closure)
+        problem = Problem(network, loss, chunk, start)
+        end, count = passage.end, window.count
+        yield Update(float(value), count, 0, batch.length, index, end, closure, problem)
 
     def _in_segments(self, sweep: Sweep, index: int) -> Iterator[Update]:
         value, end = sweep.run()

@@ -13,14 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, jacrev, jvp, vjp, vmap
+from torch.func import jacrev, jvp, vjp, vmap
 
 from bptt.errors import CellError
+from bptt.gradients._substitute import Parameters, Substitute
 from bptt.gradients._window import add_gradient, beneath
 from bptt.network import Network
 from bptt.state import State, leaves, map_state, rebuild
-
-Parameters = dict[str, Tensor]
 
 
 class Local:
@@ -44,7 +43,7 @@ class Local:
     def __init__(self, network: Network, method: str) -> None:
         self.network, self.method = network, method
         self._like = network.initial_state(1)
-        self._names = [n for n, p in network.cell.named_parameters() if p.requires_grad]
+        self._cell = Substitute(network.cell)
         parts = leaves(self._like)
         if len({leaf.dtype for leaf in parts}) > 1 or not parts[0].is_floating_point():
             found = ", ".join(str(leaf.dtype) for leaf in parts)
@@ -62,17 +61,12 @@ class Local:
         self.size: int = sum(self._sizes)
         learned = network.learned_initial_state
         self._learned = [] if learned is None else [p for p in learned if p.requires_grad]
-        self._own: int = sum(p.numel() for p in self._parameters().values())
+        self._own: int = sum(p.numel() for p in self._cell.present().values())
         self.count: int = self._own + sum(p.numel() for p in self._learned)
         self.bytes, self.like = parts[0].element_size(), parts[0].detach()
-        self.shapes = [(name, p.shape) for name, p in self._parameters().items()]
+        self.shapes = [(name, p.shape) for name, p in self._cell.present().items()]
         self.shapes += [("learned_initial_state", p.shape) for p in self._learned]
         self._together = True
-
-    def _parameters(self) -> Parameters:
-        """The cell's trained parameters as they are now."""
-        own = dict(self.network.cell.named_parameters())
-        return {name: own[name] for name in self._names}
 
     def flat(self, state: State, lead: int = 1) -> Tensor:
         """A state with ``lead`` leading dimensions as one tensor [..., size]."""
@@ -123,7 +117,7 @@ class Local:
 
     def _each(self, function: Callable[..., Any], *rows: Tensor) -> Any:
         """``function(parameters, *row)`` of every row, side by side where the cell allows it."""
-        own = self._parameters()
+        own = self._cell.present()
         if self._together:
             with warnings.catch_warnings():
                 # vmap loops over PyTorch's own fused cells, which is slow and right.
@@ -137,7 +131,7 @@ class Local:
     def _step(self, parameters: Parameters, input: Tensor, state: Tensor) -> Tensor:
         """One lane, one step: [size] to [size]."""
         nested = map_state(lambda leaf: leaf.unsqueeze(0), self.nested(state))
-        new = functional_call(self.network.cell, parameters, (input.unsqueeze(0), nested))
+        new = self._cell(parameters, input.unsqueeze(0), nested)
         return self.flat(new)[0]
 
     def jacobians(self, inputs: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
@@ -179,7 +173,7 @@ class Local:
     def _joined(self, found: Parameters, state: Tensor, lead: int) -> Tensor:
         """Derivatives by parameter, of ``lead`` leading dimensions, side by side; the initial
         state's own parameters change no step."""
-        parts = [found[name].reshape(*found[name].shape[:lead], -1) for name in self._names]
+        parts = [found[name].reshape(*found[name].shape[:lead], -1) for name in self._cell.names]
         parts.append(state.new_zeros(*state.shape[:lead], self.count - self._own))
         return torch.cat(parts, -1)
 
@@ -194,7 +188,7 @@ class Local:
 
     def _of_lane(self, state: Tensor) -> Tensor:
         """∂state/∂θ [size, count] of one lane's state [size]."""
-        wanted = [*self._parameters().values(), *self._learned]
+        wanted = self.parameters
         found = torch.autograd.grad(
             state,
             wanted,
@@ -209,9 +203,14 @@ class Local:
         ]
         return torch.cat(parts, 1)
 
+    @property
+    def parameters(self) -> list[Tensor]:
+        """The trained parameters that the state depends on, in order."""
+        return [*self._cell.present().values(), *self._learned]
+
     def add(self, gradient: Tensor) -> None:
         """Add a gradient [count] to the parameters' ``.grad``."""
-        wanted = [*self._parameters().values(), *self._learned]
+        wanted = self.parameters
         parts = torch.split(gradient, [p.numel() for p in wanted])
         for parameter, part in zip(wanted, parts, strict=True):
             add_gradient(parameter, part.reshape(parameter.shape).to(parameter.dtype))

@@ -27,7 +27,7 @@ from bptt.gradients._resume import Place, Traced, load, save, taken_up
 from bptt.gradients._update import Update, check_stream, entering
 from bptt.losses import Loss, StepLoss, cost, step_loss
 from bptt.network import Network, check_trainable
-from bptt.state import State, detach, lane_mask, map_state, select
+from bptt.state import State, at, detach, lane_mask, map_state, select
 from bptt.streams import Batch, Chunk, Stream
 
 TOGETHER = 2**22
@@ -180,42 +180,29 @@ class Online(ABC):
     ) -> tuple[Tensor, Traced]:
         """Add the gradient of a stretch's mean loss to ``.grad``; the loss, and what is carried
         on."""
-        network, lanes = local.network, chunk.inputs.shape[1]
-        initial = network.initial_state(lanes, like=chunk.inputs)
-        still = detach(initial)
-        with torch.no_grad():
-            _, end, states = network.unfold_states(
-                chunk.inputs,
-                still if carried.state is None else carried.state,
-                reset=chunk.any_reset,
-                lengths=chunk.lengths,
-                initial=still,
-            )
-        value, errors = _read(network, loss, chunk, states)
+        states, steps, start, trace = laid_out(self, local, chunk, carried.state, seeds)
+        value, errors = _read(local.network, loss, chunk, states)
+        end = at(states, -1)
         if not local.count:
             return value, Traced(end)
-        begin = local.flat(still)
-        before = begin if carried.state is None else local.flat(carried.state)
-        steps = _steps(chunk, before, local.flat(states, 2), begin, seeds)
-        entered = carried.state is None or chunk.any_reset is not None
-        influence = local.of_initial(initial) if entered else None
         with torch.no_grad():
-            start = self.first(local, lanes, influence, steps)
-            trace = carried.trace
-            if trace is None:
-                given = carried.state is not None
-                trace = self.first(local, lanes, None, steps) if given else start
-            errors = None if errors is None else local.flat(errors, 2)
-            gradient, trace = self._forward(local, steps, errors, start, trace)
-            if gradient is not None:
-                local.add(gradient)
+            trace = trace if carried.trace is None else carried.trace
+            flat = None if errors is None else local.flat(errors, 2)
+            total = None
+            for t, trace in self.traces(local, steps, start, trace):  # noqa: B020
+                if flat is not None:
+                    found = self.gradient(flat[t], trace)
+                    total = found if total is None else total + found
+            if total is not None:
+                local.add(total)
         return value, Traced(end, trace)
 
-    def _forward(
-        self, local: Local, steps: Steps, errors: Tensor | None, start: State, trace: State
-    ) -> tuple[Tensor | None, State]:
-        """Carry the trace over ``steps`` and gather the gradient of their losses on the way."""
-        total, length = None, len(steps.inputs)
+    def traces(
+        self, local: Local, steps: Steps, start: State, trace: State
+    ) -> Iterator[tuple[int, State]]:
+        """Carry a trace over ``steps``, back to ``start`` where a lane begins anew; each step with
+        the trace after it."""
+        length = len(steps.inputs)
         resets, actives = steps.reset.any(1).tolist(), steps.active.all(1).tolist()
         size = max(TOGETHER // (self.numbers(local) * steps.states.shape[1]), 1)
         for low in range(0, length, size):
@@ -226,10 +213,7 @@ class Online(ABC):
                     trace = select(part.reset[t], start, trace)
                 new = self.next(local, part, prepared, t, trace)
                 trace = new if actives[low + t] else select(part.active[t], new, trace)
-                if errors is not None:
-                    found = self.gradient(errors[low + t], trace)
-                    total = found if total is None else total + found
-        return total, trace
+                yield low + t, trace
 
     def state_dict(self) -> dict[str, Any]:
         """Where the pass stands, with the trace; see `Truncated.state_dict`."""
@@ -243,6 +227,37 @@ class Online(ABC):
         """
         self.state, self._saved = load(self, saved)
         self._place = self._saved
+
+
+def laid_out(
+    method: Online,
+    local: Local,
+    chunk: Chunk,
+    state: State | None,
+    seeds: tuple[int, ...] = (0,),
+) -> tuple[State, Steps, State, State]:
+    """Unfold ``chunk`` from ``state``, None for the initial one: the states after every step, its
+    steps, the trace at the initial state, and the trace before the first step."""
+    network, lanes = local.network, chunk.inputs.shape[1]
+    initial = network.initial_state(lanes, like=chunk.inputs)
+    still = detach(initial)
+    with torch.no_grad():
+        _, _, states = network.unfold_states(
+            chunk.inputs,
+            still if state is None else state,
+            reset=chunk.any_reset,
+            lengths=chunk.lengths,
+            initial=still,
+        )
+    begin = local.flat(still)
+    before = begin if state is None else local.flat(state)
+    steps = _steps(chunk, before, local.flat(states, 2), begin, seeds)
+    entered = state is None or chunk.any_reset is not None
+    influence = local.of_initial(initial) if entered and local.count else None
+    with torch.no_grad():
+        start = method.first(local, lanes, influence, steps)
+        trace = start if state is None else method.first(local, lanes, None, steps)
+    return states, steps, start, trace
 
 
 def check_stride(stride: int | None) -> None:

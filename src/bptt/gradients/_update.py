@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
@@ -13,6 +13,9 @@ from bptt.losses import Loss
 from bptt.network import Network
 from bptt.state import State, detach, is_state
 from bptt.streams import Stream
+
+if TYPE_CHECKING:
+    from bptt.gradients._problem import Problem
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Update:
         closure: clears the network's gradients, evaluates this window again from the same context
             with the present weights, and returns the loss, for optimizers that ask more than once
             (`torch.optim.LBFGS`).
+        problem: what this update minimises, where it is a function of the weights alone (`Full`):
+            its values without a gradient, and its residuals.
     """
 
     loss: float
@@ -38,6 +43,7 @@ class Update:
     batch: int
     state: State
     closure: Callable[[], Tensor] = field(repr=False)
+    problem: Problem | None = field(default=None, repr=False)
 
 
 class GradientMethod(Protocol):

@@ -21,7 +21,7 @@ from bptt.training._history import History, Progress
 from bptt.training._progress import Bar
 from bptt.training._signals import Interrupted, Leave, Signals
 from bptt.training._step import Stepper
-from bptt.training._stopping import Patience, StoppingCriterion
+from bptt.training._stopping import Patience, StoppingCriterion, TimeLimit
 from bptt.training._tally import Best, Tally
 
 Callback = Callable[[Progress], None]
@@ -123,7 +123,7 @@ class Loop:
         self.network.train()
         started = time.perf_counter() - tally.seconds
         for update in self.method.updates(self.network, self.loss, self.train):
-            norm = self.stepper.apply(update, self.progress)
+            norm = self.stepper.apply(update, self.progress, self._late)
             tally.add(update, norm)
             now = time.perf_counter()
             tally.seconds, self.progress.elapsed = now - started, now - self._began
@@ -177,6 +177,12 @@ class Loop:
             self.scheduler.step(watched)
         elif self.scheduler is not None:
             self.scheduler.step()
+
+    def _late(self) -> bool:
+        """Whether a time limit has passed, in the middle of an update."""
+        self.progress.elapsed = time.perf_counter() - self._began
+        limits = [c for c in self.criteria if isinstance(c, TimeLimit)]
+        return any(limit.after_update(self.progress) is not None for limit in limits)
 
     def _stop(self, ask: Callable[[StoppingCriterion], str | None]) -> bool:
         for criterion in self.criteria:

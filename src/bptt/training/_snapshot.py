@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bptt.errors import BpttError, CheckpointError, DataError, OptionError
 from bptt.gradients import Update
+from bptt.optimize import Solver
 from bptt.training._history import Epoch
 from bptt.training._tally import Tally
 
@@ -33,6 +34,12 @@ def check_savable(loop: Loop) -> None:
                 f"the {name} {type(part).__name__} has no state_dict and load_state_dict, so that "
                 "training with it cannot be saved: give it both, or leave checkpoint= out."
             )
+    optimizer = loop.stepper.optimizer
+    if isinstance(optimizer, Solver) and not optimizer.method.savable:
+        raise OptionError(
+            f"{type(optimizer.method).__name__} remembers more than can be saved: leave "
+            "checkpoint= out, or choose another optimizer."
+        )
 
 
 def take(loop: Loop) -> dict[str, Any]:

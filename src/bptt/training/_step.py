@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from bptt.errors import NonFiniteError, OptionError
 from bptt.gradients import Update
 from bptt.network import Network
+from bptt.optimize import Solver
 from bptt.state import leaves
 from bptt.training._history import Progress
 
@@ -45,9 +47,18 @@ class Stepper:
             raise OptionError(f"clip must be above 0, not {self.clip}.")
         if isinstance(self.optimizer, torch.optim.LBFGS):
             raise OptionError("clip does not go with L-BFGS, whose line search needs the gradient.")
+        if isinstance(self.optimizer, Solver):
+            raise OptionError(
+                f"clip does not go with {type(self.optimizer.method).__name__}, which evaluates "
+                "the loss by itself."
+            )
 
-    def apply(self, update: Update, progress: Progress) -> float:
+    def apply(
+        self, update: Update, progress: Progress, over: Callable[[], bool] | None = None
+    ) -> float:
         """Apply an update's gradient; the gradient's norm before clipping.
+
+        ``over`` is asked by optimizers that evaluate the update more than once.
 
         Raises:
             NonFiniteError: loss or gradient is NaN or infinite; the update is withheld.
@@ -58,6 +69,8 @@ class Stepper:
             raise NonFiniteError(_where_nonfinite(update, norm, progress))
         if isinstance(self.optimizer, torch.optim.LBFGS):
             self.optimizer.step(update.closure)  # type: ignore[no-untyped-call]  # untyped in torch
+        elif isinstance(self.optimizer, Solver):
+            self.optimizer.step(update, over)
         else:
             self.optimizer.step()
         self.optimizer.zero_grad()

@@ -1,0 +1,71 @@
+"""Influence balancing: where a truncated gradient has the wrong sign.
+
+C. Tallec and Y. Ollivier, Unbiasing truncated backpropagation through time (2017), and Unbiased
+online recurrent optimization (2018). Of 23 units ten push the first one up at once, thirteen pull it
+down later: s ← A s + θ·sign, with the loss ½ (s₁ − 1)². The optimum is θ* = −1/6.
+
+python examples/reproduce/influence_balancing.py
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+import bptt
+
+OPTIMUM = -1 / 6
+
+
+class Balance(nn.Module):
+    hidden_size = 23
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.zeros((), dtype=torch.float64))
+        half = 0.5 * torch.eye(23, dtype=torch.float64)
+        upper = torch.diag(torch.full((22,), 0.5, dtype=torch.float64), 1)
+        self.register_buffer("mix", half + upper)
+        self.register_buffer("sign", torch.tensor([1.0] * 10 + [-1.0] * 13, dtype=torch.float64))
+
+    def forward(self, input: Tensor, state: Tensor) -> Tensor:
+        return state @ self.mix.T + self.theta * self.sign
+
+
+def loss(prediction: Tensor, target: Tensor) -> Tensor:
+    return 0.5 * (prediction[..., :1] - 1.0).square()
+
+
+def train(method: bptt.GradientMethod, rate: float, steps: int, epochs: int = 1) -> float:
+    """θ after one pass over ``steps`` steps (infinite where it ran away)."""
+    nothing = torch.zeros(steps, 1, dtype=torch.float64)
+    stream = bptt.Stream(nothing, nothing)
+    network = bptt.Network(Balance())
+    theta, updates = network.cell.theta, 0
+    for _ in range(epochs):
+        for update in method.updates(network, loss, stream):
+            with torch.no_grad():
+                theta -= rate / math.sqrt(1 + updates) * theta.grad
+            network.zero_grad()
+            updates += 1
+            if not abs(float(theta)) < 10.0 or not math.isfinite(update.loss):
+                return math.copysign(math.inf, float(theta))
+    return float(theta)
+
+
+def main(steps: int = 20_000) -> dict[str, float]:
+    found = {}
+    for depth in (1, 10, 20, 40, 41, 100):
+        method = bptt.Truncated(depth, stride=1, loss="last")
+        found[f"truncated {depth}"] = train(method, 0.01, steps)
+    found["rtrl"] = train(bptt.RTRL(1), 0.01, steps // 4)
+    found["uoro"] = train(bptt.UORO(1), 0.001, steps // 2)
+    found["evolution"] = train(bptt.EvolutionStrategies(8, 0.01), 0.05, 100, epochs=steps // 100)
+    print(f"θ* = {OPTIMUM:.4f}")
+    for name, theta in found.items():
+        print(f"{name:15} θ = {theta:8.4f}" if math.isfinite(theta) else f"{name:15} diverged")
+    return found
+
+
+if __name__ == "__main__":
+    main()
