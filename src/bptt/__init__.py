@@ -3,7 +3,10 @@
 from bptt import cells as cells
 from bptt import nn as nn
 from bptt import optimize as optimize
+from bptt import tasks as tasks
 from bptt.cells import Stack as Stack
+from bptt.comparison import Comparison as Comparison
+from bptt.comparison import compare as compare
 from bptt.diagnostics import Diagnosis as Diagnosis
 from bptt.diagnostics import diagnose as diagnose
 from bptt.errors import BpttError as BpttError

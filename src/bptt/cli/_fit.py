@@ -81,7 +81,9 @@ def run(job: Job, output: Output) -> None:
     check_folder(folder, output.force)
     if job.jobs is not None and job.options.starts == 1:
         raise OptionError("--jobs says how many starts run at once: give --starts as well.")
-    made = plan(_read(job), job.options, job.missing)
+    made = plan(
+        read_series(job.data, job.inputs, job.target, job.missing), job.options, job.missing
+    )
     _announce(made)
     checkpoint = Checkpoint(begin(folder, job), every=job.every) if output.save else None
     _train(made, job, folder, checkpoint, False, output)
@@ -97,7 +99,9 @@ def go_on(folder: Path, changes: Changes, force: bool, quiet: bool) -> None:
         jobs=job.jobs if changes.jobs is None else changes.jobs,
         every=job.every if changes.every is None else changes.every,
     )
-    made = plan(_read(job), job.options, job.missing)
+    made = plan(
+        read_series(job.data, job.inputs, job.target, job.missing), job.options, job.missing
+    )
     _announce(made)
     note(folder, job)
     checkpoint = Checkpoint(folder / CHECKPOINTS, every=job.every)
@@ -154,15 +158,22 @@ def _free_folder() -> Path:
     return folder
 
 
-def _read(source: Job) -> Series:
-    if source.data is not None:
-        return select(read_table(source.data), source.inputs, source.target, source.missing)
-    if source.inputs or source.target:
+def read_series(
+    data: Path | None, inputs: tuple[str, ...], target: str | None, missing: str
+) -> Series:
+    """The chosen columns of a table, or the series that the package carries."""
+    if data is not None:
+        return select(read_table(data), inputs, target, missing)
+    if inputs or target:
         raise OptionError(
             "--inputs and --target name columns of DATA, and none is given: bptt fit DATA --inputs "
             "A,B --target Y. Without DATA the sunspot numbers are forecast from their own past."
         )
     return sunspots()
+
+
+def _read(job: Job) -> Series:
+    return read_series(job.data, job.inputs, job.target, job.missing)
 
 
 def _announce(plan: Plan) -> None:

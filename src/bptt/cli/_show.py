@@ -8,11 +8,13 @@ from collections.abc import Callable
 from typing import NoReturn, ParamSpec
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
+from bptt.comparison import Comparison
 from bptt.errors import BpttError, NonFiniteError
 from bptt.forecasting import Metrics
 
@@ -46,6 +48,36 @@ def leave(title: str, message: str, code: int) -> NoReturn:
     console = Console(stderr=True)
     console.print(Panel(escape(message), title=title, title_align="left", border_style="red"))
     raise typer.Exit(code)
+
+
+def show_comparison(found: Comparison) -> None:
+    """A row for each method, the lowest median loss in bold: how many runs met the target, and
+    what that took."""
+    starts = len(found.of(found.methods[0]))
+    table = Table(
+        title=f"{starts} start{'s' * (starts != 1)}, {escape(str(found.budget))} each; target "
+        f"{found.loss} {found.target:.4g}; × {found.reference}",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("method", no_wrap=True)
+    for name in ("median", "spread", "met", "seconds", "× time", "evals", "× evals"):
+        table.add_column(name, justify="right", no_wrap=True)
+    rows = found.table()
+    lowest = min(row.loss for row in rows)
+    for row in rows:
+        losses = [f"{row.loss:.3g}", f"{row.low:.3g}–{row.high:.3g}"]
+        spent = (row.seconds, row.times_seconds, row.evaluations, row.times_evaluations)
+        table.add_row(
+            row.method,
+            *losses,
+            f"{row.reached}/{starts}",
+            *("–" if number == float("inf") else f"{number:.3g}" for number in spent),
+            style="bold green" if row.loss == lowest else None,
+        )
+    Console(file=sys.stdout).print(table)
 
 
 def say(text: str = "") -> None:

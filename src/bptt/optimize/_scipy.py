@@ -80,7 +80,8 @@ class LeastSquares:
     Args:
         method: ``"lm"``, Levenberg and Marquardt's by MINPACK, which needs as many residuals as
             weights; ``"trf"``, trust-region reflective.
-        evaluations: of the residuals, for each update, at most.
+        evaluations: of the residuals, for each update, at most. Each update begins with a wide
+            trust region, so that a few evaluations may find nothing better.
 
     Raises:
         OptionError: an option is unknown or out of range; in training, the loss is another, or the
@@ -89,7 +90,7 @@ class LeastSquares:
 
     savable: ClassVar[bool] = True
     method: str = "lm"
-    evaluations: int = 20
+    evaluations: int = 100
 
     def __post_init__(self) -> None:
         one_of(SQUARES, method=self.method)

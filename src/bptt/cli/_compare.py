@@ -1,0 +1,129 @@
+"""``bptt compare``: the same network by several training methods, under one budget."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.markup import escape
+from torch import nn
+
+from bptt import cells, tasks
+from bptt.cli._fit import read_series
+from bptt.cli._show import say, show_comparison
+from bptt.comparison import Comparison, check, compare
+from bptt.errors import OptionError, at_least
+from bptt.forecasting import Scaling, Series
+from bptt.network import Network
+from bptt.streams import Stream
+
+ADDING = (30, 100)
+"""Steps and sequences of the adding problem that stands beside the sunspots."""
+
+CELLS = {"gru": cells.GRU, "lstm": cells.LSTM, "elman": cells.Elman}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the data come from, and which columns of them."""
+
+    data: Path | None
+    inputs: tuple[str, ...]
+    target: str | None
+    missing: str
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is compared, and how long."""
+
+    methods: tuple[str, ...]
+    budget: str
+    starts: int
+    horizon: int
+    cell: str
+    hidden: int
+    depth: int
+    rate: float
+    target_loss: float | None
+    seed: int
+
+
+def run(source: Source, options: Options, out: Path, quiet: bool) -> None:
+    """Compare on ``source``, or on the two tasks that the package carries; leave table, picture and
+    JSON in ``out``."""
+    at_least(1, horizon=options.horizon, hidden=options.hidden)
+    _check_folder(out)
+    series = read_series(source.data, source.inputs, source.target, source.missing)
+    if source.data is None:
+        named = {"sunspots": _task(series, options), "adding": _adding(options)}
+    else:
+        named = {"comparison": _task(series, options)}
+    for _, network, stream in named.values():
+        check(network, stream, options.methods, "mse", options.depth, options.rate)
+    for file, (name, network, stream) in named.items():
+        say(
+            f"[bold]{escape(name)}[/bold]: {stream.steps} steps, "
+            f"{sum(p.numel() for p in network.parameters())} weights"
+        )
+        found = compare(
+            network,
+            stream,
+            options.methods,
+            budget=options.budget,
+            starts=options.starts,
+            depth=options.depth,
+            rate=options.rate,
+            target=options.target_loss,
+            seed=options.seed,
+            name=name,
+            progress=not quiet,
+        )
+        show_comparison(found)
+        _write(found, out, file)
+
+
+def _write(found: Comparison, out: Path, file: str) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    found.to_json(out / f"{file}.json")
+    found.figure(out / f"{file}.png")
+    say(f"Written to [bold]{escape(str(out))}[/bold]: {file}.json, {file}.png\n")
+
+
+def _check_folder(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise OptionError(f"{out} is a file: name a folder for table and picture.")
+    above = out.absolute()
+    while not above.exists():
+        above = above.parent
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise OptionError(f"{out} cannot be made: {above} is not a folder that can be written.")
+
+
+def _task(series: Series, options: Options) -> tuple[str, Network, Stream]:
+    """Predict the target from its past and the inputs, all scaled."""
+    scaling = Scaling.fit(series, len(series))
+    features, target = scaling.features(series, False), scaling.scale(series.target)
+    stream = Stream(
+        features,
+        target[:, None],
+        horizon=options.horizon,
+        mask=target == target,
+        dtype=torch.float64,
+    )
+    name = f"{series.source}, {options.horizon} step{'s' * (options.horizon != 1)} ahead"
+    return name, _network(options, features.shape[1]), stream
+
+
+def _adding(options: Options) -> tuple[str, Network, Stream]:
+    length, count = ADDING
+    stream = tasks.adding(length, count, seed=options.seed, dtype=torch.float64)
+    return f"adding problem, {length} steps", _network(options, 2), stream
+
+
+def _network(options: Options, features: int) -> Network:
+    # Line searches compare losses that are nearly equal: float64.
+    cell = CELLS[options.cell](features, options.hidden, dtype=torch.float64)
+    return Network(cell, nn.Linear(options.hidden, 1, dtype=torch.float64))
