@@ -26,11 +26,11 @@ from torch import Tensor
 from bptt.errors import OptionError, at_least
 from bptt.gradients._online import check_seed
 from bptt.gradients._problem import Problem
-from bptt.gradients._resume import Place, load, save, taken_up
-from bptt.gradients._update import Update, check_stream, entering
+from bptt.gradients._resume import Place, begin, load, save
+from bptt.gradients._update import Update
 from bptt.gradients._window import add_gradient, advance
 from bptt.losses import Loss, StepLoss, step_loss
-from bptt.network import Network, check_trainable
+from bptt.network import Network
 from bptt.state import State
 from bptt.streams import Batch, Stream
 
@@ -72,11 +72,8 @@ class EvolutionStrategies:
         self, network: Network, loss: Loss, stream: Stream, state: State | None = None
     ) -> Iterator[Update]:
         """One pass over ``stream``, an update for each batch; see `GradientMethod`."""
-        check_trainable(network)
-        check_stream(stream)
         begun = self._saved
-        batches = stream.batches() if begun is None else taken_up(stream, begun, state)
-        start = entering(stream, state)
+        batches, start = begin(network, stream, state, begun)
         self._saved = None
         return self._pass(network, step_loss(loss), stream, batches, start, begun)
 

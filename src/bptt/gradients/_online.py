@@ -23,10 +23,10 @@ from bptt.engine.outputs import outputs_of
 from bptt.errors import OptionError, at_least
 from bptt.gradients._context import Span
 from bptt.gradients._local import Local
-from bptt.gradients._resume import Place, Traced, load, save, taken_up
-from bptt.gradients._update import Update, check_stream, entering
+from bptt.gradients._resume import Place, Traced, begin, load, save
+from bptt.gradients._update import Update
 from bptt.losses import Loss, StepLoss, cost, step_loss
-from bptt.network import Network, check_trainable
+from bptt.network import Network
 from bptt.state import State, at, detach, lane_mask, map_state, select
 from bptt.streams import Batch, Chunk, Stream
 
@@ -119,13 +119,10 @@ class Online(ABC):
         Raises:
             CellError: the cell cannot be differentiated step by step.
         """
-        check_trainable(network)
-        check_stream(stream)
+        begun = self._saved
+        batches, start = begin(network, stream, state, begun)
         local = Local(network, type(self).__name__)
         self.check(local, stream)
-        begun = self._saved
-        batches = stream.batches() if begun is None else taken_up(stream, begun, state)
-        start = entering(stream, state)
         self._saved = None
         return self._pass(local, step_loss(loss), stream, batches, start, begun)
 
