@@ -1,8 +1,8 @@
 """Influence balancing: where a truncated gradient has the wrong sign.
 
 C. Tallec and Y. Ollivier, Unbiasing truncated backpropagation through time (2017), and Unbiased
-online recurrent optimization (2018). Of 23 units ten push the first one up at once, thirteen pull it
-down later: s ← A s + θ·sign, with the loss ½ (s₁ − 1)². The optimum is θ* = −1/6.
+online recurrent optimization (2018). Of 23 units ten push the first one up at once, thirteen pull
+it down later: s ← A s + θ·sign, with the loss ½ (s₁ − 1)². The optimum is θ* = −1/6.
 
 python examples/reproduce/influence_balancing.py
 """
@@ -15,9 +15,12 @@ from torch import Tensor, nn
 import bptt
 
 OPTIMUM = -1 / 6
+AWAY = 10.0
 
 
 class Balance(nn.Module):
+    """A linear cell with one parameter."""
+
     hidden_size = 23
 
     def __init__(self) -> None:
@@ -29,6 +32,7 @@ class Balance(nn.Module):
         self.register_buffer("sign", torch.tensor([1.0] * 10 + [-1.0] * 13, dtype=torch.float64))
 
     def forward(self, input: Tensor, state: Tensor) -> Tensor:
+        """One step."""
         return state @ self.mix.T + self.theta * self.sign
 
 
@@ -37,30 +41,33 @@ def loss(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def train(method: bptt.GradientMethod, rate: float, steps: int, epochs: int = 1) -> float:
-    """θ after one pass over ``steps`` steps (infinite where it ran away)."""
+    """θ after ``epochs`` passes over ``steps`` steps, by gradient descent at a constant rate;
+    infinite where it ran away."""
     nothing = torch.zeros(steps, 1, dtype=torch.float64)
     stream = bptt.Stream(nothing, nothing)
     network = bptt.Network(Balance())
-    theta, updates = network.cell.theta, 0
+    theta = network.cell.theta
     for _ in range(epochs):
-        for update in method.updates(network, loss, stream):
+        for _ in method.updates(network, loss, stream):
             with torch.no_grad():
-                theta -= rate / math.sqrt(1 + updates) * theta.grad
+                theta -= rate * theta.grad
             network.zero_grad()
-            updates += 1
-            if not abs(float(theta)) < 10.0 or not math.isfinite(update.loss):
-                return math.copysign(math.inf, float(theta))
-    return float(theta)
+            value = float(theta.detach())
+            if not abs(value) < AWAY:
+                return math.copysign(math.inf, value)
+    return float(theta.detach())
 
 
-def main(steps: int = 20_000) -> dict[str, float]:
+def main(
+    steps: int = 6000, depths: tuple[int, ...] = (1, 10, 20, 40, 41, 100), online: int = 3000
+) -> dict[str, float]:
     found = {}
-    for depth in (1, 10, 20, 40, 41, 100):
+    for depth in depths:
         method = bptt.Truncated(depth, stride=1, loss="last")
-        found[f"truncated {depth}"] = train(method, 0.01, steps)
-    found["rtrl"] = train(bptt.RTRL(1), 0.01, steps // 4)
-    found["uoro"] = train(bptt.UORO(1), 0.001, steps // 2)
-    found["evolution"] = train(bptt.EvolutionStrategies(8, 0.01), 0.05, 100, epochs=steps // 100)
+        found[f"truncated {depth}"] = train(method, 5e-4, steps)
+    found["rtrl"] = train(bptt.RTRL(1), 5e-4, online // 2)
+    found["uoro"] = train(bptt.UORO(1), 1e-4, online)
+    found["evolution"] = train(bptt.EvolutionStrategies(8, 0.01), 5e-3, 200, epochs=online // 30)
     print(f"θ* = {OPTIMUM:.4f}")
     for name, theta in found.items():
         print(f"{name:15} θ = {theta:8.4f}" if math.isfinite(theta) else f"{name:15} diverged")
