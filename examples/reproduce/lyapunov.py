@@ -200,13 +200,22 @@ def draw(found: dict[str, Any], path: Path) -> None:
     largest, spectra, sizes, line = figure.subplots(2, 2).flat
     rows = found["gains"]
     gains = [row["gain"] for row in rows]
-    largest.plot(gains, [r["mean_field"] for r in rows], "--", color="#2e86ab", label="mean field")
+    theory = sorted([(1.0, 0.0), *((row["gain"], row["mean_field"]) for row in rows)])
+    largest.plot(*zip(*theory, strict=True), "--", color="#2e86ab", label="mean field")
     largest.plot(
         gains, [r["largest"] for r in rows], "o", color="#222222", label=f"N = {found['wide']}"
     )
     largest.axvline(1, color="#d1495b", linewidth=1, label="published onset of chaos")
     largest.axhline(0, color="#8d8d8d", linewidth=0.8)
-    largest.set(xscale="log", title="Largest exponent", xlabel="gain g", ylabel="λ₁ (per τ)")
+    largest.set(
+        xscale="log",
+        xticks=gains,
+        xticklabels=[f"{gain:g}" for gain in gains],
+        title="Largest exponent",
+        xlabel="gain g",
+        ylabel="λ₁ (per τ)",
+    )
+    largest.minorticks_off()
     for row in rows:
         place = np.arange(1, found["size"] + 1) / found["size"]
         spectra.plot(place, row["exponents"], linewidth=1, label=f"g = {row['gain']:g}")
@@ -218,7 +227,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     for size, exponents in every.items():
         place = (np.arange(int(size)) + 0.5) / int(size)
         sizes.plot(place, exponents, ".-", linewidth=0.8, markersize=3, label=f"N = {size}")
-    sizes.set(title="Size does not matter, g = 3", xlabel="i / N", ylabel="λ (per τ)")
+    sizes.set(title="Size matters little, g = 3", xlabel="i / N", ylabel="λ (per τ)")
     truth, own = found["linear"]["truth"], found["linear"]["exponents"]
     line.plot(truth, own, "o", color="#222222", label="exponents")
     line.plot(truth, truth, color="#d1495b", linewidth=1, label="equal")

@@ -239,8 +239,9 @@ def test_exploding_gradients_are_told_and_end_the_sweep() -> None:
 
 
 def test_quantiles_are_those_of_numpy() -> None:
-    network = Network(bptt.cells.Elman(3, 4), nn.Linear(4, 2))
-    stream = bptt.Stream(torch.randn(50, 3), torch.randn(50, 2))
+    network = Network(bptt.cells.Elman(3, 4), nn.Linear(4, 2)).double()
+    inputs, targets = data(50)
+    stream = bptt.Stream(inputs[:, 0], targets[:, 0])
     reach = bptt.diagnose(network, stream, parts=("reach",)).reach
     path = record(network, portions(network, stream, 100))
     swept = sweep(network, path, path.counted(), step_loss("mse"), [50])
