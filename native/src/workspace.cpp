@@ -12,21 +12,20 @@ namespace bptt {
 namespace {
 
 constexpr std::align_val_t line{64};
-// From this size on memory is asked for in huge pages: the first touch of a small one costs as much as the arithmetic
-// on what it holds.
-constexpr size_t huge = size_t{4} << 20, huge_page = size_t{2} << 20;
 
-void advise(std::byte* memory, size_t bytes) {
+}  // namespace
+
+void wish_for_huge_pages(void* memory, size_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
+    constexpr size_t enough = size_t{4} << 20, page = size_t{2} << 20;
+    if (bytes < enough) return;
     const auto start = reinterpret_cast<uintptr_t>(memory);
-    const uintptr_t first = (start + huge_page - 1) / huge_page * huge_page, last = (start + bytes) / huge_page * huge_page;
-    if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // a wish: may be refused
+    const uintptr_t first = (start + page - 1) / page * page, last = (start + bytes) / page * page;
+    if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
 #else
     (void)memory, (void)bytes;
 #endif
 }
-
-}  // namespace
 
 void Workspace::Release::operator()(std::byte* memory) const { ::operator delete(memory, line); }
 
@@ -36,7 +35,7 @@ std::byte* Workspace::reserve(size_t bytes) {
         size_ = 0;
         memory_.reset(static_cast<std::byte*>(::operator new(bytes, line)));
         size_ = bytes;
-        if (bytes >= huge) advise(memory_.get(), bytes);
+        wish_for_huge_pages(memory_.get(), bytes);
     }
     return memory_.get();
 }

@@ -7,6 +7,10 @@
 
 namespace bptt {
 
+// Asks for huge pages where there are enough bytes: the first touch of a small page costs as much as the arithmetic on
+// what it holds. A wish, which the system may refuse; what memory holds does not change.
+void wish_for_huge_pages(void* memory, size_t bytes);
+
 class Workspace {
 public:
     // At least `bytes`, aligned to 64; what was there before is forgotten.

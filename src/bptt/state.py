@@ -113,6 +113,17 @@ def weight_of(cell: torch.nn.Module) -> Tensor | None:
     return next((p for p in cell.parameters() if p.is_floating_point()), None)
 
 
+def optional(module: torch.nn.Module, name: str) -> Any:
+    """``getattr(module, name, None)``, without the exception that a module raises inwardly: where
+    there is none that takes as long as a small step."""
+    kind = type(module)
+    plain = kind.__getattr__ is torch.nn.Module.__getattr__
+    if plain and not hasattr(kind, name) and name not in module.__dict__:
+        tables = (module._parameters, module._buffers, module._modules)
+        return next((table[name] for table in tables if name in table), None)
+    return getattr(module, name, None)
+
+
 def initial_state(cell: torch.nn.Module, batch: int, like: Tensor | None = None) -> State:
     """The state in which a cell starts: leaves [batch, ...].
 
@@ -123,7 +134,7 @@ def initial_state(cell: torch.nn.Module, batch: int, like: Tensor | None = None)
     Raises:
         CellError: the cell has neither, or its ``initial_state`` gives something else.
     """
-    own = getattr(cell, "initial_state", None)
+    own = optional(cell, "initial_state")
     if own is not None:
         state: State = own(batch)
         _check_initial(cell, state, batch)

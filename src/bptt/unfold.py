@@ -7,8 +7,7 @@ live in `bptt.engine`; all have the signature of `bptt.engine.eager.run`, which 
 from __future__ import annotations
 
 import warnings
-from functools import partial
-from typing import Literal, overload
+from typing import Any, Literal, overload
 from weakref import WeakSet
 
 import torch
@@ -100,8 +99,10 @@ def unfold(
             it has no step program and ``backend="native"``.
         OptionError: an option is unknown or out of range.
     """
-    one_of(BACKENDS, backend=backend)
-    _check_clip(clip_state_gradient)
+    if backend not in BACKENDS:
+        one_of(BACKENDS, backend=backend)
+    if clip_state_gradient is not None:
+        _check_clip(clip_state_gradient)
     steps, lanes = _check_inputs(cell, inputs)
     own = initial_state(cell, lanes, like=inputs) if initial is None else initial
     if initial is not None:
@@ -120,17 +121,17 @@ def unfold(
     if reset is not None:
         reset = reset.to(inputs.device)
     plan = None if backend == "eager" else _plan(cell, inputs, start, own, backend)
-    run = eager.run if plan is None else partial(native.run, plan=plan)
-    outputs, last, states = run(
-        cell,
-        inputs,
-        start,
-        initial=own,
-        reset=reset,
-        lengths=lengths,
-        return_states=return_states,
-        clip=clip_state_gradient,
-    )
+    options: Any = {
+        "initial": own,
+        "reset": reset,
+        "lengths": lengths,
+        "return_states": return_states,
+        "clip": clip_state_gradient,
+    }
+    if plan is None:
+        outputs, last, states = eager.run(cell, inputs, start, **options)
+    else:
+        outputs, last, states = native.run(cell, inputs, start, plan=plan, **options)
     if return_states:
         assert states is not None
         return outputs, last, states
@@ -214,9 +215,9 @@ def check_dtype(cell: nn.Module, inputs: Tensor) -> None:
         )
 
 
-def _check_clip(clip: float | None) -> None:
+def _check_clip(clip: float) -> None:
     number = isinstance(clip, (int, float)) and not isinstance(clip, bool)
-    if clip is not None and not (number and clip > 0):
+    if not (number and clip > 0):
         raise OptionError(f"clip_state_gradient must be a number above 0, not {clip!r}.")
 
 

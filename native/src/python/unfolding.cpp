@@ -178,6 +178,9 @@ void forward(Unfolding& u, int64_t steps, int64_t batch, nb::handle heads, nb::h
     in.arrays.refuse_overlaps();
     nb::gil_scoped_release unlocked;
     const auto bytes = static_cast<ptrdiff_t>(size_of(p.text.dtype));
+    const auto fresh = [&](const Plane& array, int64_t t) { wish_for_huge_pages(array.data, static_cast<size_t>(t * array.time * bytes)); };
+    for (const Plane& s : in.run.states) fresh(s, steps + 1);
+    if (u.ahead.saved) fresh(in.run.time.back(), steps);
     for (size_t j = 0; j < leaves; ++j) copy_rows(from[j], in.run.states[j], batch, p.text.states[j], p.text.dtype);
     execute(p, in.run, u.ahead.core->cache);
     for (size_t j = 0; j < leaves; ++j) {

@@ -12,6 +12,7 @@ from torch.fx import Graph, GraphModule, Node
 from bptt.engine import operators as _operators  # noqa: F401 (registers the handlers)
 from bptt.engine import views as _views  # noqa: F401 (registers the handlers)
 from bptt.engine.emit import Rows
+from bptt.engine.neighbours import merge_neighbours
 from bptt.engine.partition import Partition
 from bptt.engine.peephole import multiply_adds, start_products
 from bptt.engine.plans import Wanted
@@ -149,7 +150,9 @@ def _assemble(
         if operand is not None and operand not in gathered:
             gathered.append(operand)
     instructions = start_products(build.instructions, (*forward, *backward), gathered)
-    cut = split(instructions, forward, backward, gathered)
+    instructions, both, lying = merge_neighbours(instructions, (*forward, *backward), gathered)
+    forward, backward = both[: len(forward)], both[len(forward) :]
+    cut = split(instructions, forward, backward, lying)
     writes, deltas, places = _deltas(cut.writes, cut.gathered)
     saves = tuple(
         Write(Value("saved", k, o.width), (Piece(o, o.width),)) for k, o in enumerate(cut.saved)

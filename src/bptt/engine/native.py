@@ -92,14 +92,12 @@ class _Loop(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        held = ctx.saved_tensors
-        tensors = held[: ctx.count]
+        held, count, needed = ctx.saved_tensors, ctx.count, ctx.needs_input_grad[1:]
         if torch.is_grad_enabled():
-            return (None, *differentiable(ctx.call, tensors, ctx.needs_input_grad[1:], grads))
-        return (
-            None,
-            *backward_loop(ctx.call, tensors, held[ctx.count :], ctx.needs_input_grad[1:], grads),
-        )
+            return (None, *differentiable(ctx.call, held[:count], needed, grads))
+        return (None, *backward_loop(ctx.call, held[:count], held[count:], needed, grads))
 
 
-_in_autograd: Callable[..., Sequence[Tensor]] = _Loop.apply
+# What `torch.autograd.Function.apply` does besides serves transforms of `torch.func`, under which
+# no call comes here, and takes as long as a small step.
+_in_autograd: Callable[..., Sequence[Tensor]] = super(torch.autograd.Function, _Loop).apply

@@ -1,5 +1,4 @@
-"""Small rewritings of finished instructions: sums into products' starts, multiply-adds, neighbours
-merged."""
+"""Small rewritings of finished instructions: sums into products' starts, multiply-adds."""
 
 from __future__ import annotations
 
