@@ -49,6 +49,31 @@ def test_the_core_resets_freezes_and_clips(name: str) -> None:
 
 @pytest.mark.usefixtures("core")
 @pytest.mark.parametrize("name", ZOO)
+def test_the_core_goes_far(name: str) -> None:
+    cell = ZOO[name](3, 7)
+    for steps, batch in [(63, 3), (300, 1)]:
+        given = case(cell, 3, steps, batch)
+        assert_same(results(given, "native"), results(given, "eager"), CLOSE)
+
+
+@pytest.mark.usefixtures("core")
+@pytest.mark.parametrize("name", ZOO)
+def test_every_instruction_set(name: str) -> None:
+    from bptt import _core
+
+    given = case(ZOO[name](3, 11), 3, 8, 5, reset=True, lengths=True)
+    expected = results(given, "eager")
+    for variant, usable in _core.variants().items():
+        if usable:
+            _core.use_isa(variant)
+            try:
+                assert_same(results(given, "native"), expected, CLOSE)
+            finally:
+                _core.use_isa(None)
+
+
+@pytest.mark.usefixtures("core")
+@pytest.mark.parametrize("name", ZOO)
 def test_a_start_that_resets_return_to(name: str) -> None:
     given = case(ZOO[name](2, 5), 2, 7, 3, reset=True, given=False)
     assert_same(results(given, "native"), results(given, "eager"), CLOSE)

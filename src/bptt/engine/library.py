@@ -14,7 +14,6 @@ calls do not come this way: `bptt.engine.native` wraps the same arithmetic with 
 from __future__ import annotations
 
 import atexit
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,10 +28,10 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from bptt.engine.hoist import heads_of
 from bptt.engine.loop import Call, backward_loop, forward_loop
-from bptt.engine.plans import _KNOWN, Plan, _Known, _make
+from bptt.engine.plans import Plan, plan_made
 from bptt.engine.reasons import Ineligible
 from bptt.errors import CellError
-from bptt.state import initial_state, leaves
+from bptt.state import initial_state
 
 # Cells by name ------------------------------------------------------------------------------------
 
@@ -76,8 +75,8 @@ class _Given:
 
 def bind(plan: Plan, tensors: list[Tensor]) -> Plan:
     """The same plan on other tensors than its cell's own, in the order of `Plan.sources`."""
-    bound = copy.copy(plan)
-    vars(bound)["sources"] = tuple(map(_Given, tensors))
+    bound = object.__new__(Plan)  # `replace` would take as long as a small step
+    vars(bound).update(vars(plan), sources=tuple(map(_Given, tensors)))
     return bound
 
 
@@ -145,11 +144,7 @@ def _made(key: _Key) -> Plan:
     cell = _named(key.cell)
     inputs = torch.zeros((1, 1, *key.shape), dtype=getattr(torch, key.dtype))
     state = initial_state(cell, 1, like=inputs)
-    known = _KNOWN.setdefault(cell, _Known())
-    known.refresh(cell)
-    place = [(s.shape[1:], s.dtype, s.device.type, type(s)) for s in leaves(state)]
-    head = ("native", inputs.shape[2:], inputs.dtype, inputs.device.type)
-    made = _make(cell, known, inputs, state, (*head, key.input, any(key.needs), key.state, *place))
+    made = plan_made(cell, inputs, state, (key.input, any(key.needs), key.state))
     if isinstance(made, Ineligible):
         raise CellError(f"{type(cell).__name__} cannot be unfolded natively: {made}.")
     return made

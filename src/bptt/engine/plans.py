@@ -161,6 +161,20 @@ def plan_for(
     return found
 
 
+def plan_made(
+    cell: nn.Module, inputs: Tensor, state: State, needs: tuple[bool, bool, bool]
+) -> Plan | Ineligible:
+    """A plan made anew, in whatever mode PyTorch is: for a caller that keeps it itself.
+
+    ``needs`` tells whether the input, any parameter, and any state need gradients.
+    """
+    known = _KNOWN.setdefault(cell, _Known())
+    known.refresh(cell)
+    place = [(s.shape[1:], s.dtype, s.device.type, type(s)) for s in leaves(state)]
+    head = ("native", inputs.shape[2:], inputs.dtype, inputs.device.type)
+    return _make(cell, known, inputs, state, (*head, *needs, *place))
+
+
 def _context() -> Ineligible | None:
     """Modes of PyTorch under which a call must stay a sequence of ordinary operators."""
     if torch.is_autocast_enabled("cpu"):

@@ -159,7 +159,7 @@ def _run(
 
     dropout = layer.dropout if layer.training else 0.0
     shape = Shape(layer.num_layers, directions, dropout)
-    starts = each_start(_starts(layer, sequences, hx, shape), layer.num_layers * directions)
+    starts = _starts(layer, sequences, hx, shape)
     outputs, last, _ = run(step, shape, sequences, starts)
     if directions == 1 and outputs.requires_grad and sequences.packed is None:
         # The engine keeps these very states for the gradient; a model may change outputs in place.
@@ -169,14 +169,20 @@ def _run(
     return sequences.output(outputs), tuple([sequences.state_out(leaf) for leaf in last])  # type: ignore[arg-type]
 
 
-def _starts(layer: nn.RNNBase, sequences: Sequences, hx: Hidden | None, shape: Shape) -> State:
+def _starts(
+    layer: nn.RNNBase, sequences: Sequences, hx: Hidden | None, shape: Shape
+) -> list[State]:
+    """The start of each layer and direction."""
+    count = shape.layers * shape.directions
     if isinstance(hx, Tensor):
-        return sequences.state_in(hx)
+        return each_start(sequences.state_in(hx), count)
     if hx is not None:
-        return sequences.state_in(hx[0]), sequences.state_in(hx[1])
-    inputs, count = sequences.inputs, shape.layers * shape.directions
-    leaves = [inputs.new_zeros(count, inputs.shape[1], w) for w in _kind(layer, 0).widths]
-    return leaves[0] if len(leaves) == 1 else tuple(leaves)
+        return each_start((sequences.state_in(hx[0]), sequences.state_in(hx[1])), count)
+    inputs, widths = sequences.inputs, _kind(layer, 0).widths
+    lanes = inputs.shape[1]
+    if len(widths) == 1:
+        return [inputs.new_zeros(lanes, widths[0]) for _ in range(count)]
+    return [tuple([inputs.new_zeros(lanes, w) for w in widths]) for _ in range(count)]
 
 
 def _natively(
