@@ -3,8 +3,7 @@
     python benchmarks/custom_cells.py [--json docs/figures/custom_cells.json]
 
 Float32, forward and backward, gradients of all parameters. The loop is plain PyTorch, its input
-projection inside the cell as the cell has it; on one thread and on two, the better one counts. The
-fixed overhead of a call, at a tiny size, is measured beside ``w.sum().backward()``.
+projection inside the cell as the cell has it; on one thread and on two, the better one counts.
 """
 
 from __future__ import annotations
@@ -92,27 +91,6 @@ def measure(work: tuple[int, int, int], peaks: dict[str, Any], rounds: int) -> d
     }
 
 
-def overhead(rounds: int) -> dict[str, float]:
-    """Microseconds of a call on three steps of four units, above ``w.sum().backward()``."""
-    cells = {name: getattr(bptt.cells, name)(2, 4) for name in ("Elman", "GRU", "LSTM")}
-    x, seed, weight = torch.randn(3, 1, 2), torch.ones(3, 1, 4), nn.Parameter(torch.randn(4))
-
-    def call(cell: nn.Module) -> None:
-        cell.zero_grad()
-        bptt.unfold(cell, x)[0].backward(seed)
-
-    def least() -> None:
-        weight.grad = None
-        weight.sum().backward()
-
-    entries: dict[str, Callable[[], Any]] = {"least": with_threads(1, least)}
-    for name, cell in cells.items():
-        entries[name] = with_threads(1, lambda cell=cell: call(cell))
-    timings = time_in_turn(entries, rounds=rounds)
-    floor = timings["least"].median
-    return {name: (timings[name].median - floor) * 1e6 for name in cells}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", help="write the figures there")
@@ -143,10 +121,7 @@ def main() -> None:
         "of peak, 1",
     ]
     print(table(header, rows))
-    fixed = overhead(options.rounds)
-    for name, microseconds in fixed.items():
-        print(f"fixed overhead of a call, {name}: {microseconds:.0f} µs (≤ 70)")
-    write(options.json, {"machine": peaks, "results": results, "overhead_us": fixed})
+    write(options.json, {"machine": peaks, "results": results})
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     python benchmarks/layers.py [--json docs/figures/layers.json] [--figure docs/figures/layers.png]
 
 Float32, equal weights, gradients of all parameters. Ours on two threads and on one; PyTorch on one
-and on two, the better one counts; JAX as it likes. Outputs and gradients are compared first.
+and on two, the better one counts; JAX as it likes. Outputs and gradients are compared first. The
+fixed overhead of a call is measured beside ``w.sum().backward()``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 from harness import machine, readable, table, time_in_turn, with_threads, write
-from torch import Tensor
+from torch import Tensor, nn
 
 import bptt
 
@@ -124,6 +125,49 @@ def row(result: dict[str, Any]) -> list[str]:
     ]
 
 
+class Empty(torch.autograd.Function):
+    """The least that a call in autograd with four parameters can be."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(x, *parameters)
+        ctx.set_materialize_grads(False)
+        return x.new_empty(3, 1, 4), x.new_empty(1, 4)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        return None, *[p.new_empty(p.shape) for p in ctx.saved_tensors[1:]]
+
+
+def overhead(rounds: int) -> dict[str, float]:
+    """Microseconds of a call on three steps of four units, above ``w.sum().backward()``."""
+    x, seed, weight = torch.randn(3, 1, 2), torch.ones(3, 1, 4), nn.Parameter(torch.randn(4))
+
+    def least() -> None:
+        weight.grad = None
+        weight.sum().backward()
+
+    def call(module: nn.Module, run: Callable[[Tensor], Any]) -> Callable[[], Any]:
+        def once() -> None:
+            module.zero_grad()
+            run(x)[0].backward(seed)
+
+        return with_threads(1, once)
+
+    entries = {"least": with_threads(1, least)}
+    module = CELLS["RNN"](2, 4)
+    parameters = list(module.parameters())
+    name = "an empty autograd function"
+    entries[name] = call(module, lambda x: Empty.apply(x, *parameters))
+    for kind, make in CELLS.items():
+        cell, layer = make(2, 4), getattr(bptt.nn, kind)(2, 4)
+        entries[f"unfold, {kind}"] = call(cell, lambda x, cell=cell: bptt.unfold(cell, x))
+        entries[f"bptt.nn.{kind}"] = call(layer, layer)
+    timings = time_in_turn(entries, rounds=rounds)
+    floor = timings.pop("least").median
+    return {name: (timing.median - floor) * 1e6 for name, timing in timings.items()}
+
+
 HEADER = [
     "layer",
     "time × batch × input → hidden",
@@ -185,7 +229,11 @@ def main() -> None:
             results.append(measure(kind, work, peaks, not options.no_jax, options.rounds))
             print("  ".join(row(results[-1])), flush=True)
     print(table(HEADER, [row(result) for result in results]))
-    write(options.json, {"machine": peaks, "results": results})
+    fixed = overhead(options.rounds)
+    for name, microseconds in fixed.items():
+        print(f"fixed overhead of a call, {name}: {microseconds:.0f} µs")
+    print("The bar for unfold: 70 µs.")
+    write(options.json, {"machine": peaks, "results": results, "overhead_us": fixed})
     if options.figure:
         draw(results, options.figure)
 

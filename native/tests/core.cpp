@@ -9,6 +9,7 @@
 
 #include "../src/isa.h"
 #include "../src/pool.h"
+#include "../src/products.h"
 #include "../src/run.h"
 #include "check.h"
 
@@ -174,6 +175,77 @@ void test_runs() {
     }
 }
 
+// Products that sum over rows, and rows times a matrix: against sums in double, for any number of threads.
+template <class T>
+void test_products() {
+    const Dtype dtype = sizeof(T) == 4 ? Dtype::float32 : Dtype::float64;
+    const double close = sizeof(T) == 4 ? 5e-3 : 1e-10;
+    for (int64_t rows : {1, 7, 256, 700})
+        for (int64_t m : {1, 6, 50, 131})
+            for (int64_t n : {1, 16, 41}) {
+                const auto size = [](int64_t x) { return static_cast<size_t>(x); };
+                auto a = random_array<T>(size(rows * m), 1), b = random_array<T>(size(rows * n), 2);
+                auto matrix = random_array<T>(size(m * n), 3);
+                std::vector<T> results[2];
+                for (int threads : {1, 5}) {
+                    std::vector<T> outer(size(m * n)), sum(size(m)), rowwise(size(rows * n));
+                    using Kind = Product::Kind;
+                    const std::vector<Product> products{
+                        {Kind::outer, {a.data(), m}, {b.data(), n}, m, n, {}, outer.data(), n},
+                        {Kind::sum, {a.data(), m}, {}, m, 0, {}, sum.data(), 0},
+                        {Kind::multiply, {a.data(), m}, {}, m, n, {matrix.data(), n, 1}, rowwise.data(), n}};
+                    WorkspaceCache cache;
+                    multiply_all(products, rows, dtype, threads, cache);
+                    auto& all = results[threads > 1];
+                    for (const auto* part : {&outer, &sum, &rowwise}) all.insert(all.end(), part->begin(), part->end());
+                }
+                CHECK(results[0] == results[1], "threads show: rows %d m %d n %d", int(rows), int(m), int(n));
+                for (int64_t i = 0; i < m; ++i) {
+                    double total = 0;
+                    for (int64_t r = 0; r < rows; ++r) total += double(a[size(r * m + i)]);
+                    CHECK(std::fabs(results[0][size(m * n + i)] - total) < close, "sum");
+                    for (int64_t j = 0; j < n; ++j) {
+                        total = 0;
+                        for (int64_t r = 0; r < rows; ++r) total += double(a[size(r * m + i)]) * double(b[size(r * n + j)]);
+                        CHECK(std::fabs(results[0][size(i * n + j)] - total) < close, "outer: rows %d m %d n %d", int(rows), int(m), int(n));
+                    }
+                }
+            }
+}
+
+// What is projected as the loop goes is what was projected before it, kept or not.
+template <class T>
+void test_projections() {
+    const Dtype dtype = sizeof(T) == 4 ? Dtype::float32 : Dtype::float64;
+    for (int64_t n : {3, 64})
+        for (int64_t batch : {1, 5, 70}) {
+            const int64_t steps = 60, depth = 9;
+            const Program program = build(cell(dtype, false, n));
+            const auto size = [](int64_t x) { return static_cast<size_t>(x); };
+            auto input = random_array<T>(size(steps * batch * depth), 7), weight = random_array<T>(size(depth * n), 8);
+            auto bias = random_array<T>(size(n), 9);
+            Memory<T> streamed(steps, batch, n), kept(steps, batch, n), given(steps, batch, n);
+            const auto run = [&](Memory<T>& memory, bool keep, int threads) {
+                Run r = memory.run(false, threads);
+                const Plane rows = r.time[0];
+                r.time[0] = {};
+                r.projections = {{0, {input.data(), batch * depth, depth}, keep ? rows : Plane{}, depth, {weight.data(), n, 1}, {bias.data(), bias.data()}}};
+                WorkspaceCache cache;
+                execute(program, r, cache);
+            };
+            run(kept, true, 1);
+            run(streamed, false, 3);
+            given.inputs = kept.inputs;
+            WorkspaceCache cache;
+            execute(program, given.run(false, 2), cache);
+            CHECK(kept.states == given.states, "kept: n %d batch %d", int(n), int(batch));
+            CHECK(streamed.states == given.states, "streamed: n %d batch %d", int(n), int(batch));
+            double first = 2 * double(bias[0]);
+            for (int64_t p = 0; p < depth; ++p) first += double(input[size(p)]) * double(weight[size(p * n)]);
+            CHECK(std::fabs(double(kept.inputs[0]) - first) < 1e-4, "projection");
+        }
+}
+
 // Several callers share the programs and the pool.
 void test_callers() {
     const Program forward = build(cell(Dtype::float32, false, 64)), reverse = build(cell(Dtype::float32, true, 64));
@@ -225,6 +297,10 @@ int main() {
         test_matmul<double>();
         test_runs<float>();
         test_runs<double>();
+        test_products<float>();
+        test_products<double>();
+        test_projections<float>();
+        test_projections<double>();
         std::printf("%s: ok\n", name.c_str());
     }
     test_pool();

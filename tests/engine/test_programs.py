@@ -53,9 +53,9 @@ def test_the_counts_of_a_gru() -> None:
     assert program.after is not None
     assert program.forward.count("matmul") == 1
     assert program.backward.count("matmul") == 1
-    assert program.forward.count() <= 9
+    assert program.forward.count() <= 7
     assert program.backward.count() <= 11
-    assert sorted(program.saved) == [5, 5, 5, 5]
+    assert sorted(program.saved) == [5, 5, 10]  # two gates side by side are one value
     assert program.after.code.text.count(" mm(") == 1
     assert program.deltas == (15, 15)
 
@@ -64,7 +64,8 @@ def test_the_counts_of_an_lstm() -> None:
     program = compile(cells.LSTM(8, 5), 8)
     assert program.backward is not None
     assert program.forward.count("matmul") == program.backward.count("matmul") == 1
-    assert program.saved == (5, 5, 5, 5, 5)
+    assert program.forward.count() <= 8
+    assert sorted(program.saved) == [5, 5, 5, 10]
     assert program.deltas == (20,)
     assert program.units == ()
 
