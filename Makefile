@@ -38,6 +38,9 @@ bench: setup  ## measure beside PyTorch and JAX; needs a quiet machine
 
 reproduce: setup  ## published results at full size, a page beside each script
 	$(BIN)/python examples/reproduce/lyapunov.py --out runs/reproduce
+	$(BIN)/python examples/reproduce/influence_balancing.py
+	$(BIN)/python examples/reproduce/memory_tasks.py
+	$(BIN)/python examples/reproduce/elman.py
 
 sanitize:  ## the core's own tests under the address, undefined-behaviour and thread sanitizers
 	native/tests/sanitize.sh

@@ -40,11 +40,18 @@ def loss(prediction: Tensor, target: Tensor) -> Tensor:
     return 0.5 * (prediction[..., :1] - 1.0).square()
 
 
-def train(method: bptt.GradientMethod, rate: float, steps: int, epochs: int = 1) -> float:
+def train(
+    method: bptt.GradientMethod,
+    rate: float,
+    steps: int,
+    epochs: int = 1,
+    lanes: int = 1,
+    burn_in: int = 0,
+) -> float:
     """θ after ``epochs`` passes over ``steps`` steps, by gradient descent at a constant rate;
-    infinite where it ran away."""
-    nothing = torch.zeros(steps, 1, dtype=torch.float64)
-    stream = bptt.Stream(nothing, nothing)
+    infinite where it ran away. Lanes are all alike: of a random method, as many draws."""
+    nothing = torch.zeros(steps, lanes, 1, dtype=torch.float64)
+    stream = bptt.Stream(nothing, nothing, burn_in=burn_in)
     network = bptt.Network(Balance())
     theta = network.cell.theta
     for _ in range(epochs):
@@ -63,11 +70,14 @@ def main(
 ) -> dict[str, float]:
     found = {}
     for depth in depths:
+        # θ acts on s₁ after up to 40 steps: a gradient of the true size needs a smaller rate.
         method = bptt.Truncated(depth, stride=1, loss="last")
-        found[f"truncated {depth}"] = train(method, 5e-4, steps)
-    found["rtrl"] = train(bptt.RTRL(1), 5e-4, online // 2)
-    found["uoro"] = train(bptt.UORO(1), 1e-4, online)
-    found["evolution"] = train(bptt.EvolutionStrategies(8, 0.01), 5e-3, 200, epochs=online // 30)
+        found[f"truncated {depth}"] = train(method, 1e-4 if depth > 41 else 5e-4, steps)
+    found["rtrl"] = train(bptt.RTRL(10), 1e-3, online)
+    found["uoro"] = train(bptt.UORO(10), 1e-3, online, lanes=100)
+    # A whole sequence at a time, from zero: only what has settled counts.
+    method = bptt.EvolutionStrategies(8, 0.01)
+    found["evolution"] = train(method, 5e-3, 200, epochs=online // 20, burn_in=100)
     print(f"θ* = {OPTIMUM:.4f}")
     for name, theta in found.items():
         print(f"{name:15} θ = {theta:8.4f}" if math.isfinite(theta) else f"{name:15} diverged")
