@@ -5,6 +5,8 @@ A message says what was given, what was expected, and the mend. Bad input is ref
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class BpttError(Exception):
     """The base of every error that this library raises on purpose."""
@@ -31,7 +33,14 @@ class CheckpointError(BpttError):
 
 
 class NonFiniteError(BpttError, ArithmeticError):
-    """A loss or gradient became NaN or infinite while training."""
+    """A loss, a gradient or the weights became NaN or infinite while training; that update was
+    withheld.
+
+    Attributes:
+        report: where and what, a `bptt.training.NonFiniteReport`; None outside training.
+    """
+
+    report: Any = None
 
 
 def nearest(name: str, known: list[str]) -> str:

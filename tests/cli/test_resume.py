@@ -119,6 +119,15 @@ def test_never_saves_nothing(table):
     assert not {"checkpoints", "job.json"} & set(os.listdir("run"))
 
 
+def test_a_run_that_was_not_finite_goes_on_with_another_policy(table):
+    wild = ("--optimizer", "sgd", "--lr", "1e30")
+    stopped = call("fit", table, *COLUMNS, *FAST, *wild, "--out", "run")
+    assert stopped.exit_code == 1
+    assert "--resume run --on-nonfinite skip" in words(stopped.output)
+    call("fit", "--resume", "run", "--on-nonfinite", "rollback", "--quiet")
+    assert json.loads(Path("run/job.json").read_text())["options"]["on_nonfinite"] == "rollback"
+
+
 REFUSED = {
     "no run": (("--resume", "nowhere"), "nowhere holds no run that can go on"),
     "data": (("data.csv", "--resume", "run"), "leave out DATA"),

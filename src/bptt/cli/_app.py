@@ -243,6 +243,14 @@ def fit(
             rich_help_panel=TRAINING,
         ),
     ] = None,
+    on_nonfinite: Annotated[
+        Literal["stop", "skip", "rollback"],
+        typer.Option(
+            help="What follows when an update is NaN or infinite, which is never made: stop, go on "
+            "with the next, or return to earlier weights at half the learning rate.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = "stop",
     epochs: Annotated[
         int, typer.Option(help="Passes over the data, at most.", rich_help_panel=TRAINING)
     ] = _fit.DEFAULTS.epochs,
@@ -335,12 +343,13 @@ def fit(
         test=test,
         seed=seed,
         starts=starts,
+        on_nonfinite=on_nonfinite,
     )
     job = Job(data, _fit.names(inputs), target, missing, options, jobs, often or "30s")
     _fit.run(job, _fit.Output(out, force, quiet, save=often is not None))
 
 
-GOES_ON = {"resume", "epochs", "jobs", "checkpoint", "force", "quiet"}
+GOES_ON = {"resume", "epochs", "jobs", "on_nonfinite", "checkpoint", "force", "quiet"}
 """What may be given when a run goes on."""
 
 
@@ -357,11 +366,11 @@ def _go_on(context: typer.Context, folder: Path, often: str | int | None) -> Non
         names = ("DATA" if name == "data" else f"--{name}" for name in sorted(given - GOES_ON))
         raise OptionError(
             "--resume goes on with the data and options recorded in the run: leave out "
-            f"{', '.join(names).replace('_', '-')}. --epochs, --jobs, --checkpoint, --force and "
-            "--quiet may be given."
+            f"{', '.join(names).replace('_', '-')}. --epochs, --jobs, --on-nonfinite, "
+            "--checkpoint, --force and --quiet may be given."
         )
     asked: dict[str, Any] = {
-        name: context.params[name] for name in ("epochs", "jobs") if name in given
+        name: context.params[name] for name in ("epochs", "jobs", "on_nonfinite") if name in given
     }
     if "checkpoint" in given:
         if often is None:

@@ -59,6 +59,7 @@ class Changes:
 
     epochs: int | None = None
     jobs: int | None = None
+    on_nonfinite: str | None = None
     every: str | int | None = None
 
 
@@ -92,10 +93,11 @@ def run(job: Job, output: Output) -> None:
 def go_on(folder: Path, changes: Changes, force: bool, quiet: bool) -> None:
     """Go on with the run in ``folder``, with the data and options that it was begun with."""
     job = begun(folder)
-    epochs = job.options.epochs if changes.epochs is None else changes.epochs
+    asked = {"epochs": changes.epochs, "on_nonfinite": changes.on_nonfinite}
+    options = {name: value for name, value in asked.items() if value is not None}
     job = replace(
         job,
-        options=replace(job.options, epochs=epochs),
+        options=replace(job.options, **options),  # type: ignore[arg-type]  # by their names
         jobs=job.jobs if changes.jobs is None else changes.jobs,
         every=job.every if changes.every is None else changes.every,
     )
@@ -124,7 +126,9 @@ def _train(
     except Interrupted as stopped:
         leave("Stopped", f"Training is saved. Go on with\n\n  {again}", 128 + stopped.signal)
     except NonFiniteError as error:
-        kept = f"\n\nThe last checkpoint before it is kept: {again}" if checkpoint else ""
+        go_on = f"{again} --on-nonfinite skip (or rollback)"
+        kept = f"\n\nThe last checkpoint before it is kept. Go on with\n\n  {go_on}"
+        kept = kept if checkpoint else ""
         leave("Training stopped", f"{error}{kept}", FAILED)
     _report(result)
     files = save(result, folder, output.force or checkpoint is not None)

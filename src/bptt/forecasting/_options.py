@@ -13,6 +13,7 @@ from bptt.gradients import Full, GradientMethod, SlidingWindow, Truncated
 
 CELLS = ("gru", "lstm", "elman", "leaky")
 METHODS = ("truncated", "full", "sliding-window")
+POLICIES = ("stop", "skip", "rollback")
 LOSSES = ("mse", "mae", "huber")
 LEARNING_RATES = {"adam": 2e-3, "adamw": 2e-3, "rmsprop": 1e-3, "sgd": 1e-2, "lbfgs": 1.0}
 """The optimizers by name, and the learning rate of each where none is given."""
@@ -42,6 +43,7 @@ class Options:
             rows before it, or a number of rows.
         test: the rows to test on, the last ones: a share of all rows, or a number of rows.
         seed: of the initial weights.
+        on_nonfinite: ``"stop"``, ``"skip"`` or ``"rollback"``, see `bptt.fit`.
         starts: from how many initial weights to train; the best by validation loss is kept.
 
     Raises:
@@ -67,6 +69,7 @@ class Options:
     test: float = 0.2
     seed: int = 0
     starts: int = 1
+    on_nonfinite: str = "stop"
 
     def __post_init__(self) -> None:
         at_least(
@@ -85,6 +88,7 @@ class Options:
         one_of(CELLS, cell=self.cell)
         one_of(METHODS, method=self.method)
         one_of(LOSSES, loss=self.loss)
+        one_of(POLICIES, on_nonfinite=self.on_nonfinite)
         one_of(tuple(LEARNING_RATES), optimizer=self.optimizer)
         for name in ("lr", "clip"):
             value = getattr(self, name)

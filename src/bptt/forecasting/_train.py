@@ -162,6 +162,7 @@ def train(
         validation=validation,
         stop=[Patience(options.patience, restore_best=True)],
         clip=options.clip,
+        on_nonfinite=options.on_nonfinite,  # type: ignore[arg-type]  # checked by Options
         progress=progress,
         seed=options.seed,
         starts=options.starts if options.starts > 1 else None,

@@ -34,6 +34,10 @@ class Context(Protocol):
 
     state: State | None
 
+    @property
+    def entered(self) -> State | None:
+        """The state in which the window begins."""
+
     def unfolding(self, network: Network, chunk: Chunk, span: Span) -> Unfolding:
         """How this window is unfolded."""
 
@@ -49,6 +53,11 @@ class Carried:
     """The next window starts in the state that this one passed through."""
 
     state: State | None
+
+    @property
+    def entered(self) -> State | None:
+        """The context itself."""
+        return self.state
 
     def unfolding(self, network: Network, chunk: Chunk, span: Span) -> Unfolding:
         """All steps from the context, leaving the states if the next window starts within."""
@@ -73,6 +82,11 @@ class Recomputed:
 
     state: State | None
 
+    @property
+    def entered(self) -> State | None:
+        """The context itself."""
+        return self.state
+
     def unfolding(self, network: Network, chunk: Chunk, span: Span) -> Unfolding:
         """All steps from the context."""
         context = self.state
@@ -94,6 +108,11 @@ class Stored:
 
     state: State | None
     visited: list[State] = field(default_factory=list)
+
+    @property
+    def entered(self) -> State | None:
+        """The oldest state that is remembered."""
+        return self.visited[0] if self.visited else self.state
 
     def unfolding(self, network: Network, chunk: Chunk, span: Span) -> Unfolding:
         """The older steps linearised, the new ones from the newest state."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from bptt.errors import OptionError, at_least
@@ -18,7 +19,7 @@ from bptt.gradients._problem import Problem
 from bptt.gradients._resume import Place, begin, load, save
 from bptt.gradients._sweep import Sweep
 from bptt.gradients._update import Update, check_stream
-from bptt.gradients._window import again, counted, differentiate, visit
+from bptt.gradients._window import again, counted, differentiate, inspect, visit
 from bptt.losses import Loss, StepLoss, step_loss
 from bptt.network import Network, check_trainable
 from bptt.segments import Costs, SegmentPlan, bytes_of, choose
@@ -143,15 +144,20 @@ class Full:
         self.state = passage.end
         closure = again(network, loss, window, unfolding)
         problem = Problem(network, loss, chunk, start)
+        seen = partial(inspect, network, loss, chunk.part, chunk.steps, 0, start)
         end, count = passage.end, window.count
-        yield Update(float(value), count, 0, batch.length, index, end, closure, problem)
+        yield Update(float(value), count, 0, batch.length, index, end, closure, problem, seen)
 
     def _in_segments(self, sweep: Sweep, index: int) -> Iterator[Update]:
         value, end = sweep.run()
         self.state = end
         if sweep.count:
-            length = sweep.batch.length
-            yield Update(float(value), sweep.count, 0, length, index, end, sweep.closure)
+            network, loss, batch = sweep.network, sweep.loss, sweep.batch
+            length = batch.length
+            seen = partial(inspect, network, loss, batch.chunk, length, 0, sweep.start)
+            yield Update(
+                float(value), sweep.count, 0, length, index, end, sweep.closure, inspect=seen
+            )
 
 
 @dataclass

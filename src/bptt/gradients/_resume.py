@@ -7,17 +7,18 @@ JSON and safetensors can hold it; nothing needs `pickle`.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, fields
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from bptt.errors import DataError, OptionError
 from bptt.gradients._context import Carried, Context, Recomputed, Span, Stored
 from bptt.gradients._update import check_stream, entering
 from bptt.network import Network, check_trainable
-from bptt.state import State
+from bptt.state import State, leaves
 from bptt.streams import Batch, Stream
 
 
@@ -134,6 +135,41 @@ def load(method: Any, saved: dict[str, Any]) -> tuple[State | None, Place | None
     tensors = saved["tensors"]
     place = None if saved["pass"] is None else _unpack_place(saved["pass"], tensors)
     return _unpack(saved["state"], tensors), place
+
+
+def mended(saved: dict[str, Any], initial: Callable[[int], State], every: bool) -> dict[str, Any]:
+    """A saved method whose lanes with a NaN or an infinity in their state, or all lanes, go on
+    from the initial state.
+
+    Args:
+        saved: from `save`.
+        initial: the initial state of so many lanes.
+        every: whether all lanes do.
+    """
+    place = saved["pass"]
+    if place is None or place.get("carried") is None:
+        return saved
+    tensors = {name: tensor.clone() for name, tensor in saved["tensors"].items()}
+    kept = [place["carried"], *place.get("visited", [])]
+    bad = torch.full((place["lanes"],), every)
+    for name in (name for plain in kept for name in _names(plain)):
+        bad |= ~torch.isfinite(tensors[name].reshape(place["lanes"], -1)).all(1).cpu()
+    trace = place.get("trace")
+    if trace is not None:
+        finite = all(bool(torch.isfinite(tensors[name]).all()) for name in _names(trace))
+        if not finite or bool(bad.any()):
+            # What came about through the old states says nothing of the new ones: it begins anew.
+            saved = {**saved, "pass": {**place, "trace": None}}
+    start = leaves(initial(place["lanes"]))
+    for plain in kept:
+        for name, leaf in zip(_names(plain), start, strict=True):
+            tensors[name][bad] = leaf.detach()[bad].to(tensors[name])
+    return {**saved, "tensors": tensors}
+
+
+def _names(plain: Any) -> list[str]:
+    """The names of a packed state's tensors, in the order of its leaves."""
+    return [plain] if isinstance(plain, str) else [n for part in plain for n in _names(part)]
 
 
 def _options(method: Any) -> dict[str, Any]:

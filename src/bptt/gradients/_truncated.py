@@ -12,13 +12,14 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from copy import copy
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 from bptt.errors import DataError, OptionError, at_least, one_of
 from bptt.gradients._context import Carried, Context, Recomputed, Span, Stored
 from bptt.gradients._resume import Place, Traced, begin, load, save
 from bptt.gradients._update import Update, check_stream
-from bptt.gradients._window import again, counted, differentiate, visit
+from bptt.gradients._window import again, counted, differentiate, inspect, visit
 from bptt.losses import Loss, StepLoss, step_loss
 from bptt.network import Network
 from bptt.state import State
@@ -167,6 +168,7 @@ class Truncated:
         chunk = batch.chunk(span.start, span.stop)
         window = counted(chunk, span.first, chunk.steps if self.combine == "mean" else 1)
         unfolding = context.unfolding(network, chunk, span)
+        seen = partial(inspect, network, loss, chunk.part, chunk.steps, span.first, context.entered)
         if not window.count:
             context.move(network, batch, span, visit(network, window, unfolding))
             return
@@ -182,6 +184,7 @@ class Truncated:
             place.batch,
             passage.end,
             again(network, loss, window, unfolding),
+            inspect=seen,
         )
 
 

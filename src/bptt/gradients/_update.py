@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from torch import Tensor
 
 from bptt.errors import OptionError, ShapeError
+from bptt.gradients._window import Inspection
 from bptt.losses import Loss
 from bptt.network import Network
 from bptt.state import State, detach, is_state
@@ -34,6 +35,8 @@ class Update:
             (`torch.optim.LBFGS`).
         problem: what this update minimises, where it is a function of the weights alone (`Full`):
             its values without a gradient, and its residuals.
+        inspect: runs over this window again from the same context, without a gradient, and tells
+            the states and losses step by step; None where the method does not know.
     """
 
     loss: float
@@ -44,6 +47,7 @@ class Update:
     state: State
     closure: Callable[[], Tensor] = field(repr=False)
     problem: Problem | None = field(default=None, repr=False)
+    inspect: Callable[[], Inspection] | None = field(default=None, repr=False)
 
 
 class GradientMethod(Protocol):

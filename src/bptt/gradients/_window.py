@@ -156,3 +156,49 @@ def again(
             return differentiate(network, loss, window, unfolding)[0]
 
     return closure
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a window went through.
+
+    Attributes:
+        norms: float64 [time, lane], the Euclidean norm of the whole state after each step.
+        losses: float64 [time, lane], zero where nothing counts.
+    """
+
+    norms: Tensor
+    losses: Tensor
+
+
+INSPECTED_AT_ONCE = 1024
+"""Bounds the states that an inspection holds, however long the window is."""
+
+
+@torch.no_grad()
+def inspect(
+    network: Network,
+    loss: StepLoss,
+    part: Callable[[int, int], Chunk],
+    steps: int,
+    first: int,
+    context: State | None,
+) -> Inspection:
+    """Run over a window of ``steps`` steps, given by its parts, that counts from ``first`` on."""
+    norms, losses = [], []
+    with torch.random.fork_rng():
+        for low in range(0, steps, INSPECTED_AT_ONCE):
+            chunk = part(low, min(low + INSPECTED_AT_ONCE, steps))
+            outputs, context, states = network.unfold_states(
+                chunk.inputs, context, reset=chunk.any_reset, lengths=chunk.lengths
+            )
+            squares = [s.double().reshape(*s.shape[:2], -1).square().sum(2) for s in leaves(states)]
+            norms.append(torch.stack(squares).sum(0).sqrt())
+            mask = chunk.mask.clone()
+            mask[: max(first - low, 0)] = False
+            values = torch.zeros(mask.shape, dtype=torch.float64, device=mask.device)
+            if bool(mask.any()):
+                prediction = network.read(outputs[mask].unsqueeze(1))
+                values[mask] = loss(prediction, chunk.targets[mask].unsqueeze(1))[:, 0].double()
+            losses.append(values)
+    return Inspection(torch.cat(norms), torch.cat(losses))

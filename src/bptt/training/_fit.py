@@ -19,6 +19,7 @@ from bptt.streams import Stream
 from bptt.training._checkpoint import Checkpoint, Saver
 from bptt.training._history import History
 from bptt.training._loop import Callback, Loop
+from bptt.training._nonfinite import Recovery
 from bptt.training._progress import Bar
 from bptt.training._signals import Signals
 from bptt.training._snapshot import about, check_savable, give, take
@@ -40,6 +41,9 @@ def fit(
     validation: Stream | float | None = None,
     stop: StoppingCriterion | Sequence[StoppingCriterion] = (),
     clip: float | None = None,
+    clip_value: float | None = None,
+    on_nonfinite: Literal["stop", "skip", "rollback"] = "stop",
+    nonfinite_limit: int = 10,
     scheduler: Any = None,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
@@ -66,6 +70,16 @@ def fit(
         stop: further stopping criteria; the first that answers ends training.
         clip: scale the gradient of each update down to this Euclidean norm, over all parameters
             together, where it is larger.
+        clip_value: bring each number of the gradient into ±``clip_value``. Both act on the summed
+            gradient of an update, before the optimizer; ``Network(clip_state_gradient=)`` acts
+            within the unfolding, on the state's gradient at every step.
+        on_nonfinite: what happens when a loss, a gradient or the weights that the optimizer would
+            give are NaN or infinite, beyond withholding that update: ``"stop"``; ``"skip"`` it,
+            lanes whose state is not finite returning to the initial state; or ``"rollback"``:
+            weights and optimizer return to where they stood 100 to 200 updates before, at half
+            the learning rate, all lanes to the initial state, and the next window follows. The
+            last two are told in a `NonFiniteWarning`.
+        nonfinite_limit: withheld updates of a run beyond which training stops all the same.
         scheduler: of `torch.optim.lr_scheduler`, or a function that makes one of the optimizer;
             stepped after every epoch (``ReduceLROnPlateau`` with the validation loss, else the
             training loss).
@@ -98,7 +112,8 @@ def fit(
 
     Raises:
         OptionError: an option is unknown, out of range, or does not go with another.
-        NonFiniteError: a loss or gradient became NaN or infinite; that update was withheld.
+        NonFiniteError: a loss, a gradient or the weights became NaN or infinite; that update was
+            withheld. Its ``report`` says where.
         CheckpointError: a checkpoint cannot be written or taken up.
         DataError: the data changed since the checkpoint.
         Interrupted: Ctrl-C or SIGTERM, with a checkpoint.
@@ -120,6 +135,9 @@ def fit(
             validation=judge,
             stop=stop,
             clip=clip,
+            clip_value=clip_value,
+            on_nonfinite=on_nonfinite,
+            nonfinite_limit=nonfinite_limit,
             scheduler=scheduler,
             progress=False,
             resume=resume,
@@ -138,10 +156,11 @@ def fit(
         judge,
         Full() if method is None else method,
         loss,
-        Stepper(network, optim, clip),
+        Stepper(network, optim, clip, clip_value),
         scheduler,
         callbacks,
         [Epochs(epochs), *criteria],
+        Recovery(on_nonfinite, nonfinite_limit, network, optim, scheduler),
     )
     bar = Bar(train.steps, epochs, enabled=progress)
     mode = network.training

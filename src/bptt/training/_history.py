@@ -27,6 +27,7 @@ class Epoch:
         counted: how many steps counted in them.
         seconds: how long training took, validation left out.
         steps_per_second: steps unfolded in new windows, over seconds.
+        withheld: updates that were not made because something was not finite.
     """
 
     epoch: int
@@ -38,6 +39,7 @@ class Epoch:
     counted: int
     seconds: float
     steps_per_second: float
+    withheld: int = 0
 
 
 @dataclass(frozen=True)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bptt.errors import OptionError
-from bptt.gradients import GradientMethod
+from bptt.errors import NonFiniteError, OptionError
+from bptt.gradients import GradientMethod, Update
 from bptt.losses import Loss
 from bptt.network import Network
 from bptt.streams import Stream
 from bptt.training._checkpoint import Saver
 from bptt.training._evaluate import evaluate
 from bptt.training._history import History, Progress
+from bptt.training._nonfinite import Recovery
 from bptt.training._progress import Bar
 from bptt.training._signals import Interrupted, Leave, Signals
 from bptt.training._step import Stepper
@@ -48,6 +50,7 @@ class Loop:
     scheduler: Any
     callbacks: Sequence[Callback]
     criteria: list[StoppingCriterion]
+    recovery: Recovery
     history: History = field(default_factory=History, init=False)
     progress: Progress = field(init=False)
     best: Best = field(init=False)
@@ -88,6 +91,7 @@ class Loop:
             with signals.immediate():
                 self.history.initial_validation = self._validate()
             self.best.offer(self.history.initial_validation, 0)
+        self.recovery.begin()
         for criterion in self.criteria:
             criterion.begin(self.progress)
 
@@ -99,7 +103,7 @@ class Loop:
         # given may have changed.
         if not (self.tally.done or (self.tally.updates and self._stop_after_update())):
             self._updates(self.tally, bar, signals)
-        if not self.tally.updates:
+        if not (self.tally.updates or self.tally.withheld):
             raise OptionError(
                 "the stream gave no update: none of its steps counts (mask, burn_in and horizon "
                 "leave none)."
@@ -120,22 +124,42 @@ class Loop:
             self._asked_after_epoch(signals)
 
     def _updates(self, tally: Tally, bar: Bar, signals: Signals) -> None:
+        """What is left of the pass; after an update that was withheld it is taken up again."""
         self.network.train()
         started = time.perf_counter() - tally.seconds
-        for update in self.method.updates(self.network, self.loss, self.train):
-            norm = self.stepper.apply(update, self.progress, self._late)
-            tally.add(update, norm)
-            now = time.perf_counter()
-            tally.seconds, self.progress.elapsed = now - started, now - self._began
-            bar.show(self.progress, tally.steps, tally.loss, norm)
-            for callback in self.callbacks:
-                every = getattr(callback, "every", None)
-                if every and self.progress.updates % every == 0:
-                    callback(self.progress)
-            if self._stop_after_update():
-                return
-            self._save_if_due(signals)
-        tally.done = True
+        while not tally.done:
+            try:
+                if self._pass(tally, started, bar, signals):
+                    return
+                tally.done = True
+            except NonFiniteError as error:
+                self.recovery.handle(error, self.method)
+                tally.withheld += 1
+                tally.seconds = time.perf_counter() - started
+                self._save_if_due(signals)
+
+    def _pass(self, tally: Tally, started: float, bar: Bar, signals: Signals) -> bool:
+        """Updates to the end of the pass, or until a criterion answers: whether one did."""
+        with closing(self._found()) as updates:
+            for update in updates:
+                norm = self.stepper.apply(update, self.progress, self._late)
+                self.recovery.note(self.progress.updates)
+                tally.add(update, norm)
+                now = time.perf_counter()
+                tally.seconds, self.progress.elapsed = now - started, now - self._began
+                bar.show(self.progress, tally.steps, tally.loss, norm)
+                for callback in self.callbacks:
+                    every = getattr(callback, "every", None)
+                    if every and self.progress.updates % every == 0:
+                        callback(self.progress)
+                if self._stop_after_update():
+                    return True
+                self._save_if_due(signals)
+        return False
+
+    def _found(self) -> Generator[Update]:
+        """The method's updates; closing it closes the method's own pass."""
+        yield from self.method.updates(self.network, self.loss, self.train)
 
     def _stop_after_update(self) -> bool:
         if self._stop(lambda criterion: criterion.after_update(self.progress)):

@@ -55,6 +55,7 @@ def take(loop: Loop) -> dict[str, Any]:
         "method": loop.method.state_dict(),  # type: ignore[attr-defined]  # check_savable
         "stream": loop.train.state_dict(),
         "random": random_state(),
+        "recovery": loop.recovery.state_dict(),
         "criteria": [criterion.state_dict() for criterion in loop.criteria],
         "callbacks": [_state(callback) for callback in loop.callbacks],
         # Why a run ended is found out again: it may go on with other limits.
@@ -149,6 +150,7 @@ def _options(loop: Loop) -> dict[str, Any]:
         "optimizer": type(stepper.optimizer).__name__,
         "scheduler": None if loop.scheduler is None else type(loop.scheduler).__name__,
         "clip": stepper.clip,
+        "clip_value": stepper.clip_value,
         "clip_state_gradient": loop.network.clip_state_gradient,
         "validation": loop.judge is not None,
         "stop": [type(criterion).__name__ for criterion in loop.criteria],
@@ -195,6 +197,7 @@ def _load(loop: Loop, state: dict[str, Any]) -> None:
     device = next(loop.network.parameters()).device
     loop.method.load_state_dict(_moved(state["method"], device))  # type: ignore[attr-defined]
     loop.train.load_state_dict(state["stream"])
+    loop.recovery.load_state_dict(state["recovery"])
     for criterion, saved in zip(loop.criteria, state["criteria"], strict=True):
         criterion.load_state_dict(saved)
     for callback, saved in zip(loop.callbacks, state["callbacks"], strict=False):

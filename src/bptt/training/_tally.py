@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -23,6 +24,7 @@ class Tally:
         counted, updates, steps: how many there were.
         seconds: that the updates took.
         batch, reached: the last update's batch, and the step in it up to which steps are added.
+        withheld: updates that were not made because something was not finite.
         done: whether the pass is over: the epoch's record alone is missing.
     """
 
@@ -35,6 +37,7 @@ class Tally:
     seconds: float = 0.0
     batch: int = -1
     reached: int = 0
+    withheld: int = 0
     done: bool = False
 
     def add(self, update: Update, norm: float) -> None:
@@ -49,8 +52,8 @@ class Tally:
 
     @property
     def loss(self) -> float:
-        """The mean loss so far."""
-        return self.total / self.counted
+        """The mean loss so far; NaN where no update was made."""
+        return self.total / self.counted if self.counted else math.nan
 
     def record(self, epoch: int, validation: float | None) -> Epoch:
         """The epoch's entry in the history."""
@@ -58,12 +61,13 @@ class Tally:
             epoch,
             self.loss,
             validation,
-            self.norms / self.updates,
+            self.norms / self.updates if self.updates else math.nan,
             self.rate,
             self.updates,
             self.counted,
             self.seconds,
             self.steps / self.seconds,
+            self.withheld,
         )
 
 
