@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := $(shell git ls-files native CMakeLists.txt pyproject.toml constraints.txt)
 
-.PHONY: demo test lint types unit setup bench reproduce sanitize clean
+.PHONY: demo test lint types unit setup bench reproduce torture sanitize clean
 
 setup: .venv/.installed
 
@@ -41,6 +41,9 @@ reproduce: setup  ## published results at full size, a page beside each script
 	$(BIN)/python examples/reproduce/influence_balancing.py
 	$(BIN)/python examples/reproduce/memory_tasks.py
 	$(BIN)/python examples/reproduce/elman.py
+
+torture: setup  ## kill training processes at random moments, and compare their ends
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture.torture --kills 120 --json docs/figures/torture.json
 
 sanitize:  ## the core's own tests under the address, undefined-behaviour and thread sanitizers
 	native/tests/sanitize.sh

@@ -1,6 +1,6 @@
 """What saving costs: the share of the training time, and one save of networks of several sizes.
 
-    python benchmarks/checkpoints.py --json docs/figures/checkpoints.json
+python benchmarks/checkpoints.py --json docs/figures/checkpoints.json
 """
 
 from __future__ import annotations

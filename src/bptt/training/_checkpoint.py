@@ -140,9 +140,10 @@ class Saver:
         content = pack({**self._state(), "saving": self._cost})
         self.newest = _store.write(self.folder, content, self.checkpoint.keep, **self._about())
         self._last = time.perf_counter()
-        self._cost = self._last - began
+        cost = self._last - began
+        self._cost = max(self._cost, cost)  # of what the next one may take, the worst so far
         self._updates = updates
-        self.spent += self._cost
+        self.spent += cost
         return self.newest
 
     def _sweep(self) -> None:
