@@ -28,6 +28,7 @@ FLOOR = {
     "training": 5,
     "comparison": 5.5,
     "forecasting": 5.5,
+    "text": 5.75,
     "cli": 6,
     "__main__": 7,
     "__init__": 7,

@@ -34,12 +34,12 @@ def stream(paths: Any, **options: Any) -> bptt.Stream:
     return bptt.Stream.from_files(paths, **(asked | options))
 
 
-def read(source: bptt.Stream) -> int:
+def read(source: bptt.Stream, window: int = 50) -> int:
     """Read on to the end, or to the error; the steps that came before it."""
     steps = 0
     for batch in source.batches():
-        for start in range(0, batch.length, 50):
-            steps += batch.chunk(start, start + 50).steps
+        for start in range(0, batch.length, window):
+            steps += batch.chunk(start, start + window).steps
     return steps
 
 
@@ -206,3 +206,26 @@ def test_odd_but_sound_csv_is_read(tmp_path: Path) -> None:
     assert chunk.targets.flatten().tolist() == [2, 6, 4, 0]
     (tmp_path / "a.tsv").write_text("a\tb\n1\t2\n")
     assert read(stream(tmp_path / "a.tsv")) == 1
+
+
+def test_a_column_that_turns_to_text_at_row_900_000(tmp_path: Path) -> None:
+    path = tmp_path / "long.csv"
+    path.write_text("a,b\n" + "1.5,2.5\n" * 900_000 + "oops,2.5\n1.5,2.5\n")
+    source = stream(path, chunk=1 << 15)
+    with pytest.raises(bptt.DataError, match=r"long.csv, row 900000, column 'a': 'oops'"):
+        read(source, 1 << 15)
+
+
+def test_threads_do_not_parse_the_header_of_an_array(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NumPy parses it with `ast`, which fails now and then if two threads do so at once."""
+    np.save(tmp_path / "a.npy", np.asfortranarray(np.arange(60.0).reshape(20, 3)))
+    source = stream(tmp_path / "a.npy", inputs=[0], targets=[2])
+
+    def fail(*given: Any, **options: Any) -> None:
+        raise AssertionError("the header is read again")
+
+    monkeypatch.setattr(np, "load", fail)
+    (batch,) = source.in_order()
+    assert batch.chunk(0, 20).inputs.flatten().tolist() == [3.0 * t for t in range(20)]

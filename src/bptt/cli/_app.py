@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from bptt.cli import _compare, _diagnose, _fit, _predict
+from bptt.cli import _compare, _diagnose, _fit, _predict, _text
 from bptt.cli._show import guarded
 from bptt.comparison import DEFAULT, METHODS
 from bptt.errors import OptionError
-from bptt.forecasting import Job, Options
+from bptt.forecasting import Job, Options, task_of
 
 app = typer.Typer(
     name="bptt",
@@ -39,6 +39,10 @@ and a linear AR or ARX model.
 [bold]Simulation[/bold] (--simulate): the inputs alone. Beside the training mean and a linear
 finite impulse response.
 
+[bold]Text[/bold] (--task text): the next character, or byte, of a text file of any length, beside
+counted frequencies. It has defaults of its own: --hidden 128 --depth 64 (--stride is the same) --lr
+0.005 --clip 1 --epochs 20 --patience 3 --validation 0.05 --test 0.05.
+
 [bold]Examples[/bold]
 
   bptt fit
@@ -52,6 +56,8 @@ finite impulse response.
   bptt fit load.csv --target load --cell lstm --hidden 32 --method full --lr 0.001
 
   bptt fit load.csv --target load --starts 16 --jobs 4
+
+  bptt fit book.txt --task text --out book
 
   bptt fit --resume furnace        (after a crash, Ctrl-C, or for more --epochs)
 """
@@ -83,6 +89,10 @@ of, so that the last rows lie past the end of DATA.
   bptt predict furnace newer.csv --out predictions.csv
 
   bptt predict sunspots --free-run 20        (feeds predictions back, 20 years past the end)
+
+  bptt predict book --begin "Once " --sample 500        (of a text: a sample)
+
+  bptt predict book other.txt        (and how well the model predicts another text)
 
 With inputs, a free run covers the last N rows of DATA: it reads their inputs, and not their
 targets, which may be empty.
@@ -119,7 +129,9 @@ its pictures, and its diagnosis if there is one.
 Data = Annotated[
     Path | None,
     typer.Argument(
-        metavar="DATA", help="CSV or Parquet, a row for each step.", show_default="sunspots"
+        metavar="DATA",
+        help="CSV or Parquet, a row for each step; or a text.",
+        show_default="sunspots",
     ),
 ]
 
@@ -147,6 +159,18 @@ def _bptt(
 def fit(
     context: typer.Context,
     data: Data = None,
+    task: Annotated[
+        Literal["forecast", "text"],
+        typer.Option(help="What DATA is: a table, or a text.", rich_help_panel=COLUMNS),
+    ] = "forecast",
+    unit: Annotated[
+        Literal["character", "byte"],
+        typer.Option(help="What of a text is a step.", rich_help_panel=COLUMNS),
+    ] = "character",
+    lanes: Annotated[
+        int,
+        typer.Option(help="Parts of a text that are read side by side.", rich_help_panel=TRAINING),
+    ] = _text.DEFAULTS.lanes,
     inputs: Annotated[
         str, typer.Option(help="Input columns, separated by commas.", rich_help_panel=COLUMNS)
     ] = "",
@@ -323,6 +347,13 @@ def fit(
     if resume is not None:
         _go_on(context, resume, often)
         return
+    given = _given(context)
+    if task == "text":
+        chosen = {name: context.params[name] for name in given}
+        _text.fit(data, chosen, _fit.Output(out, force, quiet))
+        return
+    for name in given & {"unit", "lanes"}:
+        raise OptionError(f"--{name} goes with --task text alone.")
     options = Options(
         simulate=simulate,
         horizon=horizon,
@@ -473,6 +504,7 @@ def compare_methods(
 @app.command(help=PREDICT_HELP)
 @guarded
 def predict(
+    context: typer.Context,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `bptt fit` wrote.")],
     data: Data = None,
     out: Annotated[Path, typer.Option(metavar="CSV", help="Where the predictions go.")] = Path(
@@ -490,7 +522,33 @@ def predict(
         Literal["refuse", "mask"] | None,
         typer.Option(help="As in `bptt fit`.", show_default="as the run was fitted"),
     ] = None,
+    begin: Annotated[
+        str, typer.Option(help="How a sample of a text begins.", show_default="anew")
+    ] = "",
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Draw so many characters of a text.",
+            show_default="300 without DATA",
+        ),
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option(help="Below 1, likelier characters are drawn more often still.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
 ) -> None:
+    given = _given(context)
+    if task_of(run) == "text":
+        for name in given & {"out", "free_run", "missing"}:
+            raise OptionError(
+                f"--{name.replace('_', '-')} forecasts a table, but {run} is of a text: --sample, "
+                "--begin, --temperature and --seed go with it."
+            )
+        _text.predict(run, data, begin, sample, temperature, seed)
+        return
+    for name in given & {"begin", "sample", "temperature", "seed"}:
+        raise OptionError(f"--{name} is of a text, but {run} forecasts a table.")
     _predict.run(run, data, out, free_run, missing)
 
 

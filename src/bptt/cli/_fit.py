@@ -78,7 +78,7 @@ def every(text: str) -> str | int | None:
 
 def run(job: Job, output: Output) -> None:
     """Train as ``job`` says, and leave the run in ``output``."""
-    folder = _free_folder() if output.folder is None else output.folder
+    folder = free_folder() if output.folder is None else output.folder
     check_folder(folder, output.force)
     if job.jobs is not None and job.options.starts == 1:
         raise OptionError("--jobs says how many starts run at once: give --starts as well.")
@@ -154,7 +154,8 @@ def _left_at_once(alone: bool) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _free_folder() -> Path:
+def free_folder() -> Path:
+    """The first of ``bptt-run``, ``bptt-run-2``, … that is not there."""
     count, folder = 1, Path("bptt-run")
     while folder.exists():
         count += 1

@@ -21,6 +21,7 @@ from bptt.forecasting._report import report as report
 from bptt.forecasting._run_folder import check_folder as check_folder
 from bptt.forecasting._run_folder import load as load
 from bptt.forecasting._run_folder import save as save
+from bptt.forecasting._run_folder import task_of as task_of
 from bptt.forecasting._scaling import Scaling as Scaling
 from bptt.forecasting._series import Series as Series
 from bptt.forecasting._series import select as select

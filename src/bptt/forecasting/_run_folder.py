@@ -9,7 +9,10 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -65,23 +68,34 @@ def save(result: Result, folder: str | Path, force: bool = False) -> list[Path]:
     """
     from bptt.forecasting._pictures import draw
 
+    with whole(folder, force) as made:
+        save_file(tensors_of(result.forecaster.network), made / MODEL)
+        write_record(made / RECORD, Record.of(result).to_json())
+        result.history.to_csv(made / HISTORY)
+        draw(result, made)
+        names = sorted(file.name for file in made.iterdir())
+    if not result.history.starts:
+        (Path(folder) / STARTS).unlink(missing_ok=True)  # of the run that was replaced
+    return [Path(folder).absolute() / name for name in names]
+
+
+@contextmanager
+def whole(folder: str | Path, force: bool = False) -> Iterator[Path]:
+    """A folder to write into, whose files are moved to ``folder`` together at the end."""
     folder = Path(folder).absolute()
     check_folder(folder, force)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
-        made = Path(name)
-        save_file(_tensors(result.forecaster.network), made / MODEL)
-        text = json.dumps(Record.of(result).to_json(), indent=2, allow_nan=False)
-        (made / RECORD).write_text(text + "\n", encoding="utf-8")
-        result.history.to_csv(made / HISTORY)
-        draw(result, made)
+        yield Path(name)
         folder.mkdir(exist_ok=True)
-        files = sorted(made.iterdir())
-        if not result.history.starts:
-            (folder / STARTS).unlink(missing_ok=True)  # of the run that is replaced
-        for file in files:
+        for file in sorted(Path(name).iterdir()):
             os.replace(file, folder / file.name)
-    return [folder / file.name for file in files]
+
+
+def write_record(path: Path, content: dict[str, Any]) -> None:
+    """``run.json``: what JSON can say, and no NaN."""
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def load(folder: str | Path) -> Forecaster:
@@ -94,7 +108,7 @@ def load(folder: str | Path) -> Forecaster:
     folder = Path(folder)
     record = read_record(folder)
     network = build(record.options, record.features, record.taps)
-    _load_weights(network, folder / MODEL)
+    load_weights(network, folder / MODEL)
     network.eval()
     return Forecaster(
         network,
@@ -106,8 +120,28 @@ def load(folder: str | Path) -> Forecaster:
     )
 
 
+def task_of(folder: str | Path) -> str:
+    """What a run was fitted for: ``"forecast"`` or another task.
+
+    Raises:
+        DataError: there is no run, or it is damaged.
+    """
+    content = read_json(Path(folder))
+    named = content.get("task") if isinstance(content, dict) else None
+    return named if isinstance(named, str) else "forecast"
+
+
 def read_record(folder: Path) -> Record:
-    """What ``run.json`` holds, checked."""
+    """What ``run.json`` of a forecaster holds, checked."""
+    return Record.from_json(read_json(folder), folder / RECORD)
+
+
+def read_json(folder: Path) -> Any:
+    """What ``run.json`` holds, of whatever task.
+
+    Raises:
+        DataError: there is none, or it is damaged.
+    """
     if not folder.is_dir():
         raise DataError(
             f"there is no run {folder}: name a folder that `bptt fit` wrote, as in `bptt fit "
@@ -117,17 +151,22 @@ def read_record(folder: Path) -> Record:
     if not path.is_file():
         raise DataError(f"{folder} is no run: it has no {RECORD}.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise DataError(f"{path} is damaged: {error}. Fit the run again.") from error
-    return Record.from_json(content, path)
 
 
-def _tensors(network: Network) -> dict[str, torch.Tensor]:
+def tensors_of(network: Network) -> dict[str, torch.Tensor]:
+    """Parameters and buffers, as safetensors wants them."""
     return {name: value.detach().contiguous() for name, value in network.state_dict().items()}
 
 
-def _load_weights(network: Network, path: Path) -> None:
+def load_weights(network: Network, path: Path) -> None:
+    """Fill a network from a file.
+
+    Raises:
+        DataError: the file is missing or damaged, or of another network.
+    """
     if not path.is_file():
         raise DataError(f"{path.parent} is incomplete: it has no {path.name}. Fit the run again.")
     try:

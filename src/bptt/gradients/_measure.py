@@ -41,10 +41,11 @@ def costs_of(network: Network, loss: StepLoss, batch: Batch) -> Costs:
         chunk = batch.chunk(0, 1)
         start = _start(network, chunk)
     worst = [max(pair, key=lambda line: line(1 << 16)) for pair in zip(*found, strict=True)]
+    unfolded, swept, advanced = worst
     return Costs(
-        sweep=worst[1],
-        unfold=worst[0],
-        advance=worst[2],
+        sweep=swept._replace(each=swept.each + _deltas(network, chunk)),
+        unfold=unfolded,
+        advance=advanced,
         state=state_bytes(start),
         gradients=sum(p.nbytes for p in network.parameters() if p.requires_grad),
         weights=_packed(network, chunk),
@@ -96,6 +97,15 @@ def idle_core(network: Network, batch: Batch) -> bool:
     core of this library runs the cell, so that no code of the user's runs in another thread."""
     few = batch.lanes <= ONE_CORE and torch.get_num_threads() > 1
     return few and _step_program(network, batch.chunk(0, 1)) is not None
+
+
+def _deltas(network: Network, chunk: Chunk) -> int:
+    """What the core itself allocates for each step as it goes back."""
+    plan = _step_program(network, chunk)
+    if plan is None or plan.whole is None:
+        return 0
+    size = leaves(_start(network, chunk))[0].element_size()
+    return plan.recipe.delta_width * chunk.inputs.shape[1] * size
 
 
 def _packed(network: Network, chunk: Chunk) -> int:

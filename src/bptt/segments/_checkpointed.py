@@ -67,6 +67,8 @@ def checkpointed_unfold(
         at_least(1, segment=segment)
         if memory is not None:
             raise OptionError("give either segment= or memory=, not both.")
+    if memory is not None:
+        bytes_of(memory)
     options: dict[str, Any] = {"clip_state_gradient": clip_state_gradient, "backend": backend}
     if not isinstance(inputs, Tensor) or inputs.dim() < 2 or not len(inputs):
         options |= {"reset": reset, "lengths": lengths, "return_states": False}

@@ -1,0 +1,76 @@
+"""``bptt fit --task text`` and ``bptt predict`` of such a run."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bptt.cli._fit import Output, free_folder
+from bptt.cli._show import say
+from bptt.errors import OptionError
+from bptt.forecasting import check_folder
+from bptt.text import Options, load, save, task, train
+
+DEFAULTS = Options()
+OUTPUT = {"data", "task", "out", "force", "quiet"}
+
+
+def fit(data: Path | None, given: dict[str, Any], output: Output) -> None:
+    """Learn a text; ``given`` are the options that the user gave."""
+    known = {field.name for field in fields(Options)}
+    for name in given.keys() - known - OUTPUT:
+        raise OptionError(
+            f"--{name.replace('_', '-')} does not go with --task text. What does: "
+            f"{', '.join('--' + option for option in sorted(known - {'embedding'}))}."
+        )
+    if data is None:
+        raise OptionError("--task text learns a text file: bptt fit book.txt --task text.")
+    folder = free_folder() if output.folder is None else output.folder
+    check_folder(folder, output.force)
+    made = task(data, Options(**{name: given[name] for name in given.keys() & known}))
+    unit, size = made.options.unit, len(made.vocabulary)
+    say(f"[bold]Predicting the next {unit}[/bold] of {escape(str(data))}, {size} symbols")
+    parts = {"train": made.training, "validate": made.validation, "test": made.test}
+    say(", ".join(f"{part.steps:,} {unit}s to {name}" for name, part in parts.items()))
+    result = train(made, progress=not output.quiet)
+    history = result.history
+    say(
+        f"Stopped after {len(history)} epochs ({history.stop_reason}); epoch {history.best_epoch} "
+        "was kept.\n"
+    )
+    table = Table(title="On the test part", title_justify="left", title_style="bold")
+    table.add_column("model")
+    table.add_column(f"bits per {unit}", justify="right")
+    least = min(result.bits.values())
+    for name, bits in result.bits.items():
+        table.add_row(name, f"{bits:.3f}", style="bold green" if bits == least else None)
+    Console().print(table)
+    say("\nA sample:\n")
+    _show(result.model.sample("", 300, seed=made.options.seed))
+    files = save(result, folder, output.force)
+    say(f"\nWritten to [bold]{escape(str(folder))}[/bold]: {', '.join(f.name for f in files)}")
+
+
+def predict(
+    folder: Path, data: Path | None, begin: str, sample: int | None, temperature: float, seed: int
+) -> None:
+    """The bits per symbol of a text, where one is given; a sample, where none is or one is asked
+    for."""
+    model = load(folder)
+    if data is not None:
+        stream = model.stream(data)
+        unit = model.options.unit
+        bits = f"[bold]{model.bits(stream):.3f} bits per {unit}[/bold]"
+        say(f"{bits} on the {stream.steps:,} {unit}s of {escape(str(data))}")
+    if data is None or sample is not None:
+        _show(model.sample(begin, 300 if sample is None else sample, temperature, seed))
+
+
+def _show(text: str) -> None:
+    """As it is: no markup, no wrapping, and nothing that would steer the terminal."""
+    print("".join(c if c.isprintable() or c in "\n\t" else "�" for c in text))
