@@ -109,7 +109,7 @@ def test_revolve_gives_the_gradient_of_the_whole(kind: str, learned: bool) -> No
     stream = ragged([7, 4, 9, 5, 3], lanes=2)  # resets within segments, lanes that end
     expected, (whole,) = gradient_of(bptt.Full(), net, stream)
     expected = {name: gradient / whole.count for name, gradient in expected.items()}
-    for segment, kept in ((1, 1), (1, 3), (2, 2), (3, 2), (4, 9)):
+    for segment, kept in ((1, 3), (3, 2), (4, 9)):
         value, found, end = swept(net, stream, segment, kept)
         assert float(value) == pytest.approx(whole.loss, rel=1e-13)
         assert_same(found, expected)
@@ -378,23 +378,22 @@ def eager(*given: Any, **options: Any) -> Any:
 @pytest.mark.parametrize("clip", [None, 0.05])
 def test_checkpointed_unfold_is_unfold(kind: str, clip: float | None) -> None:
     expected = all_gradients(eager, kind, clip_state_gradient=clip)
-    for segment in (1, 3, 4, 11, 50, None):
-        for backend in ("eager", "auto"):
-            found = all_gradients(
-                bptt.checkpointed_unfold,
-                kind,
-                clip_state_gradient=clip,
-                segment=segment,
-                backend=backend,
+    for segment, backend in ((1, "eager"), (4, "eager"), (3, "auto"), (None, "auto")):
+        found = all_gradients(
+            bptt.checkpointed_unfold,
+            kind,
+            clip_state_gradient=clip,
+            segment=segment,
+            backend=backend,
+        )
+        assert_same(found[0], expected[0])
+        assert_same(found[1], expected[1])
+        for one, other in zip(found[2], expected[2], strict=True):
+            assert (one is None) == (other is None) or not float(
+                (one if other is None else other).abs().max()
             )
-            assert_same(found[0], expected[0])
-            assert_same(found[1], expected[1])
-            for one, other in zip(found[2], expected[2], strict=True):
-                assert (one is None) == (other is None) or not float(
-                    (one if other is None else other).abs().max()
-                )
-                if one is not None and other is not None:
-                    assert_same(one, other)
+            if one is not None and other is not None:
+                assert_same(one, other)
 
 
 def test_checkpointed_unfold_within_a_budget() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
@@ -27,7 +28,10 @@ from bptt.streams._source import Kind
 from bptt.streams._table import Table
 
 CHUNK_BYTES = 1 << 20
-"""What a chunk read ahead holds, unless its size is given."""
+"""What one lane of a chunk read ahead holds, and `MANY` or more together at most `MANY` times as
+much, unless its size is given."""
+
+MANY = 4
 
 OPEN_FILES = 32
 """Files held open; the one longest unused is closed."""
@@ -199,7 +203,10 @@ class FileSource:
             else:
                 joined.append([file, start, stop])
         with self.shelf.turn():
-            found = [self.shelf.table(file).read(start, stop) for file, start, stop in joined]
+            found = []
+            for file, stretches in itertools.groupby(joined, key=lambda run: run[0]):
+                wanted_rows = [(start, stop) for _, start, stop in stretches]
+                found += self.shelf.table(file).read_many(wanted_rows)
         for (file, start, _), columns in zip(joined, found, strict=True):
             path = self.shelf.tables[file].path
             runs.add(file, start, self.form.rows(columns, path, start))
@@ -265,9 +272,9 @@ def _padded(targets: Tensor, mask: Tensor, steps: int) -> tuple[Tensor, Tensor]:
 
 
 def _steps(like: Sequence, lanes: int) -> int:
-    """Steps that hold about `CHUNK_BYTES`, within reason."""
+    """Steps that hold about so many bytes, within reason."""
     row = sum(
         tensor.element_size() * max(int(np.prod(tensor.shape[1:])), 1)
         for tensor in (like.inputs, like.targets)
     )
-    return min(max(CHUNK_BYTES // (row * lanes), 256), 1 << 15)
+    return min(max(CHUNK_BYTES * min(lanes, MANY) // (row * lanes), 256), 1 << 15)

@@ -19,7 +19,7 @@ import numpy as np
 
 from bptt.errors import DataError
 
-VERSION = 1
+VERSION = 2
 """Of the cache's format; others are not read."""
 
 Integers = np.ndarray[Any, np.dtype[np.int64]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Sequence as Ordered
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -69,6 +70,10 @@ class NpyTable:
             found = np.array(rows[:, None] if rows.ndim == 1 else rows[:, _places(self.names)])
         self.index.signature.check(self.path, start)
         return found
+
+    def read_many(self, stretches: Ordered[tuple[int, int]]) -> list[Columns]:
+        """`read`, of each."""
+        return [self.read(start, stop) for start, stop in stretches]
 
     def close(self) -> None:
         """Let go of the file; reading maps it again."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from collections.abc import Sequence as Ordered
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,10 @@ class ParquetTable:
         if self._file is None:
             self._file = _open(self.path)
         return self._file
+
+    def read_many(self, stretches: Ordered[tuple[int, int]]) -> list[Columns]:
+        """`read`, of each."""
+        return [self.read(start, stop) for start, stop in stretches]
 
     def close(self) -> None:
         """Let go of the file; reading opens it again."""

@@ -114,6 +114,9 @@ class Table(Protocol):
             DataError: the file changed, or holds something that is no number.
         """
 
+    def read_many(self, stretches: Ordered[tuple[int, int]]) -> list[Columns]:
+        """`read`, of several stretches in ascending order."""
+
     def close(self) -> None:
         """Let go of the file; reading opens it again."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from collections.abc import Sequence as Ordered
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -120,6 +121,10 @@ class TextTable:
         if len(data) != end - begin:
             raise DataError(f"{self.path} ends short near character {start}.")
         return data
+
+    def read_many(self, stretches: Ordered[tuple[int, int]]) -> list[Columns]:
+        """`read`, of each."""
+        return [self.read(start, stop) for start, stop in stretches]
 
     def close(self) -> None:
         """Nothing is held open."""
