@@ -192,9 +192,9 @@ def measure(folder: Path, only: str | None, scale: float) -> dict[str, dict[str,
         tenth = found["batch"]["peak"] // 10
         found["batch, a tenth"] = run({**case, "memory": tenth})
     if only in (None, "budgets"):
-        for budget in ("64MB", "128MB", "256MB", "512MB"):
-            for hidden in (64, 1024):
-                case = one_lane(folder, int(100_000 * scale), hidden, 64, memory=budget)
+        for budget in ("64MB", "128MB", "256MB"):
+            for hidden, steps in ((64, 100_000), (512, 20_000)):
+                case = one_lane(folder, int(steps * scale), hidden, 64, memory=budget)
                 found[f"{budget}, hidden {hidden}"] = run(case)
     return found
 
