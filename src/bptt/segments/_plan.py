@@ -12,7 +12,7 @@ from bptt.segments._bytes import peak_of, readable
 from bptt.segments._revolve import advances, repetitions
 from bptt.state import State, leaves
 
-ENOUGH_BYTES, ENOUGH_STEPS = 1 << 22, 128
+ENOUGH_BYTES, ENOUGH_STEPS = 1 << 24, 128
 """Segments larger than both save no time: what a call costs beside its steps is spread out, and
 memory that small is used again instead of being asked for."""
 
