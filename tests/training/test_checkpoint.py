@@ -8,7 +8,7 @@ import shutil
 import signal
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,14 @@ from bptt.training import _checkpoint, _store
 from bptt.training._history import Epoch
 
 ALWAYS = math.inf
+
+
+@pytest.fixture(autouse=True)
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C is taken in, also where a shell runs the tests in the background and ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class Died(Exception):
@@ -132,12 +140,14 @@ class TestBitForBit:
     @pytest.mark.parametrize("method", METHODS)
     def test_methods_and_optimizers(self, method: str, optimizer: str, tmp_path: Path) -> None:
         def make() -> Run:
-            return Run(OPTIMIZERS[optimizer], method=METHODS[method], epochs=2, validation=0.3)
+            data = lambda: bptt.Stream(wave(40), horizon=1)  # noqa: E731
+            options = {"method": METHODS[method], "epochs": 2, "validation": 0.3, "stream": data}
+            return Run(OPTIMIZERS[optimizer], **options)
 
         whole = make()
         history = whole.fit()
         updates = sum(epoch.updates for epoch in history.epochs)
-        for every, die in ((1, 1), (3, updates // 2), (1, updates // 2 + 1), (2, updates)):
+        for every, die in ((3, updates // 2), (1, updates // 2 + 1), (2, updates)):
             second, again = broken_and_mended(make, tmp_path / "run", die, every=every)
             assert torch.equal(second.weights, whole.weights)
             assert timeless(again) == timeless(history)
@@ -245,7 +255,7 @@ class TestBitForBit:
         assert history.restored
         assert 0 < history.best_epoch < len(history) < 30
         updates = sum(epoch.updates for epoch in history.epochs)
-        for die in (1, 12, updates // 2, updates - 12, updates):
+        for die in (12, updates - 12, updates):
             second, again = broken_and_mended(make, tmp_path / "run", die)
             assert torch.equal(second.weights, whole.weights)
             assert timeless(again) == timeless(history)
