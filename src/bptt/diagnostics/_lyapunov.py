@@ -8,6 +8,7 @@ neural networks, Physical Review Research 5 (2023).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -53,6 +54,26 @@ def stretches(
         count: how many directions.
         settling: so many first steps turn the frame and are not counted.
     """
+    with _few_threads(trajectory.width):
+        return _followed(cell, trajectory, runs, count, settling)
+
+
+@contextmanager
+def _few_threads(width: int) -> Iterator[None]:
+    """One thread for small frames, thousands of which are moved one after the other: a second one
+    only waits, and on a busy machine it waits long."""
+    threads = torch.get_num_threads()
+    if width <= WHOLE:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _followed(
+    cell: nn.Module, trajectory: Trajectory, runs: Tensor, count: int, settling: int
+) -> Stretches:
     draws = torch.Generator().manual_seed(0)
     start = torch.randn(runs.shape[1], trajectory.width, count, generator=draws)
     frame = torch.linalg.qr(start.to(runs.device, torch.float64))[0]
