@@ -233,3 +233,92 @@ def elementwise(name: str, x: Array, out: Array) -> None:
 
 def multiply(a: Array, matrix: Array, out: Array, threads: int = 1, repeat: int = 1) -> None:
     """Write a @ matrix by the packed product, packed once, repeated (for measurement)."""
+
+class Learner:
+    """The online loop: updates for many windows in one call, without allocating and without the
+    interpreter (native/src/online.h tells what a plan may say).
+
+    Weights and the optimizer's state are the caller's arrays, changed in place; they must be
+    contiguous and of the plan's dtype, and are held until others are bound. A plan that does not
+    hold together raises ValueError when the learner is made.
+    """
+
+    def __init__(self, plan: dict[str, Any]) -> None:
+        """Check the plan and lay out its memory. `bptt.engine.online` makes plans."""
+
+    def bind(self, sources: list[Array]) -> None:
+        """The caller's arrays: the first buffers of the plan, in order."""
+
+    def set_buffer(self, index: int, values: Array) -> None:
+        """Fill a buffer of the learner's own."""
+
+    def configure(
+        self,
+        depth: int,
+        stride: int,
+        counted: str,
+        recomputed: bool,
+        mean: bool,
+        clip: float,
+        slots: list[dict[str, Any]],
+    ) -> None:
+        """The method (counted: "new", "last" or "all"), the norm that gradients are clipped to
+        (negative: not), and of every trained buffer its optimizer and that one's state."""
+
+    def enter(
+        self,
+        context: Sequence[Array] | None,
+        length: int,
+        start: int,
+        reached: int,
+        pending: tuple[int, int, int, int] | None,
+    ) -> None:
+        """Stand in a batch of ``length`` steps: the context, leaves [lanes, n] (None: the initial
+        state); where the next window starts; up to where windows have reached; and the window
+        (start, stop, first, follow) after which the context is not yet renewed."""
+
+    def run(
+        self,
+        inputs: Array,
+        targets: Array,
+        mask: Array,
+        reset: Array | None,
+        lengths: Array | None,
+        base: int,
+        steps: int,
+        seconds: float,
+        losses: Array,
+        norms: Array,
+        counts: Array,
+        most: int,
+    ) -> tuple[str, int, tuple[int, int, int, int], tuple[int, int, int, int]]:
+        """Windows until the batch is done, ``most`` updates are made, ``seconds`` are over, more
+        steps are needed, or a loss or gradient is not finite (that update is withheld).
+
+        inputs [steps, lanes, features], targets [steps, lanes, features] or int64 [steps, lanes],
+        mask and reset bool [steps, lanes], lengths int64 [lanes]: contiguous steps of the batch
+        from ``base`` on. losses, norms (float64) and counts (int64) [most] are written. Gives what
+        `report` gives.
+        """
+
+    def report(self) -> tuple[str, int, tuple[int, int, int, int], tuple[int, int, int, int]]:
+        """Of the last run: why it came back ("done", "updates", "time", "data", "nonfinite"), how
+        many updates it made, the window of the last one, and the one withheld."""
+
+    def state(self, what: str, to: list[Array]) -> bool:
+        """Copy a state into ``to``, leaves [lanes, n]: "entry", "context" or "end" of the last
+        update's window, "withheld", the end of the one not made, or the "present" context. False,
+        and nothing copied, at the initial state."""
+
+    def predict(
+        self, inputs: Array, reset: Array | None, base: int, steps: int, first: int, to: Array
+    ) -> None:
+        """The prediction [lanes, features] after the last of the given steps, unfolded from step
+        ``first`` on from the present context, with the present weights."""
+
+    def fresh(self) -> list[bool]:
+        """For every slot, whether its momentum buffer holds nothing yet."""
+
+    @property
+    def needed(self) -> int:
+        """The first step that the next run looks at."""

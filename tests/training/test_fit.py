@@ -58,7 +58,7 @@ class TestUpdates:
                 nn.utils.clip_grad_norm_(by_hand.parameters(), 0.5)
                 optimizer.step()
                 optimizer.zero_grad()
-        assert torch.equal(weights(trained), weights(by_hand))
+        torch.testing.assert_close(weights(trained), weights(by_hand))
 
     def test_full_and_adam_are_the_defaults(self) -> None:
         trained, by_hand = network(), network()

@@ -70,4 +70,7 @@ private:
 // Any array by the general road, unchecked, to look at its dtype and shape.
 dlpack::Tensor import_array(nb::handle object, Where where, std::vector<nb::ndarray<nb::ro>>& kept);
 
+// The same by the fast road where there is one; the caller holds the object.
+dlpack::Tensor import_quickly(nb::handle object, Where where, std::vector<nb::ndarray<nb::ro>>& kept);
+
 }  // namespace bptt

@@ -78,4 +78,12 @@ dlpack::Tensor import_array(nb::handle object, Where where, std::vector<nb::ndar
     return general(object, where, kept);
 }
 
+dlpack::Tensor import_quickly(nb::handle object, Where where, std::vector<nb::ndarray<nb::ro>>& kept) {
+    const auto from_object = exchange(Py_TYPE(object.ptr()));
+    if (from_object == nullptr) return general(object, where, kept);
+    dlpack::Tensor out{};
+    if (from_object(object.ptr(), &out) != 0) no_array(where, object);
+    return out;
+}
+
 }  // namespace bptt

@@ -6,6 +6,7 @@
 #include "arguments.h"
 #include "describe.h"
 #include "measure.h"
+#include "online.h"
 #include "unfolding.h"
 
 namespace nb = nanobind;
@@ -153,4 +154,5 @@ NB_MODULE(_core, m) {
     m.def("multiply", &bptt::multiply, "a"_a, "matrix"_a, "out"_a, "threads"_a = 1, "repeat"_a = 1);
     bptt::bind_program(m);
     bptt::bind_unfolding(m);
+    bptt::bind_online(m);
 }

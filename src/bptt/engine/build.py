@@ -36,10 +36,12 @@ def analyse(
     tensors: list[Tensor],
     example: Tensor,
     state: State,
+    hoist: bool = True,
 ) -> Analysis:
     """Stage 1: trace one step with two numbers of lanes, and part the trace.
 
-    ``example`` are inputs [T, B, ...]: only what follows the first two dimensions counts.
+    ``example`` are inputs [T, B, ...]: only what follows the first two dimensions counts. Without
+    ``hoist`` the whole step is one part.
 
     Raises:
         Refusal: no step program can hold the cell.
@@ -59,7 +61,7 @@ def analyse(
     _check_captured(graph, tensors)
     clean(graph)
     rearrange(graph, len(sources))
-    return Analysis(partition(graph, len(sources)), output)
+    return Analysis(partition(graph, len(sources), hoist), output)
 
 
 def _output(

@@ -89,9 +89,9 @@ def is_view(node: Node) -> bool:
     )
 
 
-def classify(graph: Graph, sources: int) -> dict[Node, Kind]:
+def classify(graph: Graph, sources: int, hoist: bool = True) -> dict[Node, Kind]:
     """The kind of every node; tensors of the lanes' size that depend on nothing belong to the
-    step."""
+    step. Without ``hoist`` everything does."""
     kinds: dict[Node, Kind] = {}
     placeholders = [n for n in graph.nodes if n.op == "placeholder"]
     for i, node in enumerate(placeholders):
@@ -101,14 +101,15 @@ def classify(graph: Graph, sources: int) -> dict[Node, Kind]:
             continue
         kind = max((kinds[a] for a in node.all_input_nodes), default=Kind.PARAMS)
         made_of_nothing = kind is Kind.PARAMS and lane_axis(node) is not None
-        kinds[node] = Kind.STATE if made_of_nothing else kind
+        kinds[node] = Kind.STATE if made_of_nothing or not hoist else kind
     return kinds
 
 
-def partition(traced: GraphModule, sources: int) -> Partition:
-    """Cut a cleaned trace (see `bptt.engine.rewrite`) into its parts."""
+def partition(traced: GraphModule, sources: int, hoist: bool = True) -> Partition:
+    """Cut a cleaned trace (see `bptt.engine.rewrite`) into its parts; without ``hoist``, the step
+    takes parameters and input as they are."""
     graph = traced.graph
-    kinds = classify(graph, sources)
+    kinds = classify(graph, sources, hoist)
     _sink_views(graph, kinds)
     output = graph.find_nodes(op="output")[0]
     needed = _ancestors(output, lambda n: kinds[n] is Kind.STATE)

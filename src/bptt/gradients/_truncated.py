@@ -102,7 +102,8 @@ class Truncated:
     ) -> Iterator[Update]:
         self._place = begun
         with closing(batches):
-            for index, batch in enumerate(batches, 0 if begun is None else begun.batch):
+            first = 0 if begun is None else begun.batch + (begun.span is None)
+            for index, batch in enumerate(batches, first):
                 context, after = self._context(start), None
                 if begun is not None and begun.context is not None and begun.span is not None:
                     begun.check(batch)
@@ -147,7 +148,7 @@ class Truncated:
         assert self.stride is not None
         start, reached = (0, 0) if after is None else (after.follow, after.stop)
         if after is None and self.depth < self.stride and self.loss != "last":
-            _warn_of_gaps(batch, self.depth, self.stride)
+            warn_of_gaps(batch, self.depth, self.stride)
         while start < batch.length:
             stop = min(start + self.depth, batch.length)
             follow = batch.length if stop == batch.length else start + self.stride
@@ -188,7 +189,8 @@ class Truncated:
         )
 
 
-def _warn_of_gaps(batch: Batch, depth: int, stride: int) -> None:
+def warn_of_gaps(batch: Batch, depth: int, stride: int) -> None:
+    """Say how many steps a stride above the depth leaves uncounted."""
     skipped = sum(
         int(batch.chunk(start + depth, start + stride).mask.sum())
         for start in range(0, batch.length - depth, stride)
@@ -240,6 +242,11 @@ class SlidingWindow:
             OptionError: the stream's horizon is not 1.
             DataError: a lane is not longer than ``depth``.
         """
+        self.check(stream)
+        return self._pass(self._windows.updates(network, loss, stream, state))
+
+    def check(self, stream: Stream) -> None:
+        """Refuse a stream on which the pseudocode cannot run; raises as `updates` does."""
         check_stream(stream)
         if stream.horizon != 1:
             raise OptionError(
@@ -256,7 +263,6 @@ class SlidingWindow:
                     f"every lane, but the shortest has {shortest}: choose a depth below "
                     f"{shortest}, or leave such sequences out."
                 )
-        return self._pass(self._windows.updates(network, loss, stream, state))
 
     def _pass(self, updates: Iterator[Update]) -> Iterator[Update]:
         yield from updates

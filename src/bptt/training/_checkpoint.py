@@ -120,6 +120,11 @@ class Saver:
         self._began = self._last = time.perf_counter()
         return state  # type: ignore[no-any-return]  # its keys have just been looked at
 
+    def left(self, updates: int) -> int:
+        """After how many more updates the next one may be due, at least 1."""
+        every = self.checkpoint.every
+        return 1 << 30 if isinstance(every, str) else max(1, self._updates + every - updates)
+
     def due(self, updates: int) -> bool:
         """Whether it is time for the next one."""
         now = time.perf_counter()

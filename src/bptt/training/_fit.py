@@ -52,6 +52,7 @@ def fit(
     jobs: int | None = None,
     checkpoint: Checkpoint | str | PathLike[str] | None = None,
     resume: bool | Literal["force"] = False,
+    verbose: bool = False,
 ) -> History:
     """Train ``network`` on ``stream``.
 
@@ -105,6 +106,8 @@ def fit(
             end as those of a run that was never broken, bit for bit, given the same arguments;
             ``epochs`` and the limits of stopping criteria may be others. ``"force"`` takes data
             that changed.
+        verbose: print whether updates are made in the core, in whole stretches (docs/online.md),
+            and if not, why.
 
     Returns:
         The history, with the reason for the stop; with ``starts`` that of the best one, and in
@@ -141,6 +144,7 @@ def fit(
             scheduler=scheduler,
             progress=False,
             resume=resume,
+            verbose=verbose,
         )
         return best_of(network, train, again, callbacks, starts, seed, jobs, progress, where)
     if jobs is not None:
@@ -161,6 +165,7 @@ def fit(
         callbacks,
         [Epochs(epochs), *criteria],
         Recovery(on_nonfinite, nonfinite_limit, network, optim, scheduler),
+        verbose,
     )
     bar = Bar(train.steps, epochs, enabled=progress)
     mode = network.training

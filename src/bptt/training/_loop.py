@@ -25,6 +25,7 @@ from bptt.training._signals import Interrupted, Leave, Signals
 from bptt.training._step import Stepper
 from bptt.training._stopping import Patience, StoppingCriterion, TimeLimit
 from bptt.training._tally import Best, Tally
+from bptt.training._updates import Updates
 
 Callback = Callable[[Progress], None]
 """Called after every epoch; one with an attribute ``every`` (a whole number) after so many updates
@@ -51,17 +52,31 @@ class Loop:
     callbacks: Sequence[Callback]
     criteria: list[StoppingCriterion]
     recovery: Recovery
+    verbose: bool = False
     history: History = field(default_factory=History, init=False)
     progress: Progress = field(init=False)
     best: Best = field(init=False)
     fingerprint: dict[str, str] = field(default_factory=dict, init=False)
     tally: Tally | None = field(default=None, init=False)
     saver: Saver | None = field(default=None, init=False)
+    updates: Updates = field(init=False)
 
     def __post_init__(self) -> None:
         self.progress = Progress(self.network, self.stepper.optimizer, self.history)
         restore = any(isinstance(c, Patience) and c.restore_best for c in self.criteria)
         self.best = Best(self.network if restore else None)
+        self.updates = Updates(
+            self.network,
+            self.train,
+            self.method,
+            self.loss,
+            self.stepper,
+            self.progress,
+            [e for c in self.callbacks if (e := getattr(c, "every", None))],
+            self.criteria,
+            self.recovery.policy,
+            self.verbose,
+        )
 
     def run(self, bar: Bar, signals: Signals) -> History:
         """Epochs until a criterion answers.
@@ -140,14 +155,15 @@ class Loop:
 
     def _pass(self, tally: Tally, started: float, bar: Bar, signals: Signals) -> bool:
         """Updates to the end of the pass, or until a criterion answers: whether one did."""
-        with closing(self._found()) as updates:
-            for update in updates:
-                norm = self.stepper.apply(update, self.progress, self._late)
+        self.updates.began, self.updates.saver = self._began, self.saver
+        self.updates.late = self._late
+        with closing(self.updates.of_epoch()) as updates:
+            for done in updates:
                 self.recovery.note(self.progress.updates)
-                tally.add(update, norm)
+                tally.add(done)
                 now = time.perf_counter()
                 tally.seconds, self.progress.elapsed = now - started, now - self._began
-                bar.show(self.progress, tally.steps, tally.loss, norm)
+                bar.show(self.progress, tally.steps, tally.loss, done.norm)
                 for callback in self.callbacks:
                     every = getattr(callback, "every", None)
                     if every and self.progress.updates % every == 0:
@@ -156,10 +172,6 @@ class Loop:
                     return True
                 self._save_if_due(signals)
         return False
-
-    def _found(self) -> Generator[Update]:
-        """The method's updates; closing it closes the method's own pass."""
-        yield from self.method.updates(self.network, self.loss, self.train)
 
     def _stop_after_update(self) -> bool:
         if self._stop(lambda criterion: criterion.after_update(self.progress)):

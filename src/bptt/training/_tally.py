@@ -3,14 +3,49 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor
 
 from bptt.gradients import Update
 from bptt.network import Network
 from bptt.state import leaves
 from bptt.training._history import Epoch
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Finished updates, one or many.
+
+    Attributes:
+        update: the last one.
+        totals: of each, its loss times its count.
+        norms: of each, its gradient's norm before clipping.
+        counted: how many steps they counted together.
+    """
+
+    update: Update
+    totals: Sequence[float]
+    norms: Sequence[float]
+    counted: int
+
+    @classmethod
+    def of(cls, update: Update, norm: float) -> Stretch:
+        """A single update."""
+        return cls(update, (update.loss * update.count,), (norm,), update.count)
+
+    @property
+    def norm(self) -> float:
+        """Of the last update."""
+        return float(self.norms[-1])
+
+
+def _added(total: float, numbers: Sequence[float]) -> float:
+    """The numbers added one after the other, so that it does not show how they are divided into
+    stretches."""
+    return float(np.cumsum([total, *numbers])[-1]) if len(numbers) > 1 else total + numbers[0]
 
 
 @dataclass
@@ -40,12 +75,13 @@ class Tally:
     withheld: int = 0
     done: bool = False
 
-    def add(self, update: Update, norm: float) -> None:
-        """One more update, whose gradient had this norm before clipping."""
-        self.total += update.loss * update.count
-        self.counted += update.count
-        self.norms += norm
-        self.updates += 1
+    def add(self, done: Stretch) -> None:
+        """More updates."""
+        update = done.update
+        self.total = _added(self.total, done.totals)
+        self.norms = _added(self.norms, done.norms)
+        self.counted += done.counted
+        self.updates += len(done.norms)
         new = update.stop - (self.reached if update.batch == self.batch else 0)
         self.steps += new * leaves(update.state)[0].shape[0]
         self.batch, self.reached = update.batch, update.stop

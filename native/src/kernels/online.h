@@ -1,0 +1,85 @@
+// The arithmetic of the online loop beyond that of step programs: small products on weights that change at every
+// update, sums over the rows of a window, losses, optimizers. One table per instruction set and dtype.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace bptt {
+
+// dst = init + a @ m, rows few. m [k, n]: row p, vector of columns v at m + p * row_step + (v / 2) * panel_step + (v % 2)
+// vectors, so that both a packed matrix (pack.h) and plain rows serve; all vectors that reach into n may be read.
+template <class T>
+struct Product {
+    T* dst;
+    const T* a;
+    const T* init;  // null: zero
+    const T* m;
+    ptrdiff_t dst_stride, a_stride, init_stride;
+    ptrdiff_t row_step, panel_step;
+    ptrdiff_t rows, k, n;
+};
+
+// dst[i][j] (+)= factor * sum over rows of a[row][i] * b[row][j]; b null: one column of ones. A vector past the end of
+// a row may be read.
+template <class T>
+struct Cross {
+    T* dst;
+    const T* a;
+    const T* b;
+    ptrdiff_t dst_stride, a_stride, b_stride;
+    ptrdiff_t rows, m, n;
+    T factor;
+    bool accumulate;
+};
+
+enum class LossKind : int { mse, mae, huber, indices, shares };
+
+// rows of predictions [n] against targets [n] (indices: int64 a row); the slope is that of the sum of all rows, times
+// `factor`. Gives the sum of all rows' losses.
+template <class T>
+struct LossCall {
+    const T* prediction;
+    const T* target;
+    const int64_t* index;
+    T* slope;
+    ptrdiff_t rows, n;
+    T factor;
+};
+
+enum class OptimizerKind : int { sgd, adam, rmsprop };
+
+// One parameter's update; names and order of the arithmetic are those of torch.optim.
+template <class T>
+struct UpdateCall {
+    OptimizerKind kind;
+    T* weight;
+    const T* gradient;
+    T* first;   // sgd: momentum buffer; adam: exp_avg; rmsprop: square_avg
+    T* second;  // adam: exp_avg_sq; rmsprop: momentum buffer
+    T* third;   // adam: max_exp_avg_sq; rmsprop: grad_avg
+    ptrdiff_t count;
+    T scale;  // of the gradient: clipping, and the sign of `maximize`
+    T rate, decay;
+    T momentum, dampening;  // sgd, rmsprop; alpha of rmsprop in beta1
+    T beta1, beta2, epsilon;
+    T step_size, correction;  // adam: lr / (1 - beta1^t), sqrt(1 - beta2^t)
+    bool nesterov, fresh, decoupled;
+};
+
+template <class T>
+struct OnlineKernels {
+    void (*product)(const Product<T>&);
+    void (*cross)(const Cross<T>&);
+    double (*loss[5])(const LossCall<T>&);
+    void (*update)(const UpdateCall<T>&);
+    double (*squares)(const T* x, ptrdiff_t count);
+    ptrdiff_t lanes;  // of a vector
+};
+
+template <class T>
+const OnlineKernels<T>& online_kernels_baseline();
+template <class T>
+const OnlineKernels<T>& online_kernels_avx2();
+
+}  // namespace bptt

@@ -1,0 +1,353 @@
+// Layout and binding; see online_memory.h.
+#include "online_memory.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+
+namespace bptt::online {
+namespace {
+
+constexpr int64_t slack = 32;  // elements after each array that a vector may read
+
+int64_t padded(int64_t count) { return (count + slack + 15) / 16 * 16; }
+
+[[noreturn]] void fail(const std::string& what) { throw std::invalid_argument("online plan: " + what); }
+
+class Checker {
+public:
+    explicit Checker(const Plan& plan) : plan_(plan) {}
+
+    void all() const {
+        if (plan_.steps < 1 || plan_.lanes < 1) fail("steps and lanes must be at least 1");
+        if (plan_.sources < 0 || static_cast<size_t>(plan_.sources) > plan_.buffers.size()) fail("sources out of range");
+        for (const int64_t size : plan_.buffers)
+            if (size < 0) fail("a buffer of negative size");
+        for (const Array& a : plan_.arrays)
+            if (a.width < 1) fail("an array without columns");
+        for (const Matrix& m : plan_.matrices) view(m.view, "a matrix");
+        for (const Leaf& leaf : plan_.leaves) {
+            for (const int index : {leaf.states, leaf.entered, leaf.carries}) {
+                array(index, "a leaf");
+                if (plan_.arrays[static_cast<size_t>(index)].width != leaf.width) fail("a leaf of another width");
+            }
+            buffer(leaf.initial, leaf.width * (leaf.initial_is_shared ? 1 : plan_.lanes), "an initial state");
+            if (leaf.initial_gradient >= 0) buffer(leaf.initial_gradient, leaf.width, "an initial state's gradient");
+        }
+        if (plan_.leaves.empty()) fail("a state without leaves");
+        if (plan_.output < 0 || static_cast<size_t>(plan_.output) >= plan_.leaves.size()) fail("output out of range");
+        for (const int index : {plan_.inputs, plan_.outputs, plan_.prediction, plan_.slope, plan_.upstream})
+            array(index, "a special array");
+        const int64_t out = plan_.leaves[static_cast<size_t>(plan_.output)].width;
+        if (width(plan_.outputs) != out || width(plan_.upstream) != out) fail("outputs of another width");
+        if (width(plan_.slope) != width(plan_.prediction)) fail("a slope of another width");
+        for (const int index : plan_.deltas) array(index, "a delta");
+        for (const auto* ops : {&plan_.ahead, &plan_.back_ahead, &plan_.behind}) rows(*ops, Domain::window, false);
+        for (const auto* ops : {&plan_.forward, &plan_.backward}) rows(*ops, Domain::window, true);
+        for (const auto* ops : {&plan_.read_forward, &plan_.read_backward}) rows(*ops, Domain::counted, false);
+        for (const auto* ops : {&plan_.prepare, &plan_.after})
+            for (const FixedOp& op : *ops) fixed(op);
+    }
+
+private:
+    const Plan& plan_;
+
+    int64_t width(int index) const { return plan_.arrays[static_cast<size_t>(index)].width; }
+    void array(int index, const char* what) const {
+        if (index < 0 || static_cast<size_t>(index) >= plan_.arrays.size()) fail(std::string(what) + ": no such array");
+    }
+    void buffer(int index, int64_t size, const char* what) const {
+        if (index < 0 || static_cast<size_t>(index) >= plan_.buffers.size()) fail(std::string(what) + ": no such buffer");
+        if (plan_.buffers[static_cast<size_t>(index)] < size) fail(std::string(what) + ": the buffer is too small");
+    }
+    void view(const View& v, const char* what) const {
+        if (v.offset < 0 || v.rows < 0 || v.columns < 0 || v.row_stride < 0 || v.column_stride < 0)
+            fail(std::string(what) + ": negative");
+        const bool empty = v.rows == 0 || v.columns == 0;
+        const int64_t last = v.offset + (v.rows - 1) * v.row_stride + (v.columns - 1) * v.column_stride;
+        buffer(v.buffer, empty ? 0 : last + 1, what);
+    }
+    void place(const Place& p, Domain domain, bool loop, bool may_be_absent) const {
+        if (p.kind == Place::none) {
+            if (!may_be_absent) fail("an operand is missing");
+            return;
+        }
+        if (p.kind == Place::constant) return;
+        if (p.offset < 0 || p.width < 1) fail("an operand's columns");
+        if (p.kind == Place::buffer) return buffer(p.index, p.offset + p.width, "an operand");
+        array(p.index, "an operand");
+        if (p.offset + p.width > width(p.index)) fail("an operand passes the end of its array");
+        const Domain own = plan_.arrays[static_cast<size_t>(p.index)].domain;
+        const bool fits = own == domain || (loop && own == Domain::step);
+        if (!fits) fail("an operand's array does not belong here");
+        if (p.shift < 0 || p.shift > (own == Domain::window ? 1 : 0)) fail("an operand's shift");
+    }
+    void rows(const std::vector<RowOp>& ops, Domain domain, bool loop) const {
+        for (const RowOp& x : ops) {
+            if (x.dst.kind != Place::array) fail("a result must be an array");
+            place(x.dst, domain, loop, false);
+            const int count = x.op == Op::matmul ? 1 : op_operands(x.op);
+            place(x.a, domain, loop, false);
+            place(x.b, domain, loop, x.op == Op::matmul || count < 2);
+            place(x.c, domain, loop, count < 3 || x.op == Op::matmul);
+            if (x.op == Op::matmul) {
+                if (x.matrix < 0 || static_cast<size_t>(x.matrix) >= plan_.matrices.size()) fail("no such matrix");
+                const View& m = plan_.matrices[static_cast<size_t>(x.matrix)].view;
+                if (x.a.kind == Place::constant || x.a.width != m.rows || x.dst.width != m.columns)
+                    fail("a product's sizes");
+                if (x.b.kind == Place::constant || (x.b.kind != Place::none && x.b.width != m.columns))
+                    fail("a product's first summand");
+                continue;
+            }
+            if (op_is_reduction(x.op)) {
+                if (x.dst.width != 1) fail("a reduction's result");
+                continue;
+            }
+            for (const Place* p : {&x.a, &x.b, &x.c})
+                if (p->kind != Place::none && p->width != 1 && p->width != x.dst.width) fail("an operand's width");
+        }
+    }
+    void fixed(const FixedOp& x) const {
+        view(x.dst, "a result");
+        if (x.kind == FixedOp::cross) {
+            place(x.left, x.rows, false, false);
+            place(x.right, x.rows, false, true);
+            if (x.left.kind != Place::array || (x.right.kind != Place::none && x.right.kind != Place::array))
+                fail("a sum over rows reads arrays");
+            if (x.dst.rows != x.left.width || x.dst.columns != (x.right.kind == Place::none ? 1 : x.right.width))
+                fail("a sum over rows: sizes");
+            if (x.dst.columns > 1 && x.dst.column_stride != 1) fail("a sum over rows: columns");
+            return;
+        }
+        if (x.kind == FixedOp::product) {
+            view(x.a, "a factor");
+            view(x.b, "a factor");
+            if (x.a.columns != x.b.rows || x.dst.rows != x.a.rows || x.dst.columns != x.b.columns) fail("a product's sizes");
+            return;
+        }
+        const View* operands[] = {&x.a, &x.b, &x.c};
+        const int count = x.kind == FixedOp::sum ? 1 : op_operands(x.op);
+        if (x.kind == FixedOp::sum && x.op != Op::sum && x.op != Op::amax) fail("no reduction");
+        for (int i = 0; i < count; ++i) {
+            if (operands[i]->buffer < 0) continue;
+            view(*operands[i], "an operand");
+            const bool sized = operands[i]->rows == x.dst.rows && operands[i]->columns == x.dst.columns;
+            if (x.kind == FixedOp::pointwise && !sized) fail("an operand's shape");
+        }
+        if (x.kind == FixedOp::sum && (x.a.buffer < 0 || x.dst.rows != x.a.rows || x.dst.columns != 1)) fail("a sum's shape");
+    }
+};
+
+}  // namespace
+
+void check_plan(const Plan& plan) { Checker(plan).all(); }
+
+template <class T>
+const OnlineKernels<T>& online_kernels() {
+#if defined(BPTT_HAS_AVX2)
+    if (current_isa() != "baseline") return online_kernels_avx2<T>();
+#endif
+    return online_kernels_baseline<T>();
+}
+
+template const OnlineKernels<float>& online_kernels<float>();
+template const OnlineKernels<double>& online_kernels<double>();
+
+template <class T>
+int64_t Memory<T>::rows_of(Domain domain) const {
+    const int64_t steps = domain == Domain::step ? 1 : domain == Domain::window ? plan_.steps + 1 : plan_.steps;
+    return steps * plan_.lanes;
+}
+
+template <class T>
+Memory<T>::Memory(const Plan& plan, const OnlineKernels<T>& online, const Kernels<T>& kernels)
+    : plan_(plan), online_(online), kernels_(kernels) {
+    for (const auto* ops : {&plan.ahead, &plan.forward, &plan.back_ahead, &plan.backward, &plan.behind,
+                            &plan.read_forward, &plan.read_backward})
+        for (const RowOp& op : *ops)
+            for (const Place* p : {&op.a, &op.b, &op.c})
+                if (p->kind == Place::constant) constants_.push_back(static_cast<T>(p->value));
+    int64_t total = 0;
+    std::vector<int64_t> places;
+    const auto reserve = [&](int64_t count) {
+        places.push_back(total);
+        total += padded(count);
+    };
+    for (size_t i = static_cast<size_t>(plan.sources); i < plan.buffers.size(); ++i) reserve(plan.buffers[i]);
+    for (const Array& a : plan.arrays) reserve(rows_of(a.domain) * a.width);
+    const ptrdiff_t panel = 2 * online.lanes;
+    for (const Matrix& m : plan.matrices) {
+        const bool direct = m.view.column_stride == 1 && m.view.columns % online.lanes == 0;
+        packed_.push_back({nullptr, direct ? m.view.row_stride : panel, direct ? panel : m.view.rows * panel});
+        if (!direct) reserve(kernels.packed_size(m.view.rows, m.view.columns));
+    }
+    memory_.assign(static_cast<size_t>(total + 16), T(0));
+    const auto address = reinterpret_cast<uintptr_t>(memory_.data());
+    T* base = memory_.data() + ((address + 63) / 64 * 64 - address) / sizeof(T);
+    size_t next = 0;
+    buffers_.assign(plan.buffers.size(), nullptr);
+    for (size_t i = static_cast<size_t>(plan.sources); i < plan.buffers.size(); ++i) buffers_[i] = base + places[next++];
+    for (size_t i = 0; i < plan.arrays.size(); ++i) arrays_.push_back(base + places[next++]);
+    for (size_t i = 0; i < plan.matrices.size(); ++i) {
+        const Matrix& m = plan.matrices[i];
+        if (m.view.column_stride != 1 || m.view.columns % online.lanes != 0) packed_[i].memory = base + places[next++];
+    }
+    entered_.assign(plan.arrays.size(), -1);
+    for (const Leaf& leaf : plan.leaves) entered_[static_cast<size_t>(leaf.states)] = leaf.entered;
+}
+
+template <class T>
+void Memory<T>::pack(bool all) {
+    for (size_t i = 0; i < packed_.size(); ++i) {
+        const Matrix& m = plan_.matrices[i];
+        if (packed_[i].memory == nullptr || !(all || m.changes)) continue;
+        kernels_.pack(view(m.view), m.view.row_stride, m.view.column_stride, m.view.rows, m.view.columns, packed_[i].memory);
+    }
+}
+
+template <class T>
+const T* Memory<T>::constant(double value) const {
+    const T wanted = static_cast<T>(value);
+    for (const T& c : constants_)
+        if (std::memcmp(&c, &wanted, sizeof(T)) == 0) return &c;
+    return nullptr;
+}
+
+template <class T>
+typename Memory<T>::Pointer Memory<T>::point(const Place& p, int64_t width, bool resetting) const {
+    const bool scalar = p.width == 1 && width > 1;
+    if (p.kind == Place::none) return {};
+    if (p.kind == Place::constant) return {const_cast<T*>(constant(p.value)), 0, 0, scalar};
+    if (p.kind == Place::buffer) return {buffer(p.index) + p.offset, 0, 0, scalar};
+    int index = p.index;
+    if (resetting && p.shift == 0 && entered_[static_cast<size_t>(index)] >= 0) index = entered_[static_cast<size_t>(index)];
+    const Array& array = plan_.arrays[static_cast<size_t>(index)];
+    const ptrdiff_t step = array.domain == Domain::window ? plan_.lanes * array.width : 0;
+    return {arrays_[static_cast<size_t>(index)] + p.shift * step + p.offset, array.width, step, scalar};
+}
+
+template <class T>
+BoundRow<T> Memory<T>::bind(const RowOp& op, int64_t rows, bool resetting) const {
+    BoundRow<T> bound;
+    bound.needed_at_first = op.needed_at_first;
+    const int64_t width = op_is_reduction(op.op) ? op.a.width : op.dst.width;
+    const Pointer dst = point(op.dst, 1, resetting), a = point(op.a, width, resetting);
+    const Pointer b = point(op.b, width, resetting), c = point(op.c, width, resetting);
+    bound.dst = dst.data, bound.a = a.data, bound.b = b.data, bound.c = c.data;
+    bound.dst_step = dst.step, bound.a_step = a.step, bound.b_step = b.step, bound.c_step = c.step;
+    if (op.op == Op::matmul) {
+        const Matrix& m = plan_.matrices[static_cast<size_t>(op.matrix)];
+        const Packed& packed = packed_[static_cast<size_t>(op.matrix)];
+        bound.product = {dst.data, a.data, b.data, packed.memory != nullptr ? packed.memory : view(m.view),
+                         dst.row, a.row, b.row, packed.row_step, packed.panel_step, rows, m.view.rows, m.view.columns};
+        return bound;
+    }
+    const int mask = (a.scalar ? scalar_a : 0) | (b.scalar ? scalar_b : 0) | (c.scalar ? scalar_c : 0);
+    bound.kernel = kernels_.op[static_cast<int>(op.op)][op_is_reduction(op.op) ? 0 : mask];
+    bound.call = {dst.data, a.data, b.data, c.data, dst.row, a.row, b.row, c.row, rows, width, 0, nullptr, false};
+    const auto follows = [&](const Pointer& p) { return p.data == nullptr || p.row == (p.scalar ? 0 : width); };
+    bound.flat = !op_is_reduction(op.op) && dst.row == width && follows(a) && follows(b) && follows(c);
+    if (bound.flat) bound.call.width = rows * width, bound.call.rows = 1;
+    return bound;
+}
+
+template <class T>
+std::vector<BoundRow<T>> Memory<T>::bind(const std::vector<RowOp>& ops, int64_t rows, bool resetting) const {
+    std::vector<BoundRow<T>> bound;
+    for (const RowOp& op : ops) bound.push_back(bind(op, rows, resetting));
+    return bound;
+}
+
+template <class T>
+std::vector<BoundFixed<T>> Memory<T>::bind(const std::vector<FixedOp>& ops, bool resetting) const {
+    std::vector<BoundFixed<T>> bound;
+    for (const FixedOp& op : ops) {
+        BoundFixed<T> one{&op, {}};
+        if (op.kind == FixedOp::cross) {
+            const Pointer a = point(op.left, op.left.width, resetting), b = point(op.right, op.right.width, resetting);
+            one.cross = {view(op.dst), a.data, b.data, op.dst.row_stride, a.row, b.row, 0, op.dst.rows, op.dst.columns, T(1),
+                         op.accumulate};
+        }
+        bound.push_back(one);
+    }
+    return bound;
+}
+
+template <class T>
+void Memory<T>::run(const BoundFixed<T>& bound) const {
+    switch (bound.op->kind) {
+        case FixedOp::pointwise: return pointwise(*bound.op);
+        case FixedOp::sum: return sum(*bound.op);
+        case FixedOp::product: return multiply(*bound.op);
+        case FixedOp::cross: return online_.cross(bound.cross);
+    }
+}
+
+// Rows of contiguous columns where they are so; else columns one by one down the rows.
+template <class T>
+void Memory<T>::pointwise(const FixedOp& op) const {
+    const View* views[] = {&op.a, &op.b, &op.c};
+    const int count = op_operands(op.op);
+    T numbers[3];
+    const T* from[3] = {};
+    ptrdiff_t row[3] = {}, column[3] = {};
+    for (int i = 0; i < count; ++i) {
+        numbers[i] = static_cast<T>(op.constants[i]);
+        const bool given = views[i]->buffer >= 0;
+        from[i] = given ? view(*views[i]) : &numbers[i];
+        row[i] = given ? views[i]->row_stride : 0;
+        column[i] = given ? views[i]->column_stride : 0;
+    }
+    const bool wide = op.dst.columns > 1;
+    int mask = 0;
+    bool contiguous = !wide || op.dst.column_stride == 1;
+    for (int i = 0; i < count; ++i) {
+        if (wide && column[i] == 0) mask |= 1 << i;
+        else if (wide && column[i] != 1) contiguous = false;
+    }
+    T* dst = view(op.dst);
+    if (contiguous) {
+        Call<T> call{dst, from[0], from[1], from[2], op.dst.row_stride, row[0], row[1], row[2], op.dst.rows, op.dst.columns,
+                     0, nullptr, false};
+        return kernels_.op[static_cast<int>(op.op)][mask](call);
+    }
+    for (int64_t r = 0; r < op.dst.rows; ++r) {
+        const auto at = [&](int i) { return from[i] == nullptr ? nullptr : from[i] + r * row[i]; };
+        Call<T> call{dst + r * op.dst.row_stride, at(0), at(1), at(2), op.dst.column_stride, column[0], column[1], column[2],
+                     op.dst.columns, 1, 0, nullptr, false};
+        kernels_.op[static_cast<int>(op.op)][0](call);
+    }
+}
+
+template <class T>
+void Memory<T>::sum(const FixedOp& op) const {
+    const T* from = view(op.a);
+    T* dst = view(op.dst);
+    for (int64_t r = 0; r < op.a.rows; ++r) {
+        T total = op.op == Op::sum ? T(0) : -static_cast<T>(INFINITY);
+        for (int64_t c = 0; c < op.a.columns; ++c) {
+            const T x = from[r * op.a.row_stride + c * op.a.column_stride];
+            if (op.op == Op::sum) total += x;
+            else total = x > total || x != x ? x : total;
+        }
+        dst[r * op.dst.row_stride] = total;
+    }
+}
+
+template <class T>
+void Memory<T>::multiply(const FixedOp& op) const {
+    const T *a = view(op.a), *b = view(op.b);
+    T* dst = view(op.dst);
+    for (int64_t i = 0; i < op.dst.rows; ++i)
+        for (int64_t j = 0; j < op.dst.columns; ++j) {
+            T total = 0;
+            for (int64_t p = 0; p < op.a.columns; ++p)
+                total += a[i * op.a.row_stride + p * op.a.column_stride] * b[p * op.b.row_stride + j * op.b.column_stride];
+            dst[i * op.dst.row_stride + j * op.dst.column_stride] = total;
+        }
+}
+
+template class Memory<float>;
+template class Memory<double>;
+
+}  // namespace bptt::online

@@ -1,0 +1,87 @@
+// What a learner works on: its arrays and buffers in one block of memory, and instructions bound to it.
+#pragma once
+
+#include <cstring>
+#include <vector>
+
+#include "isa.h"
+#include "online.h"
+
+namespace bptt::online {
+
+// The table in use at the moment of the call.
+template <class T>
+const OnlineKernels<T>& online_kernels();
+
+// An instruction on rows, bound to memory. In a loop over time its pointers move by `step` elements.
+template <class T>
+struct BoundRow {
+    Kernel<T> kernel = nullptr;  // null: a product
+    Call<T> call{};
+    Product<T> product{};
+    bool flat = false;           // its rows follow each other: one long row
+    bool needed_at_first = true;
+    ptrdiff_t dst_step = 0, a_step = 0, b_step = 0, c_step = 0;
+    T* dst = nullptr;  // at step 0
+    const T *a = nullptr, *b = nullptr, *c = nullptr;
+};
+
+template <class T>
+struct BoundFixed {
+    const FixedOp* op = nullptr;
+    Cross<T> cross{};
+};
+
+// Checks that an instruction's operands lie inside what they name; throws std::invalid_argument.
+void check_plan(const Plan& plan);
+
+template <class T>
+class Memory {
+public:
+    explicit Memory(const Plan& plan, const OnlineKernels<T>& online, const Kernels<T>& kernels);
+
+    T* buffer(int index) const { return buffers_[static_cast<size_t>(index)]; }
+    T* array(int index) const { return arrays_[static_cast<size_t>(index)]; }
+    int64_t width(int array) const { return plan_.arrays[static_cast<size_t>(array)].width; }
+    // Row 0 of an array at a step.
+    T* at(int index, int64_t step) const { return array(index) + step * plan_.lanes * width(index); }
+    void set_source(int index, T* data) { buffers_[static_cast<size_t>(index)] = data; }
+
+    // Matrices as the products read them; those that change with the parameters, or all.
+    void pack(bool all);
+    // Instructions for `rows` rows; `resetting`: states are read where resets were applied.
+    std::vector<BoundRow<T>> bind(const std::vector<RowOp>& ops, int64_t rows, bool resetting) const;
+    std::vector<BoundFixed<T>> bind(const std::vector<FixedOp>& ops, bool resetting) const;
+    void run(const BoundFixed<T>& bound) const;
+
+private:
+    struct Packed {
+        T* memory = nullptr;  // null: read where it lies
+        ptrdiff_t row_step = 0, panel_step = 0;
+    };
+
+    const Plan& plan_;
+    const OnlineKernels<T>& online_;
+    const Kernels<T>& kernels_;
+    std::vector<T> memory_;
+    std::vector<T*> buffers_, arrays_;
+    std::vector<Packed> packed_;
+    std::vector<T> constants_;
+    mutable std::vector<int> entered_;  // array of states to the array with resets applied
+
+    int64_t rows_of(Domain domain) const;
+    struct Pointer {
+        T* data = nullptr;
+        ptrdiff_t row = 0, step = 0;
+        bool scalar = false;
+    };
+    Pointer point(const Place& place, int64_t width, bool resetting) const;
+    const T* constant(double value) const;
+    T* view(const View& v) const { return buffer(v.buffer) + v.offset; }
+    BoundRow<T> bind(const RowOp& op, int64_t rows, bool resetting) const;
+    void pointwise(const FixedOp& op) const;
+    void sum(const FixedOp& op) const;
+    void multiply(const FixedOp& op) const;
+};
+
+}  // namespace bptt::online

@@ -1,0 +1,114 @@
+"""A cell, or a readout, traced whole: nothing is hoisted into PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bptt.engine.build import analyse, assemble
+from bptt.engine.guard import check_hooks
+from bptt.engine.plans import Wanted
+from bptt.engine.program import StepProgram
+from bptt.engine.reasons import Reason, Refusal
+from bptt.engine.sources import Source, sources_of
+from bptt.state import State, leaves
+
+_ROW_WISE = (
+    nn.Linear,
+    nn.Identity,
+    nn.LayerNorm,
+    nn.Tanh,
+    nn.Sigmoid,
+    nn.ReLU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Softplus,
+    nn.ELU,
+    nn.LeakyReLU,
+)
+
+
+class _AsCell(nn.Module):
+    """A readout as a recurrent function that ignores its state."""
+
+    def __init__(self, readout: nn.Module) -> None:
+        super().__init__()
+        self.readout = readout
+
+    def forward(self, input: Tensor, state: Tensor) -> Tensor:
+        result: Tensor = self.readout(input)
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """A traced module: its program and tensors."""
+
+    program: StepProgram
+    tensors: list[Tensor]
+    output: int | None
+
+
+def trace(module: nn.Module, example: Tensor, state: State, *, input_too: bool) -> Unit:
+    """Trace a step, forward and backward; ``input_too``: the input needs a gradient as well.
+
+    Raises:
+        Refusal: it has no step program, or needs PyTorch around it.
+    """
+    check_hooks(module)
+    sources = sources_of(module)
+    for source in sources:
+        if source.module is not None:
+            raise Refusal(Reason.OPERATOR, f"the parametrization of {source.name}")
+    tensors = [source.read() for source in sources]
+    parts = analyse(module, sources, tensors, example, state, hoist=False)
+    flags = tuple(t.requires_grad for t in tensors)
+    wanted = Wanted(flags, input_too, True, False)
+    program = assemble(module, sources, parts.step, leaves(state)[0].dtype, wanted)
+    _check(program, sources, tensors)
+    return Unit(program, tensors, parts.output)
+
+
+def _check(program: StepProgram, sources: tuple[Source, ...], tensors: list[Tensor]) -> None:
+    assert program.after is not None
+    if program.hoisted is not None or any(g.source is None for g in program.params):
+        raise Refusal(Reason.OPERATOR, "a part that runs before the loop")
+    dtype = getattr(torch, program.dtype)
+    for given in program.params:
+        assert given.source is not None
+        tensor, name = tensors[given.source], sources[given.source].name
+        if tensor.dtype is not dtype or not tensor.is_contiguous() or not tensor.numel():
+            raise Refusal(Reason.DTYPE, f"{name}, which is not contiguous {program.dtype}")
+    for given in program.times:
+        if given.source != -1 or len(given.shape) != 1:
+            raise Refusal(Reason.RANK, "an input that is not [time, lane, feature]")
+
+
+def trace_readout(readout: nn.Module, width: int, dtype: torch.dtype) -> Unit:
+    """A readout of outputs [..., width] as the step of a cell that does not look at its state.
+
+    Raises:
+        Refusal: it is more than linear maps, normalisations and pointwise functions.
+    """
+    for module in readout.modules():
+        if type(module) not in (*_ROW_WISE, nn.Sequential):
+            raise Refusal(Reason.OPERATOR, f"{type(module).__name__} in the readout")
+    with torch.no_grad():
+        made = readout(torch.zeros(1, 1, width, dtype=dtype))
+    if made.dim() != 3:
+        raise Refusal(Reason.RANK, f"predictions of {made.dim()} dimensions")
+    state = torch.zeros(1, made.shape[2], dtype=dtype)
+    unit = trace(_AsCell(readout), torch.zeros(1, 1, width, dtype=dtype), state, input_too=True)
+    if any(space == "state" for space, _ in used_spaces(unit.program)):
+        raise Refusal(Reason.OPERATOR, "the readout")
+    return unit
+
+
+def used_spaces(program: StepProgram) -> set[tuple[str, int]]:
+    """Which outer values a program reads."""
+    steps = [program.forward] + ([program.backward] if program.backward else [])
+    read = [o.value for s in steps for i in s.instructions for o in i.operands()]
+    read += [o.value for s in steps for w in s.writes for o in w.operands()]
+    return {(v.space, v.index) for v in read if v.space != "temp"}

@@ -1,0 +1,159 @@
+"""What keeps a training run from the core's online loop, and the learner of what is not kept."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+
+from bptt.engine.guard import Guard
+from bptt.engine.online import Learner, learner_for
+from bptt.engine.reasons import Refusal
+from bptt.gradients import GradientMethod, SlidingWindow, Truncated
+from bptt.losses import Loss
+from bptt.network import Network
+from bptt.state import leaves
+from bptt.streams import Chunk
+from bptt.training._slots import why_not as optimizer_why_not
+
+MOST_WORK = 2e7
+"""Multiply-adds of a window beyond which PyTorch's own products, on all threads, are as fast."""
+
+
+def windows_of(method: GradientMethod) -> Truncated | None:
+    """The windows of a method that the core knows."""
+    if type(method) is SlidingWindow:
+        return method._windows
+    return method if type(method) is Truncated else None
+
+
+def why_not(
+    network: Network,
+    method: GradientMethod,
+    loss: Loss,
+    optimizer: torch.optim.Optimizer,
+) -> str | None:
+    """Why training goes update by update through PyTorch; None if the core can do it."""
+    windows = windows_of(method)
+    if windows is None:
+        return f"the method is {type(method).__name__}, not Truncated or SlidingWindow"
+    if windows.history == "stored":
+        return "history='stored' linearises instead of unfolding"
+    if not isinstance(loss, str):
+        return "the loss is a function of yours, not one of the named ones"
+    if type(network) is not Network or network.__dict__.get("step") is not None:
+        return f"the network is a {type(network).__name__}, not a plain Network"
+    if network.backend not in ("auto", "native"):
+        return f"backend={network.backend!r}"
+    if any(network.__dict__.get(k) for k in network.__dict__ if k.endswith("_hooks")):
+        return "the network has hooks"
+    if torch.is_anomaly_enabled() or torch.is_autocast_enabled("cpu"):
+        return "anomaly detection or autocast is on"
+    for name, p in network.named_parameters():
+        if p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None):
+            return f"{name} has hooks"
+        if p.device.type != "cpu":
+            return f"{name} is on {p.device}"
+    return optimizer_why_not(optimizer, [p for p in network.parameters() if p.requires_grad])
+
+
+_LEARNERS: WeakKeyDictionary[Network, dict[Any, tuple[tuple[Guard, ...], Learner | str]]] = (
+    WeakKeyDictionary()
+)
+
+
+def learner_of(
+    network: Network, windows: Truncated, loss: str, chunk: Chunk, length: int
+) -> Learner | str:
+    """The learner for these windows and such data, from the cache; or the reason why there is
+    none."""
+    lanes = chunk.inputs.shape[1]
+    steps = min(windows.depth, 1 << (length - 1).bit_length())  # not one learner for every length
+    kind = loss
+    if loss == "cross_entropy":
+        kind = "shares" if chunk.targets.is_floating_point() else "indices"
+    key = (
+        kind,
+        steps,
+        lanes,
+        chunk.inputs.shape[2:],
+        chunk.inputs.dtype,
+        network.clip_state_gradient,
+    )
+    known = _LEARNERS.setdefault(network, {})
+    found = known.get(key)
+    if found is not None and all(g.holds() for g in found[0]) and _same(found[1], network):
+        return found[1]
+    if len(known) >= 8:
+        known.clear()
+    parts = [m for m in (network.cell, network.readout) if m is not None]
+    learner = _build(network, kind, chunk, steps)
+    known[key] = (tuple(Guard(m) for m in parts), learner)
+    return learner
+
+
+def _same(learner: Learner | str, network: Network) -> bool:
+    """Whether the initial state is the one that the learner was built for."""
+    if isinstance(learner, str):
+        return True
+    learned = [] if network.learned_initial_state is None else list(network.learned_initial_state)
+    own = [learner.tensors[i] for i in sorted(learner.learned_initial)]
+    return (
+        len(own) == len(learned)
+        and all(a is b for a, b in zip(own, learned, strict=True))
+        and all(
+            p.requires_grad == (i in learner.gradients)
+            for p, i in zip(own, sorted(learner.learned_initial), strict=True)
+        )
+    )
+
+
+def _build(network: Network, kind: str, chunk: Chunk, steps: int) -> Learner | str:
+    lanes = chunk.inputs.shape[1]
+    if not chunk.inputs.is_floating_point() or chunk.inputs.dim() != 3:
+        return "inputs are not [time, lane, feature] of numbers"
+    with torch.no_grad():
+        initial = network.initial_state(lanes, like=chunk.inputs)
+    learned = [] if network.learned_initial_state is None else list(network.learned_initial_state)
+    with torch.enable_grad():
+        own = network.initial_state(lanes, like=chunk.inputs)
+        if not learned and any(leaf.requires_grad for leaf in leaves(own)):
+            return "the cell's own initial state needs a gradient"
+    if any(leaf.dim() != 2 for leaf in leaves(initial)):
+        return "a state that is not [lane, hidden]"
+    try:
+        with torch.enable_grad():
+            learner = learner_for(
+                network.cell,
+                network.readout,
+                initial,
+                learned,
+                chunk.inputs[:1],
+                loss=kind,
+                steps=steps,
+                clip=network.clip_state_gradient,
+            )
+    except Refusal as refusal:
+        return str(refusal.ineligible)
+    work = steps * lanes * sum(t.numel() for t in learner.tensors)
+    if work > MOST_WORK:
+        return (
+            f"its windows are large ({work:.1g} multiply-adds): PyTorch's own products are as fast"
+        )
+    return learner
+
+
+def unfit(learner: Learner, chunk: Chunk, kind: str) -> str | None:
+    """Why a chunk's targets are not what the loss compares; the eager loop tells the user so."""
+    width = learner.prediction_width
+    if kind == "cross_entropy" and not chunk.targets.is_floating_point():
+        if chunk.targets.dim() != 2 or chunk.targets.dtype is not torch.int64:
+            return "class indices that are not int64 [time, lane]"
+        here = chunk.targets[chunk.mask]
+        if here.numel() and not 0 <= int(here.min()) <= int(here.max()) < width:
+            return "class indices out of range"
+        return None
+    if chunk.targets.dtype is not learner.dtype or tuple(chunk.targets.shape[2:]) != (width,):
+        return "targets of another shape or dtype than the predictions"
+    return None

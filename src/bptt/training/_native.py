@@ -1,0 +1,298 @@
+"""Whole stretches of updates in the core: unfold, loss, backward, clip, update, advance.
+
+After every stretch weights, optimizer, method and stream stand where they would after the same
+updates made one by one, so that the two ways can take turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bptt.engine.online import Learner
+from bptt.gradients import GradientMethod, SlidingWindow, Truncated, Update
+from bptt.gradients._context import Carried, Context, Recomputed, Span
+from bptt.gradients._resume import Place, taken_up
+from bptt.gradients._truncated import warn_of_gaps
+from bptt.gradients._window import again, counted
+from bptt.losses import step_loss
+from bptt.network import Network
+from bptt.state import State, leaves, map_state
+from bptt.streams import Batch, Chunk, Stream
+from bptt.training._eligible import learner_of, unfit, why_not, windows_of
+from bptt.training._slots import Slots
+from bptt.training._tally import Stretch
+
+STEPS = 16384
+"""Steps of the stream handed to the core at a time, and the most updates of a stretch."""
+
+SECONDS = 0.04
+"""How long a stretch lasts at most, so that bars, signals and callbacks are served."""
+
+
+class NonFinite(Exception):
+    """An update whose loss or gradient is not finite was withheld; carries it and its norm."""
+
+    def __init__(self, update: Update, norm: float) -> None:
+        super().__init__()
+        self.update, self.norm = update, norm
+
+
+Limits = Callable[[], tuple[int, float]]
+"""How many updates, and seconds, the next stretch may take at most."""
+
+
+class Pass:
+    """One pass over a stream in stretches.
+
+    Args:
+        network, method, loss, optimizer, clip: as `bptt.fit` takes them; ``why_not`` gave None.
+        stream: the data.
+        limits: asked before every stretch.
+
+    Attributes:
+        refused: why the pass was given back unfinished: the method's next ``updates`` goes on.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        method: GradientMethod,
+        loss: str,
+        optimizer: torch.optim.Optimizer,
+        clip: float | None,
+        stream: Stream,
+        limits: Limits,
+    ) -> None:
+        windows = windows_of(method)
+        assert windows is not None
+        self.network, self.method, self.windows = network, method, windows
+        self.loss, self.optimizer, self.clip = loss, optimizer, clip
+        self.stream, self.limits = stream, limits
+        self.refused: str | None = None
+        self._bound: tuple[Learner, tuple[int, ...]] | None = None
+        self._numbers = (
+            torch.empty(STEPS, dtype=torch.float64),
+            torch.empty(STEPS, dtype=torch.float64),
+            torch.empty(STEPS, dtype=torch.int64),
+        )
+
+    def stretches(self) -> Iterator[Stretch]:
+        """Stretch after stretch.
+
+        Raises:
+            NonFinite: an update was withheld; what came before it was yielded.
+        """
+        windows, begun = self.windows, self.windows._saved
+        if isinstance(self.method, SlidingWindow):
+            self.method.check(self.stream)
+        batches = self.stream.batches() if begun is None else taken_up(self.stream, begun, None)
+        windows._saved = None
+        windows._place = begun
+        with closing(batches):
+            first = 0 if begun is None else begun.batch + (begun.span is None)
+            for index, batch in enumerate(batches, first):
+                if begun is not None and begun.span is not None and index == begun.batch:
+                    begun.check(batch)
+                yield from self._batch(index, batch)
+                if self.refused is not None:
+                    return
+        windows._place = None
+        if isinstance(self.method, SlidingWindow):
+            self.method.state = windows.state
+
+    def _batch(self, index: int, batch: Batch) -> Iterator[Stretch]:
+        """The stretches of one batch."""
+        windows = self.windows
+        assert windows.stride is not None
+        reach = max(STEPS, 2 * windows.stride + windows.depth)
+        place, learner, halt = self._place_in(index), None, "data"
+        base = 0 if place is None or place.span is None else place.span.start
+        if place is None and windows.depth < windows.stride and windows.loss != "last":
+            warn_of_gaps(batch, windows.depth, windows.stride)
+        while halt != "done":
+            if halt == "data":
+                base = base if learner is None else learner.core.needed
+                chunk = batch.chunk(base, min(base + reach, batch.length))
+                data = _contiguous(chunk)
+            found = self._ready(chunk, batch.length)
+            if isinstance(found, str):
+                self._hand_back(index, batch, found)
+                return
+            if found is not learner:
+                self._enter(found, batch, self._place_in(index))
+                learner = found
+            halt = yield from self._stretch(learner, index, batch, data, base)
+        assert learner is not None
+        windows.state = _state(learner, "present")
+
+    def _place_in(self, index: int) -> Place | None:
+        """The last update, if it was in this batch."""
+        place = self.windows._place
+        return (
+            place if place is not None and place.span is not None and place.batch == index else None
+        )
+
+    def _hand_back(self, index: int, batch: Batch, reason: str) -> None:
+        """Leave the rest of the pass to the method's own ``updates``."""
+        place = self._place_in(index)
+        if place is None:  # this batch from its start: the one before it is done
+            place = Place(self.stream.epoch, index - 1, batch.lanes, batch.length)
+        self.windows._saved = self.windows._place = place
+        self.refused = reason
+
+    def _ready(self, chunk: Chunk, length: int) -> Learner | str:
+        """The learner, told of weights and optimizer as they are now; or why there is none."""
+        reason = why_not(self.network, self.method, self.loss, self.optimizer)
+        if reason is not None:
+            return reason
+        if any(p.grad is not None for p in self.network.parameters()):
+            return "the parameters hold gradients already"
+        learner = learner_of(self.network, self.windows, self.loss, chunk, length)
+        if isinstance(learner, str):
+            return learner
+        reason = unfit(learner, chunk, self.loss)
+        if reason is not None:
+            return reason
+        where = tuple(t.data_ptr() for t in learner.tensors)
+        if self._bound is None or self._bound != (learner, where):
+            learner.core.bind([t.detach() for t in learner.tensors])
+            self._bound = (learner, where)
+        tell(learner, self.network)
+        self._slots = Slots(self.optimizer, learner)
+        configure(learner, self.windows, self.clip, self._slots)
+        return learner
+
+    def _enter(self, learner: Learner, batch: Batch, place: Place | None) -> None:
+        if place is None or place.span is None or place.context is None:
+            learner.core.enter(None, batch.length, 0, 0, None)
+            return
+        span, context = place.span, place.context.state
+        own = None if context is None else [_plain(leaf, learner) for leaf in leaves(context)]
+        pending = (span.start, span.stop, span.first, span.follow)
+        learner.core.enter(own, batch.length, span.follow, span.stop, pending)
+
+    def _stretch(
+        self, learner: Learner, index: int, batch: Batch, data: tuple[Any, ...], base: int
+    ) -> Generator[Stretch, None, str]:
+        """One call of the core; gives why it came back."""
+        most, seconds = self.limits()
+        most = max(1, min(most, STEPS))
+        losses, norms, counts = (n[:most] for n in self._numbers)
+        core = learner.core
+        try:
+            core.run(*data, base, len(data[0]), seconds, losses, norms, counts, most)
+        finally:  # also when a signal arrives: what was done is done
+            halt, updates, last, withheld = core.report()
+            self._slots.hand_over(core.fresh())
+            if updates:
+                self._note(learner, index, batch, Span(*last))
+        if updates:
+            made = self._update(
+                learner, "end", index, batch, Span(*last), losses, counts, updates - 1
+            )
+            yield _summed(made, losses[:updates], norms[:updates], counts[:updates])
+        if halt == "nonfinite":
+            bad = self._update(
+                learner, "withheld", index, batch, Span(*withheld), losses, counts, updates
+            )
+            raise NonFinite(bad, float(norms[updates]))
+        return str(halt)
+
+    def _note(self, learner: Learner, index: int, batch: Batch, span: Span) -> None:
+        """Let method and weights stand where the last update left them."""
+        windows = self.windows
+        state = _state(learner, "context")
+        context: Context = Carried(state) if windows.context == "carried" else Recomputed(state)
+        place = Place.at(self.stream, index, batch, span)
+        windows._place = replace(place, context=context)
+        torch.autograd.graph.increment_version([learner.tensors[i] for i in learner.gradients])
+        self.optimizer._opt_called = True  # type: ignore[attr-defined]  # what schedulers look for
+
+    def _update(
+        self,
+        learner: Learner,
+        end: str,
+        index: int,
+        batch: Batch,
+        span: Span,
+        losses: Tensor,
+        counts: Tensor,
+        number: int,
+    ) -> Update:
+        network, step, mean = self.network, step_loss(self.loss), self.windows.combine == "mean"
+        entry = _state(learner, "entry") if end == "end" else None
+        carried = self.windows.context == "carried"
+
+        def closure() -> Tensor:
+            chunk = batch.chunk(span.start, span.stop)
+            window = counted(chunk, span.first, chunk.steps if mean else 1)
+            context: Context = Carried(entry) if carried else Recomputed(entry)
+            return again(network, step, window, context.unfolding(network, chunk, span))()
+
+        state = _state(learner, end)
+        assert state is not None
+        return Update(
+            float(losses[number]), int(counts[number]), span.start, span.stop, index, state, closure
+        )
+
+
+def configure(learner: Learner, windows: Truncated, clip: float | None, slots: Slots) -> None:
+    """Tell the core of a method and an optimizer."""
+    learner.core.configure(
+        min(windows.depth, learner.steps),
+        windows.stride,
+        windows.loss,
+        windows.context == "recomputed",
+        windows.combine == "mean",
+        -1.0 if clip is None else float(clip),
+        slots.told,
+    )
+
+
+def tell(learner: Learner, network: Network) -> None:
+    """Tell the core of the initial state, where it is not learned."""
+    if learner.learned_initial:
+        return
+    like = (
+        learner.tensors[0].new_empty(0) if learner.tensors else torch.empty(0, dtype=learner.dtype)
+    )
+    with torch.no_grad():
+        initial = network.initial_state(learner.lanes, like=like)
+    for buffer, leaf in zip(learner.initial, leaves(initial), strict=True):
+        assert buffer is not None
+        learner.core.set_buffer(buffer, _plain(leaf, learner))
+
+
+def _plain(leaf: Tensor, learner: Learner) -> Tensor:
+    return leaf.detach().to(learner.dtype).contiguous()
+
+
+def _contiguous(chunk: Chunk) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    """What the core reads of a chunk."""
+    reset = chunk.any_reset
+    return (
+        chunk.inputs.contiguous(),
+        chunk.targets.contiguous(),
+        chunk.mask.contiguous(),
+        None if reset is None else reset.contiguous(),
+        chunk.lengths,
+    )
+
+
+def _state(learner: Learner, what: str) -> State | None:
+    """A state out of the core; None at the initial state."""
+    state = map_state(
+        lambda leaf: torch.empty_like(leaf, memory_format=torch.contiguous_format), learner.state
+    )
+    return state if learner.core.state(what, leaves(state)) else None
+
+
+def _summed(update: Update, losses: Tensor, norms: Tensor, counts: Tensor) -> Stretch:
+    totals = losses * counts.to(torch.float64)
+    return Stretch(update, totals.tolist(), norms.tolist(), int(counts.sum()))

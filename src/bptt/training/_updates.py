@@ -1,0 +1,106 @@
+"""Where the loop's finished updates come from: one by one through PyTorch, or in whole stretches
+from the core."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+
+from bptt.gradients import GradientMethod
+from bptt.losses import Loss
+from bptt.network import Network
+from bptt.streams import Stream
+from bptt.training._checkpoint import Saver
+from bptt.training._eligible import why_not
+from bptt.training._history import Progress
+from bptt.training._native import SECONDS, STEPS, Pass
+from bptt.training._step import Stepper
+from bptt.training._stopping import StoppingCriterion, TimeLimit
+from bptt.training._tally import Stretch
+
+
+@dataclass
+class Updates:
+    """The updates of one training run, epoch by epoch.
+
+    Attributes:
+        every: after how many updates each callback is due.
+        on_nonfinite: what happens to an update that is not finite, as of `bptt.fit`.
+        verbose: whether to print how updates are made.
+        began: `time.perf_counter()` when training began.
+        saver: where checkpoints go, if anywhere.
+        late: whether a time limit has passed, asked in the middle of long updates.
+    """
+
+    network: Network
+    stream: Stream
+    method: GradientMethod
+    loss: Loss
+    stepper: Stepper
+    progress: Progress
+    every: Sequence[int]
+    criteria: Sequence[StoppingCriterion]
+    on_nonfinite: str = "stop"
+    verbose: bool = False
+    began: float = 0.0
+    saver: Saver | None = None
+    late: Callable[[], bool] | None = None
+    _said: str | None = field(default=None, init=False)
+
+    def of_epoch(self) -> Generator[Stretch]:
+        """One pass over the stream, or what is left of it; the updates are in ``progress``."""
+        reason = self._why_not()
+        if reason is None:
+            native = self._native()
+            for stretch in native.stretches():
+                self._say("updates are made in the core, in stretches")
+                progress = self.progress
+                progress.update, progress.gradient_norm = stretch.update, stretch.norm
+                progress.updates += len(stretch.norms)
+                yield stretch
+            reason = native.refused
+            if reason is None:
+                return
+        self._say(f"updates are made one by one through PyTorch: {reason}")
+        for update in self.method.updates(self.network, self.loss, self.stream):
+            yield Stretch.of(update, self.stepper.apply(update, self.progress, self.late))
+
+    def _why_not(self) -> str | None:
+        if self.on_nonfinite != "stop":
+            return f"on_nonfinite={self.on_nonfinite!r} looks back at every update"
+        if self.stepper.clip_value is not None:
+            return "clip_value= clips the numbers of the gradient"
+        return why_not(self.network, self.method, self.loss, self.stepper.optimizer)
+
+    def _native(self) -> Pass:
+        assert isinstance(self.loss, str)
+        return Pass(
+            self.network,
+            self.method,
+            self.loss,
+            self.stepper.optimizer,
+            self.stepper.clip,
+            self.stream,
+            self._limits,
+        )
+
+    def _limits(self) -> tuple[int, float]:
+        """Up to when nobody needs to be asked: updates, and seconds."""
+        done = self.progress.updates
+        most = min([STEPS, *(every - done % every for every in self.every)])
+        if self.saver is not None:
+            most = min(most, self.saver.left(done))
+        seconds = SECONDS
+        for criterion in self.criteria:
+            if isinstance(criterion, TimeLimit):
+                left = criterion.seconds - (time.perf_counter() - self.began)
+                seconds = min(seconds, max(left, 0.0))
+            elif type(criterion).after_update is not StoppingCriterion.after_update:
+                most = 1
+        return most, seconds
+
+    def _say(self, how: str) -> None:
+        if self.verbose and how != self._said:
+            print(how)
+        self._said = how
