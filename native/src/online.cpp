@@ -23,10 +23,12 @@ public:
     void configure(const Method& method, const std::vector<Slot>& slots) override;
     void enter(const std::vector<const void*>& context, int64_t length, int64_t start, int64_t reached,
                const Span& pending) override;
+    void extend(int64_t length) override { length_ = length; }
     Report run(const Data& data, int64_t most, double seconds, double* losses, double* norms, int64_t* counts) override;
     bool copy_state(What what, const std::vector<void*>& to) const override;
     std::vector<bool> fresh() const override;
     void predict(const Data& data, int64_t first, void* to) override;
+    Position position() const override { return {start_, reached_, pending_}; }
     int64_t needed() const override { return pending_.follow >= 0 ? pending_.start : start_; }
 
 private:
@@ -42,6 +44,7 @@ private:
     Memory<T> memory_;
     Method method_;
     std::vector<Slot> slots_;
+    std::vector<UpdateCall<T>> calls_;  // what of them does not change from update to update
     int64_t state_size_ = 0;
 
     // Where training stands.
@@ -113,7 +116,8 @@ private:
     bool has_gradient(const Slot& slot) const;
     double squared_norm() const;
     void apply(double scale);
-    void apply(Slot& slot, double scale);
+    void apply(size_t slot, double scale);
+    void prepare_calls();
 
     // Adam's corrections of the last number of updates met: mostly all parameters share it.
     double known_count_ = -1, known_beta1_ = 0, known_beta2_ = 0, first_correction_ = 1, second_correction_ = 1;
@@ -143,6 +147,7 @@ void TypedLearner<T>::bind(const std::vector<void*>& sources) {
     bound_counted_ = -1;
     for (const auto& op : prepare_) memory_.run(op);
     memory_.pack(true);
+    prepare_calls();
     dirty_ = true;
 }
 
@@ -155,6 +160,7 @@ template <class T>
 void TypedLearner<T>::configure(const Method& method, const std::vector<Slot>& slots) {
     method_ = method;
     slots_ = slots;
+    prepare_calls();
 }
 
 template <class T>
@@ -231,7 +237,7 @@ void TypedLearner<T>::rebind_readout() {
 
 template <class T>
 void TypedLearner<T>::one(const BoundRow<T>& op) const {
-    if (op.kernel == nullptr) online_.product(op.product);
+    if (op.kernel == nullptr) op.multiply(op.product);
     else op.kernel(op.call);
 }
 
@@ -626,8 +632,8 @@ double TypedLearner<T>::squared_norm() const {
 
 template <class T>
 void TypedLearner<T>::apply(double scale) {
-    for (Slot& slot : slots_)
-        if (has_gradient(slot)) apply(slot, scale);
+    for (size_t i = 0; i < slots_.size(); ++i)
+        if (has_gradient(slots_[i])) apply(i, scale);
 }
 
 double counted_up(const Slot& slot) {
@@ -645,25 +651,35 @@ void TypedLearner<T>::correct(const Slot& slot, double count) {
 }
 
 template <class T>
-void TypedLearner<T>::apply(Slot& slot, double scale) {
-    UpdateCall<T> call{};
-    call.kind = slot.kind;
-    call.weight = memory_.buffer(slot.source);
-    call.gradient = memory_.buffer(slot.gradient);
-    call.first = static_cast<T*>(slot.state[0]);
-    call.second = static_cast<T*>(slot.state[1]);
-    call.third = static_cast<T*>(slot.state[2]);
-    call.count = plan_.buffers[static_cast<size_t>(slot.source)];
+void TypedLearner<T>::prepare_calls() {
+    calls_.clear();
+    for (const Slot& slot : slots_) {
+        UpdateCall<T> call{};
+        call.kind = slot.kind;
+        call.weight = memory_.buffer(slot.source);
+        call.gradient = memory_.buffer(slot.gradient);
+        call.first = static_cast<T*>(slot.state[0]);
+        call.second = static_cast<T*>(slot.state[1]);
+        call.third = static_cast<T*>(slot.state[2]);
+        call.count = plan_.buffers[static_cast<size_t>(slot.source)];
+        call.rate = static_cast<T>(slot.rate);
+        call.decay = static_cast<T>(slot.decay);
+        call.momentum = static_cast<T>(slot.momentum);
+        call.dampening = static_cast<T>(slot.dampening);
+        call.beta1 = static_cast<T>(slot.beta1);
+        call.beta2 = static_cast<T>(slot.beta2);
+        call.epsilon = static_cast<T>(slot.epsilon);
+        call.nesterov = slot.nesterov;
+        call.decoupled = slot.decoupled;
+        calls_.push_back(call);
+    }
+}
+
+template <class T>
+void TypedLearner<T>::apply(size_t i, double scale) {
+    Slot& slot = slots_[i];
+    UpdateCall<T>& call = calls_[i];
     call.scale = static_cast<T>(slot.maximize ? -scale : scale);
-    call.rate = static_cast<T>(slot.rate);
-    call.decay = static_cast<T>(slot.decay);
-    call.momentum = static_cast<T>(slot.momentum);
-    call.dampening = static_cast<T>(slot.dampening);
-    call.beta1 = static_cast<T>(slot.beta1);
-    call.beta2 = static_cast<T>(slot.beta2);
-    call.epsilon = static_cast<T>(slot.epsilon);
-    call.nesterov = slot.nesterov;
-    call.decoupled = slot.decoupled;
     call.fresh = slot.fresh;
     const double count = counted_up(slot);
     if (slot.kind == OptimizerKind::adam) {

@@ -95,7 +95,7 @@ struct Slot {
     bool learned_initial = false;  // has a gradient only where the initial state entered
     OptimizerKind kind = OptimizerKind::sgd;
     double rate = 0, decay = 0, momentum = 0, dampening = 0, beta1 = 0, beta2 = 0, epsilon = 0;
-    bool nesterov = false, maximize = false, decoupled = false, amsgrad = false, centered = false;
+    bool nesterov = false, maximize = false, decoupled = false;
     void* state[3] = {nullptr, nullptr, nullptr};
     void* count = nullptr;  // the number of updates, float32 or float64
     bool count_is_double = false;
@@ -123,6 +123,12 @@ struct Span {
     int64_t start = 0, stop = 0, first = 0, follow = 0;
 };
 
+// Where the next window starts, how far windows have reached, and the one that is still to be followed by a renewal.
+struct Position {
+    int64_t start, reached;
+    Span pending;
+};
+
 enum class Halt : int { done, updates, time, data, nonfinite };
 
 // What one call did. Arrays are the caller's.
@@ -144,6 +150,8 @@ public:
     // have reached, and the window after which the context is still to be renewed (follow < 0: none).
     virtual void enter(const std::vector<const void*>& context, int64_t length, int64_t start, int64_t reached,
                        const Span& pending) = 0;
+    // The batch has so many steps.
+    virtual void extend(int64_t length) = 0;
     virtual Report run(const Data& data, int64_t most, double seconds, double* losses, double* norms,
                        int64_t* counts) = 0;
     // Of the last update: the context that went into the window, that which goes on (before it is renewed), the state at
@@ -155,6 +163,7 @@ public:
     virtual void predict(const Data& data, int64_t first, void* to) = 0;
     // The first step that the next call looks at.
     virtual int64_t needed() const = 0;
+    virtual Position position() const = 0;
 };
 
 // Throws std::invalid_argument.

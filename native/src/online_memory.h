@@ -17,6 +17,7 @@ const OnlineKernels<T>& online_kernels();
 template <class T>
 struct BoundRow {
     Kernel<T> kernel = nullptr;  // null: a product
+    ProductKernel<T> multiply = nullptr;
     Call<T> call{};
     Product<T> product{};
     bool flat = false;           // its rows follow each other: one long row

@@ -40,6 +40,7 @@ from bptt.training import GradientNorm as GradientNorm
 from bptt.training import History as History
 from bptt.training import Interrupted as Interrupted
 from bptt.training import NonFiniteWarning as NonFiniteWarning
+from bptt.training import Online as Online
 from bptt.training import Patience as Patience
 from bptt.training import Progress as Progress
 from bptt.training import Start as Start

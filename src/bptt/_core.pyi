@@ -277,6 +277,9 @@ class Learner:
         state); where the next window starts; up to where windows have reached; and the window
         (start, stop, first, follow) after which the context is not yet renewed."""
 
+    def extend(self, length: int) -> None:
+        """The batch has so many steps."""
+
     def run(
         self,
         inputs: Array,
@@ -297,8 +300,8 @@ class Learner:
 
         inputs [steps, lanes, features], targets [steps, lanes, features] or int64 [steps, lanes],
         mask and reset bool [steps, lanes], lengths int64 [lanes]: contiguous steps of the batch
-        from ``base`` on. losses, norms (float64) and counts (int64) [most] are written. Gives what
-        `report` gives.
+        from ``base`` on (more may follow that are not looked at). losses, norms (float64) and
+        counts (int64) [most] are written. Gives what `report` gives.
         """
 
     def report(self) -> tuple[str, int, tuple[int, int, int, int], tuple[int, int, int, int]]:
@@ -322,3 +325,7 @@ class Learner:
     @property
     def needed(self) -> int:
         """The first step that the next run looks at."""
+
+    def position(self) -> tuple[int, int, tuple[int, int, int, int] | None]:
+        """Where the next window starts, how far windows have reached, and the window after which
+        the context is not yet renewed: what `enter` takes."""

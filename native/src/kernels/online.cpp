@@ -107,6 +107,21 @@ void product(const Product<T>& call) {
     }
 }
 
+// One row by a whole number of vectors.
+template <class T, int V, int C>
+void product_exact(const Product<T>& x) {
+    product_block<T, 1, V, C>(x, lanes<T>);
+}
+
+template <class T>
+ProductKernel<T> product_for(ptrdiff_t rows, ptrdiff_t n) {
+    if (rows == 1 && n == lanes<T>) return product_exact<T, 1, 4>;
+    if (rows == 1 && n == 2 * lanes<T>) return product_exact<T, 2, 4>;
+    if (rows == 1 && n == 4 * lanes<T>) return product_exact<T, 4, 2>;
+    if (rows == 1 && n == 8 * lanes<T>) return product_exact<T, 8, 1>;
+    return product<T>;
+}
+
 // -- sums over rows ------------------------------------------------------------------------------
 
 template <class T>
@@ -402,7 +417,7 @@ double squares(const T* x, ptrdiff_t count) {
 
 template <class T>
 OnlineKernels<T> make_online_table() {
-    return {product<T>, cross<T>,
+    return {product_for<T>, cross<T>,
             {difference_loss<Squared, T>, difference_loss<Absolute, T>, difference_loss<Huber, T>, index_loss<T>,
              share_loss<T>},
             update<T>, squares<T>, lanes<T>};

@@ -68,8 +68,12 @@ struct UpdateCall {
 };
 
 template <class T>
+using ProductKernel = void (*)(const Product<T>&);
+
+template <class T>
 struct OnlineKernels {
-    void (*product)(const Product<T>&);
+    // The kernel for so many rows and columns: one of its own for the commonest small sizes.
+    ProductKernel<T> (*product)(ptrdiff_t rows, ptrdiff_t n);
     void (*cross)(const Cross<T>&);
     double (*loss[5])(const LossCall<T>&);
     void (*update)(const UpdateCall<T>&);

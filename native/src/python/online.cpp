@@ -5,8 +5,6 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <limits>
-
 #include "arrays.h"
 #include "online.h"
 
@@ -193,14 +191,15 @@ Plan plan_of(const nb::dict& d) {
 // Contiguous memory of one kind.
 class Taken {
 public:
-    void* take(nb::handle object, const char* name, dlpack::DataType dtype, int64_t count) {
+    // `longer`: what comes after the first `count` elements is not looked at.
+    void* take(nb::handle object, const char* name, dlpack::DataType dtype, int64_t count, bool longer = false) {
         const dlpack::Tensor x = import_quickly(object, {name}, kept_);
         if (x.device.type != dlpack::device_cpu) wrong(std::string(name) + ": not in the CPU's memory");
         if (x.dtype.code != dtype.code || x.dtype.bits != dtype.bits)
             throw nb::type_error((std::string(name) + ": of another dtype").c_str());
         int64_t size = 1;
         for (int i = 0; i < x.ndim; ++i) size *= x.shape[i];
-        if (size != count)
+        if (size < count || (size > count && !longer))
             wrong(std::string(name) + ": has " + std::to_string(size) + " elements, expected " + std::to_string(count));
         int64_t step = 1;
         for (int i = x.ndim - 1; i >= 0; --i) {
@@ -280,9 +279,9 @@ public:
         if (base < 0 || steps < 0 || most < 1) wrong("base, steps or most is out of range");
         Taken taken;
         const Data data = data_of(taken, inputs, targets, mask, reset, lengths, base, steps);
-        auto* loss = static_cast<double*>(taken.take(losses, "losses", {dlpack::code_float, 64, 1}, most));
-        auto* norm = static_cast<double*>(taken.take(norms, "norms", {dlpack::code_float, 64, 1}, most));
-        auto* count = static_cast<int64_t*>(taken.take(counts, "counts", {dlpack::code_int, 64, 1}, most));
+        auto* loss = static_cast<double*>(taken.take(losses, "losses", {dlpack::code_float, 64, 1}, most, true));
+        auto* norm = static_cast<double*>(taken.take(norms, "norms", {dlpack::code_float, 64, 1}, most, true));
+        auto* count = static_cast<int64_t*>(taken.take(counts, "counts", {dlpack::code_int, 64, 1}, most, true));
         report_ = Report{};
         {
             nb::gil_scoped_release unlocked;
@@ -316,15 +315,25 @@ public:
         Data data;
         data.base = base, data.steps = steps;
         const int64_t rows = steps * plan_.lanes;
-        data.inputs = taken.take(inputs, "inputs", real(), rows * width(plan_.inputs));
-        if (!reset.is_none()) data.reset = static_cast<uint8_t*>(taken.take(reset, "reset", flag(), rows));
+        data.inputs = taken.take(inputs, "inputs", real(), rows * width(plan_.inputs), true);
+        if (!reset.is_none()) data.reset = static_cast<uint8_t*>(taken.take(reset, "reset", flag(), rows, true));
         void* out = taken.take(to, "to", real(), plan_.lanes * width(plan_.prediction));
         nb::gil_scoped_release unlocked;
         learner_->predict(data, first, out);
     }
 
+    void extend(int64_t length) {
+        if (length < 0) wrong("length is negative");
+        learner_->extend(length);
+    }
     std::vector<bool> fresh() const { return learner_->fresh(); }
     int64_t needed() const { return learner_->needed(); }
+    nb::tuple position() const {
+        const auto [start, reached, pending] = learner_->position();
+        const nb::object left = pending.follow < 0 ? nb::object(nb::none())
+            : nb::object(nb::make_tuple(pending.start, pending.stop, pending.first, pending.follow));
+        return nb::make_tuple(start, reached, left);
+    }
 
 private:
     Plan plan_;
@@ -345,15 +354,15 @@ private:
         Data data;
         data.base = base, data.steps = steps;
         const int64_t rows = steps * plan_.lanes;
-        data.inputs = taken.take(inputs, "inputs", real(), rows * width(plan_.inputs));
+        data.inputs = taken.take(inputs, "inputs", real(), rows * width(plan_.inputs), true);
         if (plan_.loss == LossKind::indices) {
-            const auto* index = static_cast<const int64_t*>(taken.take(targets, "targets", {dlpack::code_int, 64, 1}, rows));
+            const auto* index = static_cast<const int64_t*>(taken.take(targets, "targets", {dlpack::code_int, 64, 1}, rows, true));
             data.targets = index;
         } else {
-            data.targets = taken.take(targets, "targets", real(), rows * width(plan_.prediction));
+            data.targets = taken.take(targets, "targets", real(), rows * width(plan_.prediction), true);
         }
-        data.mask = static_cast<uint8_t*>(taken.take(mask, "mask", flag(), rows));
-        if (!reset.is_none()) data.reset = static_cast<uint8_t*>(taken.take(reset, "reset", flag(), rows));
+        data.mask = static_cast<uint8_t*>(taken.take(mask, "mask", flag(), rows, true));
+        if (!reset.is_none()) data.reset = static_cast<uint8_t*>(taken.take(reset, "reset", flag(), rows, true));
         if (!lengths.is_none())
             data.lengths = static_cast<int64_t*>(taken.take(lengths, "lengths", {dlpack::code_int, 64, 1}, plan_.lanes));
         return data;
@@ -411,13 +420,15 @@ void bind_online(nb::module_& m) {
         .def("configure", &CoreLearner::configure, "depth"_a, "stride"_a, "counted"_a, "recomputed"_a, "mean"_a, "clip"_a,
              "slots"_a)
         .def("enter", &CoreLearner::enter, "context"_a.none(), "length"_a, "start"_a, "reached"_a, "pending"_a.none())
+        .def("extend", &CoreLearner::extend, "length"_a)
         .def("run", &CoreLearner::run, "inputs"_a, "targets"_a, "mask"_a, "reset"_a.none(), "lengths"_a.none(), "base"_a,
              "steps"_a, "seconds"_a, "losses"_a, "norms"_a, "counts"_a, "most"_a)
         .def("state", &CoreLearner::state, "what"_a, "to"_a)
         .def("predict", &CoreLearner::predict, "inputs"_a, "reset"_a.none(), "base"_a, "steps"_a, "first"_a, "to"_a)
         .def("fresh", &CoreLearner::fresh)
         .def("report", &CoreLearner::report)
-        .def_prop_ro("needed", &CoreLearner::needed);
+        .def_prop_ro("needed", &CoreLearner::needed)
+        .def("position", &CoreLearner::position);
 }
 
 }  // namespace bptt

@@ -69,9 +69,30 @@ _POINTWISE = {
 }
 
 _VIEWS = frozenset(
-    """t transpose permute view _unsafe_view reshape slice select split split_with_sizes unsafe_split
-    unsafe_split_with_sizes chunk unsafe_chunk unbind unsqueeze squeeze expand alias detach narrow
-    getitem""".split()
+    (
+        "t",
+        "transpose",
+        "permute",
+        "view",
+        "_unsafe_view",
+        "reshape",
+        "slice",
+        "select",
+        "split",
+        "split_with_sizes",
+        "unsafe_split",
+        "unsafe_split_with_sizes",
+        "chunk",
+        "unsafe_chunk",
+        "unbind",
+        "unsqueeze",
+        "squeeze",
+        "expand",
+        "alias",
+        "detach",
+        "narrow",
+        "getitem",
+    )
 )
 
 _CONSTANTS = frozenset(

@@ -69,7 +69,12 @@ class Place:
 
 
 def begin(
-    network: Network, stream: Stream, state: State | None, begun: Place | None
+    network: Network,
+    stream: Stream,
+    state: State | None,
+    begun: Place | None,
+    *,
+    live: bool = False,
 ) -> tuple[Generator[Batch], State | None]:
     """Check what a pass is given; the batches of a new one, or of the rest of the interrupted one
     that had ``begun``, and the state that it starts from.
@@ -77,9 +82,10 @@ def begin(
     Raises:
         CellError: the network cannot be trained.
         OptionError: the stream or the given state does not fit.
+        DataError: the stream's end is not in sight, and it need be (not ``live``).
     """
     check_trainable(network)
-    check_stream(stream)
+    check_stream(stream, live=live)
     batches = stream.batches() if begun is None else taken_up(stream, begun, state)
     return batches, entering(stream, state)
 

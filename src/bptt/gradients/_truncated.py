@@ -24,6 +24,8 @@ from bptt.losses import Loss, StepLoss, step_loss
 from bptt.network import Network
 from bptt.state import State
 from bptt.streams import Batch, Stream
+from bptt.streams._chunk import length_within
+from bptt.streams._live import ENDLESS
 
 
 @dataclass
@@ -87,7 +89,7 @@ class Truncated:
     ) -> Iterator[Update]:
         """One pass over ``stream``, an update for each window; see `GradientMethod`."""
         begun = self._saved
-        batches, start = begin(network, stream, state, begun)
+        batches, start = begin(network, stream, state, begun, live=True)
         self._saved = None
         return self._pass(network, step_loss(loss), stream, batches, start, begun)
 
@@ -147,13 +149,15 @@ class Truncated:
         """The windows of a batch, ``after`` one; the last is the first that reaches its end."""
         assert self.stride is not None
         start, reached = (0, 0) if after is None else (after.follow, after.stop)
-        if after is None and self.depth < self.stride and self.loss != "last":
+        seen = after is None and batch.length < ENDLESS
+        if seen and self.depth < self.stride and self.loss != "last":
             warn_of_gaps(batch, self.depth, self.stride)
-        while start < batch.length:
-            stop = min(start + self.depth, batch.length)
-            follow = batch.length if stop == batch.length else start + self.stride
+        reach = max(self.depth, self.stride)
+        while start < (length := length_within(batch, start + reach)):
+            stop = min(start + self.depth, length)
+            follow = length if stop == length else start + self.stride
             first = {"new": max(reached - start, 0), "last": stop - start - 1, "all": 0}[self.loss]
-            yield Span(start, stop, first, min(follow, batch.length))
+            yield Span(start, stop, first, min(follow, length))
             start, reached = follow, stop
 
     def _window(
@@ -247,14 +251,14 @@ class SlidingWindow:
 
     def check(self, stream: Stream) -> None:
         """Refuse a stream on which the pseudocode cannot run; raises as `updates` does."""
-        check_stream(stream)
+        check_stream(stream, live=True)
         if stream.horizon != 1:
             raise OptionError(
                 "SlidingWindow compares the prediction after a[t+k−1] with y[t+k]: give the "
                 f"stream horizon=1, not {stream.horizon}. Truncated(depth, stride=1, loss='last', "
                 "context='recomputed') does the same for other horizons."
             )
-        for batch in stream.in_order():
+        for batch in () if stream.single_pass else stream.in_order():
             lengths = batch.chunk(0, self.depth + 1).lengths
             shortest = batch.length if lengths is None else int(lengths.min())
             if shortest <= self.depth:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
-from bptt.errors import OptionError, ShapeError
+from bptt.errors import DataError, OptionError, ShapeError
 from bptt.gradients._window import Inspection
 from bptt.losses import Loss
 from bptt.network import Network
@@ -67,12 +67,17 @@ class GradientMethod(Protocol):
         """
 
 
-def check_stream(stream: Stream) -> None:
-    """Refuse data that are no stream."""
+def check_stream(stream: Stream, *, live: bool = False) -> None:
+    """Refuse data that are no stream; unless ``live``, also those whose end is not in sight."""
     if not isinstance(stream, Stream):
         raise OptionError(
             f"the data must be a bptt.Stream, not a {type(stream).__name__}: "
             "bptt.Stream(inputs, targets)."
+        )
+    if stream.single_pass and not live:
+        raise DataError(
+            "the end of a stream from an iterator is not in sight: only Truncated and "
+            "SlidingWindow can learn from it."
         )
 
 

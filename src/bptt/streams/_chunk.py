@@ -71,6 +71,13 @@ class Batch(Protocol):
         """The steps ``start`` to ``stop - 1``."""
 
 
+def length_within(batch: Batch, stop: int) -> int:
+    """The length of a batch, as far as it matters for what lies before ``stop``: one that is read
+    from a live source looks whether it ends there."""
+    reach = getattr(batch, "reach", None)
+    return batch.length if reach is None else int(reach(stop))
+
+
 @dataclass(frozen=True)
 class TensorBatch:
     """A batch held in memory; the attributes are those of `Chunk`, over all of its steps."""

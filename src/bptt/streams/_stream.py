@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable
 from collections.abc import Sequence as Ordered
 from copy import copy
 from os import PathLike
@@ -198,6 +198,53 @@ class Stream:
         stream = cls._of(source, shard, horizon, burn_in, lanes, batch, shuffle)
         stream.vocabulary = known
         return stream
+
+    @classmethod
+    def from_iterator(
+        cls,
+        source: Iterable[Any] | Callable[[], Iterable[Any]],
+        *,
+        paired: bool = False,
+        lanes: int = 1,
+        horizon: int = 0,
+        burn_in: int = 0,
+        ahead: int = 0,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Stream:
+        """A stream over a live source: steps are read when a window needs them, one pass forward,
+        and let go when no window reaches them any more.
+
+        It feeds `bptt.fit` with `Truncated` or `SlidingWindow`; what must see all data beforehand
+        (splitting, checkpoints) is refused. `bptt.Online` is fed step by step instead.
+
+        Args:
+            source: an iterable of steps, each [feature] or a number, with several lanes
+                [lane, feature]; or a function that makes one for every epoch. An iterator serves
+                for one epoch.
+            paired: a step is (input, target), target None where nothing is to be compared. Else
+                the inputs are the targets, which asks for a ``horizon``.
+            lanes: how many lanes run side by side.
+            ahead: how many steps may be read before a window needs them: more make updates
+                cheaper, and later.
+            horizon, burn_in, dtype, device: as of `Stream`.
+
+        Raises:
+            OptionError: an option is out of range.
+            DataError: while reading: the source is empty, was read before, or holds NaN or
+                infinity; with the number of the step.
+            ShapeError: while reading: a step unlike those before it.
+        """
+        from bptt.streams._iterator import IteratorStream
+        from bptt.streams._live import LiveSource
+
+        live = LiveSource(source, paired, lanes, horizon, burn_in, ahead, dtype, device)
+        return IteratorStream(live, horizon, burn_in)
+
+    @property
+    def single_pass(self) -> bool:
+        """Whether reading it uses it up."""
+        return False
 
     @classmethod
     def _of(

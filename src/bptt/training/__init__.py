@@ -11,6 +11,7 @@ from bptt.training._history import Progress as Progress
 from bptt.training._history import Start as Start
 from bptt.training._nonfinite import NonFiniteReport as NonFiniteReport
 from bptt.training._nonfinite import NonFiniteWarning as NonFiniteWarning
+from bptt.training._online import Online as Online
 from bptt.training._signals import Interrupted as Interrupted
 from bptt.training._stopping import Epochs as Epochs
 from bptt.training._stopping import GradientNorm as GradientNorm

@@ -64,15 +64,25 @@ _LEARNERS: WeakKeyDictionary[Network, dict[Any, tuple[tuple[Guard, ...], Learner
 
 
 def learner_of(
-    network: Network, windows: Truncated, loss: str, chunk: Chunk, length: int
+    network: Network,
+    windows: Truncated,
+    loss: str,
+    chunk: Chunk,
+    length: int,
+    *,
+    own: bool = False,
 ) -> Learner | str:
-    """The learner for these windows and such data, from the cache; or the reason why there is
-    none."""
+    """The learner for these windows and such data, from the cache (``own``: a new one, which no
+    other run uses); or the reason why there is none."""
     lanes = chunk.inputs.shape[1]
-    steps = min(windows.depth, 1 << (length - 1).bit_length())  # not one learner for every length
+    steps = min(
+        windows.depth, 1 << max(length - 1, 1).bit_length()
+    )  # not one learner for every length
     kind = loss
     if loss == "cross_entropy":
         kind = "shares" if chunk.targets.is_floating_point() else "indices"
+    if own:
+        return _build(network, kind, chunk, steps)
     key = (
         kind,
         steps,

@@ -225,7 +225,7 @@ def _begin_saving(loop: Loop, where: Checkpoint, resume: bool | Literal["force"]
 
 
 def _parts(stream: Stream, validation: Stream | float | None) -> tuple[Stream, Stream | None]:
-    check_stream(stream)
+    check_stream(stream, live=True)
     if validation is None or isinstance(validation, Stream):
         return stream, validation
     if isinstance(validation, bool) or not isinstance(validation, float):

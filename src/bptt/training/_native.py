@@ -24,6 +24,8 @@ from bptt.losses import step_loss
 from bptt.network import Network
 from bptt.state import State, leaves, map_state
 from bptt.streams import Batch, Chunk, Stream
+from bptt.streams._chunk import length_within
+from bptt.streams._live import ENDLESS
 from bptt.training._eligible import learner_of, unfit, why_not, windows_of
 from bptt.training._slots import Slots
 from bptt.training._tally import Stretch
@@ -110,26 +112,33 @@ class Pass:
         """The stretches of one batch."""
         windows = self.windows
         assert windows.stride is not None
-        reach = max(STEPS, 2 * windows.stride + windows.depth)
+        ahead = min(STEPS, getattr(batch, "ahead", STEPS))  # a live source is not read on for long
         place, learner, halt = self._place_in(index), None, "data"
-        base = 0 if place is None or place.span is None else place.span.start
-        if place is None and windows.depth < windows.stride and windows.loss != "last":
+        seen = place is None and batch.length < ENDLESS
+        if seen and windows.depth < windows.stride and windows.loss != "last":
             warn_of_gaps(batch, windows.depth, windows.stride)
+        base, start = 0, 0
+        if place is not None and place.span is not None:
+            base, start = place.span.start, place.span.follow
         while halt != "done":
             if halt == "data":
-                base = base if learner is None else learner.core.needed
-                chunk = batch.chunk(base, min(base + reach, batch.length))
+                if learner is not None:
+                    base, start = learner.core.needed, learner.core.position()[0]
+                stop = start + max(windows.depth, windows.stride) + ahead
+                length = length_within(batch, stop)
+                chunk = batch.chunk(base, min(stop, length))
                 data = _contiguous(chunk)
-            found = self._ready(chunk, batch.length)
+            found = self._ready(chunk, length)
             if isinstance(found, str):
                 self._hand_back(index, batch, found)
                 return
             if found is not learner:
-                self._enter(found, batch, self._place_in(index))
+                self._enter(found, self._place_in(index))
                 learner = found
+            learner.core.extend(length)
             halt = yield from self._stretch(learner, index, batch, data, base)
         assert learner is not None
-        windows.state = _state(learner, "present")
+        windows.state = state_of(learner, "present")
 
     def _place_in(self, index: int) -> Place | None:
         """The last update, if it was in this batch."""
@@ -168,14 +177,14 @@ class Pass:
         configure(learner, self.windows, self.clip, self._slots)
         return learner
 
-    def _enter(self, learner: Learner, batch: Batch, place: Place | None) -> None:
+    def _enter(self, learner: Learner, place: Place | None) -> None:
         if place is None or place.span is None or place.context is None:
-            learner.core.enter(None, batch.length, 0, 0, None)
+            learner.core.enter(None, ENDLESS, 0, 0, None)
             return
         span, context = place.span, place.context.state
-        own = None if context is None else [_plain(leaf, learner) for leaf in leaves(context)]
+        own = None if context is None else [plain(leaf, learner) for leaf in leaves(context)]
         pending = (span.start, span.stop, span.first, span.follow)
-        learner.core.enter(own, batch.length, span.follow, span.stop, pending)
+        learner.core.enter(own, ENDLESS, span.follow, span.stop, pending)
 
     def _stretch(
         self, learner: Learner, index: int, batch: Batch, data: tuple[Any, ...], base: int
@@ -207,7 +216,7 @@ class Pass:
     def _note(self, learner: Learner, index: int, batch: Batch, span: Span) -> None:
         """Let method and weights stand where the last update left them."""
         windows = self.windows
-        state = _state(learner, "context")
+        state = state_of(learner, "context")
         context: Context = Carried(state) if windows.context == "carried" else Recomputed(state)
         place = Place.at(self.stream, index, batch, span)
         windows._place = replace(place, context=context)
@@ -226,7 +235,7 @@ class Pass:
         number: int,
     ) -> Update:
         network, step, mean = self.network, step_loss(self.loss), self.windows.combine == "mean"
-        entry = _state(learner, "entry") if end == "end" else None
+        entry = state_of(learner, "entry") if end == "end" else None
         carried = self.windows.context == "carried"
 
         def closure() -> Tensor:
@@ -235,7 +244,7 @@ class Pass:
             context: Context = Carried(entry) if carried else Recomputed(entry)
             return again(network, step, window, context.unfolding(network, chunk, span))()
 
-        state = _state(learner, end)
+        state = state_of(learner, end)
         assert state is not None
         return Update(
             float(losses[number]), int(counts[number]), span.start, span.stop, index, state, closure
@@ -266,10 +275,11 @@ def tell(learner: Learner, network: Network) -> None:
         initial = network.initial_state(learner.lanes, like=like)
     for buffer, leaf in zip(learner.initial, leaves(initial), strict=True):
         assert buffer is not None
-        learner.core.set_buffer(buffer, _plain(leaf, learner))
+        learner.core.set_buffer(buffer, plain(leaf, learner))
 
 
-def _plain(leaf: Tensor, learner: Learner) -> Tensor:
+def plain(leaf: Tensor, learner: Learner) -> Tensor:
+    """A leaf as the core reads it."""
     return leaf.detach().to(learner.dtype).contiguous()
 
 
@@ -285,7 +295,7 @@ def _contiguous(chunk: Chunk) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Te
     )
 
 
-def _state(learner: Learner, what: str) -> State | None:
+def state_of(learner: Learner, what: str) -> State | None:
     """A state out of the core; None at the initial state."""
     state = map_state(
         lambda leaf: torch.empty_like(leaf, memory_format=torch.contiguous_format), learner.state

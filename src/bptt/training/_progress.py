@@ -20,7 +20,7 @@ class Bar:
         self._validation = ""
         self._shown = 0.0
         self._bar = tqdm(
-            total=steps * epochs,
+            total=steps * epochs or None,
             unit=" steps",
             unit_scale=True,
             disable=not enabled,
@@ -37,7 +37,8 @@ class Bar:
         if self._bar.disable or now - self._shown < REFRESH:
             return
         self._shown = now
-        done = (progress.epoch - 1) * self.steps + min(steps, self.steps)
+        within = min(steps, self.steps) if self.steps else steps
+        done = (progress.epoch - 1) * self.steps + within
         self._move(done, progress.epoch, f"loss {loss:.4g}, |g| {norm:.3g}")
 
     def end_of_epoch(self, epoch: Epoch) -> None:

@@ -61,11 +61,16 @@ def why_not(optimizer: Optimizer, trained: Iterable[Tensor]) -> str | None:
 
 
 class Slots:
-    """What the core is told of an optimizer, and the tensors that it works on."""
+    """What the core is told of an optimizer, and the tensors that it works on.
+
+    Attributes:
+        told: of every trained parameter, as `bptt._core.Learner.configure` takes it.
+        waiting: state that no update has filled yet.
+    """
 
     def __init__(self, optimizer: Optimizer, learner: Learner) -> None:
         self._optimizer = optimizer
-        self._waiting: list[tuple[Tensor, str, Tensor, int]] = []
+        self.waiting: list[tuple[Tensor, str, Tensor, int]] = []
         self.told: list[dict[str, Any]] = []
         numbers = {id(t): i for i, t in enumerate(learner.tensors)}
         for group in optimizer.param_groups:
@@ -100,7 +105,7 @@ class Slots:
             held = state.get(name) if needed else None
             if needed and held is None:
                 held = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-                self._waiting.append((parameter, name, held, place))
+                self.waiting.append((parameter, name, held, place))
             found.append(held)
         told: dict[str, Any] = {"state": found, "count": None, "count_is_double": False}
         if kind == "sgd":
@@ -109,8 +114,8 @@ class Slots:
         count = state.get("step")
         if count is None:
             count = torch.tensor(0.0, dtype=_scalar_dtype())
-            self._waiting.insert(
-                len(self._waiting) - sum(w[3] == place for w in self._waiting),
+            self.waiting.insert(
+                len(self.waiting) - sum(w[3] == place for w in self.waiting),
                 (parameter, "step", count, place),
             )
         told["count"] = count
@@ -121,14 +126,14 @@ class Slots:
         """Give the optimizer the state that updates have filled; ``fresh`` is what the core says
         of each slot."""
         left = []
-        for parameter, name, tensor, place in self._waiting:
+        for parameter, name, tensor, place in self.waiting:
             told = self.told[place]
             used = not fresh[place] if told["kind"] == "sgd" else bool(told["count"] > 0)
             if used:
                 self._optimizer.state[parameter][name] = tensor
             else:
                 left.append((parameter, name, tensor, place))
-        self._waiting = left
+        self.waiting = left
 
 
 def _scalar_dtype() -> torch.dtype:

@@ -1,0 +1,283 @@
+"""One update a step: the sliding window of the classic pseudocode, `bptt` beside PyTorch, NumPy and
+JAX.
+
+    python benchmarks/online.py [--json FILE] [--rounds N] [--quick]
+
+All on one thread, in turn. The peer of `bptt.fit` is a loop over windows that unfolds, goes back,
+updates by plain SGD and advances the context: PyTorch with `nn.RNN` and with a cell, NumPy by hand,
+JAX with the window as a `scan` inside a `fori_loop`, and with the window unrolled.
+
+Operations are those of the arithmetic an update needs: two a multiply-add in every product (input,
+recurrence and readout; forward, backward and gradients; the advance), one an element for each
+pointwise instruction and for the update itself. The peak is what a product of one row with a
+hidden x hidden matrix in cache reaches on this machine, one thread, by the core's own kernel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+)
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+import numpy as np
+import torch
+from benchmarks.harness import Timing, machine, table, write
+from torch import nn
+
+import bptt
+
+RATE = 1e-3
+
+
+def data(steps: int, lanes: int) -> torch.Tensor:
+    """A sine in noise for every lane."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(steps, lanes, 1, generator=generator)
+    return torch.arange(steps)[:, None, None].mul(0.1).sin() + 0.1 * noise
+
+
+def network(cell: str, hidden: int) -> bptt.Network:
+    torch.manual_seed(1)
+    return bptt.Network(getattr(bptt.cells, cell)(1, hidden), nn.Linear(hidden, 1))
+
+
+# -- contestants: each makes a call that gives how many updates it made ---------------------------
+
+
+def ours(cell: str, hidden: int, depth: int, optimizer: str, lanes: int, updates: int) -> Any:
+    net = network(cell, hidden)
+    series = data(updates + depth, lanes)
+    stream = bptt.Stream(series, horizon=1)
+    kind = getattr(torch.optim, optimizer)
+    optim, method = kind(net.parameters(), RATE), bptt.SlidingWindow(depth)
+
+    def call() -> int:
+        history = bptt.fit(net, stream, method=method, optimizer=optim, epochs=1, progress=False)
+        return history.epochs[0].updates
+
+    return call
+
+
+def stepwise(hidden: int, depth: int, updates: int) -> Callable[[], int]:
+    learner = bptt.Online(
+        network("Elman", hidden),
+        bptt.SlidingWindow(depth),
+        "mse",
+        lambda p: torch.optim.SGD(p, RATE),
+    )
+    steps = list(data(updates, 1)[:, 0])
+
+    def call() -> int:
+        for step in steps:
+            learner.step(step, step)
+        return len(steps)
+
+    return call
+
+
+def torch_loop(hidden: int, depth: int, updates: int, whole: bool) -> Callable[[], int]:
+    net = network("Elman", hidden)
+    layer = nn.RNN(1, hidden)
+    optim = torch.optim.SGD(
+        [*(layer if whole else net.cell).parameters(), *net.readout.parameters()], RATE
+    )
+    series = data(updates + depth, 1)
+
+    def window(t: int, x: torch.Tensor) -> torch.Tensor:
+        if whole:
+            return layer(series[t : t + depth], x[None])[1][0]
+        for k in range(depth):
+            x = net.cell(series[t + k], x)
+        return x
+
+    def call() -> int:
+        x = torch.zeros(1, hidden)
+        for t in range(updates):
+            loss = (net.readout(window(t, x)) - series[t + depth]).square().mean()
+            loss.backward()
+            optim.step()
+            optim.zero_grad()
+            with torch.no_grad():
+                x = layer(series[t : t + 1], x[None])[1][0] if whole else net.cell(series[t], x)
+        return updates
+
+    return call
+
+
+def numpy_loop(hidden: int, depth: int, updates: int) -> Callable[[], int]:
+    net = network("Elman", hidden)
+    w = {k: v.detach().numpy().copy() for k, v in net.cell.named_parameters()}
+    v, d = (p.detach().numpy().copy() for p in net.readout.parameters())
+    series = data(updates + depth, 1)[:, 0].numpy()
+
+    def step(x: np.ndarray, a: np.ndarray) -> np.ndarray:
+        return np.tanh(w["weight_ih"] @ a + w["bias_ih"] + w["weight_hh"] @ x + w["bias_hh"])
+
+    def call() -> int:
+        nonlocal v, d
+        x = np.zeros(hidden, np.float32)
+        states = np.empty((depth + 1, hidden), np.float32)
+        deltas = np.empty((depth, hidden), np.float32)
+        for t in range(updates):
+            states[0] = x
+            for k in range(depth):
+                states[k + 1] = step(states[k], series[t + k])
+            slope = 2 * (v @ states[-1] + d - series[t + depth])
+            back = v[0] * slope
+            for k in reversed(range(depth)):
+                deltas[k] = back * (1 - states[k + 1] ** 2)
+                back = deltas[k] @ w["weight_hh"]
+            bias = deltas.sum(0)
+            v -= RATE * slope * states[-1]
+            d -= RATE * slope
+            w["weight_hh"] -= RATE * deltas.T @ states[:-1]
+            w["weight_ih"] -= RATE * deltas.T @ series[t : t + depth]
+            w["bias_ih"] -= RATE * bias
+            w["bias_hh"] -= RATE * bias
+            x = step(x, series[t])
+        return updates
+
+    return call
+
+
+def jax_loop(hidden: int, depth: int, updates: int, unrolled: bool) -> Callable[[], int]:
+    import jax
+    import jax.numpy as jnp
+
+    net = network("Elman", hidden)
+    weights = {k: jnp.asarray(p.detach().numpy()) for k, p in net.state_dict().items()}
+    series = jnp.asarray(data(updates + depth, 1)[:, 0].numpy())
+
+    def step(w: Any, x: Any, a: Any) -> Any:
+        drive = w["cell.weight_ih"] @ a + w["cell.bias_ih"] + w["cell.bias_hh"]
+        return jnp.tanh(drive + w["cell.weight_hh"] @ x)
+
+    def cost(w: Any, x: Any, window: Any, target: Any) -> Any:
+        if unrolled:
+            for k in range(depth):
+                x = step(w, x, window[k])
+        else:
+            x, _ = jax.lax.scan(lambda x, a: (step(w, x, a), None), x, window)
+        return jnp.mean((w["readout.weight"] @ x + w["readout.bias"] - target) ** 2)
+
+    def update(t: Any, carry: Any) -> Any:
+        w, x = carry
+        window = jax.lax.dynamic_slice_in_dim(series, t, depth)
+        slope = jax.grad(cost)(w, x, window, series[t + depth])
+        w = jax.tree_util.tree_map(lambda p, g: p - RATE * g, w, slope)
+        return w, step(w, x, series[t])
+
+    run = jax.jit(lambda w: jax.lax.fori_loop(0, updates, update, (w, jnp.zeros(hidden))))
+
+    def call() -> int:
+        jax.block_until_ready(run(weights))
+        return updates
+
+    return call
+
+
+# -- what it should cost --------------------------------------------------------------------------
+
+
+def operations(cell: str, hidden: int, depth: int, optimizer: str, lanes: int) -> float:
+    """Operations of one update; see the head of this file."""
+    gates = {"Elman": 1, "GRU": 3, "LSTM": 4}[cell]
+    weights = gates * hidden * (hidden + 1)
+    forward = (depth + 1) * 2 * weights
+    backward = (depth - 1) * 2 * gates * hidden * hidden + depth * 2 * weights
+    pointwise = {"Elman": 1 + 1, "GRU": 8 + 9, "LSTM": 9 + 12}[cell] * depth * hidden
+    readout = 6 * hidden
+    parameters = weights + 2 * gates * hidden + hidden + 1
+    step = {"SGD": 2, "Adam": 12}[optimizer] * parameters + 2 * parameters
+    return lanes * (forward + backward + pointwise + readout) + step
+
+
+def peak_of_one_stream(hidden: int) -> float:
+    """GFLOP/s of a row times a hidden x hidden matrix, in cache."""
+    from bptt import _core
+
+    a, m = torch.randn(1, hidden), torch.randn(hidden, hidden) / hidden
+    out, best, repeat = torch.empty(1, hidden), float("inf"), 20_000
+    for _ in range(9):
+        started = time.perf_counter()
+        _core.multiply(a, m, out, repeat=repeat)
+        best = min(best, time.perf_counter() - started)
+    return 2 * hidden * hidden * repeat / best / 1e9
+
+
+def in_turn(contestants: dict[str, Callable[[], int]], rounds: int) -> dict[str, float]:
+    """Microseconds an update, medians over the rounds."""
+    timings = {name: Timing() for name in contestants}
+    for call in contestants.values():
+        call()  # compilation, tracing
+    for _ in range(rounds):
+        for name, call in contestants.items():
+            started = time.perf_counter()
+            made = call()
+            timings[name].seconds.append((time.perf_counter() - started) / made)
+    return {name: t.median * 1e6 for name, t in timings.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--quick", action="store_true", help="the first table alone")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    about = machine()
+    torch.set_num_threads(1)
+
+    side = in_turn(
+        {
+            "bptt.fit": ours("Elman", 32, 10, "SGD", 1, 16000),
+            "bptt.Online.step": stepwise(32, 10, 4000),
+            "PyTorch, nn.RNN": torch_loop(32, 10, 100, whole=True),
+            "PyTorch, cell": torch_loop(32, 10, 30, whole=False),
+            "NumPy": numpy_loop(32, 10, 400),
+            "JAX, scan": jax_loop(32, 10, 4000, unrolled=False),
+            "JAX, unrolled": jax_loop(32, 10, 4000, unrolled=True),
+        },
+        options.rounds,
+    )
+    print("hidden 32, depth 10, SGD, one thread; microseconds an update\n")
+    first = [[name, f"{us:.3g}", f"{us / side['bptt.fit']:.3g}"] for name, us in side.items()]
+    print(table(["", "us", "over bptt.fit"], first))
+
+    rows, found = [], []
+    cases = [("Elman", h, k, "SGD", 1) for h in (16, 32, 64) for k in (5, 10, 50)]
+    cases += [("GRU", 32, 10, "SGD", 1), ("LSTM", 32, 10, "SGD", 1), ("GRU", 64, 10, "SGD", 1)]
+    cases += [("LSTM", 64, 10, "SGD", 1), ("Elman", 32, 10, "Adam", 1), ("Elman", 32, 10, "SGD", 8)]
+    cases += [("GRU", 64, 10, "Adam", 8)]
+    for cell, hidden, depth, optimizer, lanes in [] if options.quick else cases:
+        updates = 4000 if lanes == 1 else 1000
+        us = in_turn({"": ours(cell, hidden, depth, optimizer, lanes, updates)}, options.rounds)[""]
+        count = operations(cell, hidden, depth, optimizer, lanes)
+        rate, peak = count / us / 1e3, peak_of_one_stream(hidden)
+        found.append([cell, hidden, depth, optimizer, lanes, us, count, rate, peak, rate / peak])
+        rows.append(
+            [
+                f"{cell} {hidden}, depth {depth}, {optimizer}, {lanes} lane(s)",
+                f"{us:.3g}",
+                f"{count:.3g}",
+                f"{rate:.3g}",
+                f"{peak:.3g}",
+                f"{rate / peak:.0%}",
+            ]
+        )
+    if rows:
+        header = ["", "us", "operations", "GFLOP/s", "peak of one stream", "fraction"]
+        print("\n" + table(header, rows))
+    write(options.json, {"machine": about, "side by side": side, "cases": found})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,412 @@
+"""`Online`: learn while data arrives, a step at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bptt.engine.guard import Guard
+from bptt.engine.online import Learner
+from bptt.errors import NonFiniteError, OptionError, at_least
+from bptt.gradients import GradientMethod, SlidingWindow
+from bptt.gradients._context import Carried, Context, Recomputed, Span, Stored
+from bptt.gradients._resume import Place, load, save
+from bptt.losses import Loss, step_loss
+from bptt.network import Network, check_trainable
+from bptt.state import State, leaves
+from bptt.training._eligible import learner_of, unfit, why_not, windows_of
+from bptt.training._history import History, Progress
+from bptt.training._live import LiveBatch, as_row, check_row
+from bptt.training._native import configure, plain, state_of, tell
+from bptt.training._slots import Slots
+from bptt.training._step import Stepper
+
+ROOM = 512
+"""Steps that fit into the buffer beside those of a window, so that it is seldom moved."""
+
+
+class Online:
+    """A learner that is fed step by step and updates its network as the method says.
+
+    Fed with the steps of a stream it makes, window by window, the very updates that the method
+    makes on it (but for the shorter windows at a stream's end, as live data has none), in the core
+    where `bptt.fit` would use it. Memory does not grow.
+
+    Args:
+        network: trained in place.
+        method: `Truncated` with a stride of at most its depth, or `SlidingWindow`.
+        loss: as `bptt.fit` takes it.
+        optimizer: of `torch.optim`, or a function that makes one of the parameters; default: Adam
+            with a learning rate of 0.001.
+        lanes: how many streams run side by side.
+        horizon: the prediction made after reading an input is compared with the target that comes
+            so many steps later; default: 1 for `SlidingWindow`, else 0.
+        clip: as of `bptt.fit`.
+
+    Attributes:
+        steps: how many were read.
+        updates: how many were made.
+        loss: of the last update, NaN before the first.
+        gradient_norm: of the last update, before clipping.
+        reason: why updates go through PyTorch, None where they are made in the core; known after
+            the first update.
+
+    Raises:
+        OptionError: the method, or an option, is none that goes with live data.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        method: GradientMethod,
+        loss: Loss = "mse",
+        optimizer: torch.optim.Optimizer
+        | Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]
+        | None = None,
+        *,
+        lanes: int = 1,
+        horizon: int | None = None,
+        clip: float | None = None,
+    ) -> None:
+        check_trainable(network)
+        self._step_loss = step_loss(loss)
+        windows = windows_of(method)
+        if windows is None:
+            raise OptionError(
+                f"Online takes Truncated or SlidingWindow, not {type(method).__name__}, which "
+                "needs whole sequences."
+            )
+        assert windows.stride is not None
+        if windows.stride > windows.depth:
+            raise OptionError(
+                f"Online needs a stride of at most the depth: {windows.stride} is above "
+                f"{windows.depth}."
+            )
+        sliding = isinstance(method, SlidingWindow)
+        horizon = int(sliding) if horizon is None else horizon
+        at_least(1, lanes=lanes)
+        at_least(0, horizon=horizon)
+        if sliding and horizon != 1:
+            raise OptionError(f"SlidingWindow has a horizon of 1, not {horizon}.")
+        maker = torch.optim.Adam if optimizer is None else optimizer
+        self.network, self.method, self._loss = network, method, loss
+        self.optimizer = (
+            maker if isinstance(maker, torch.optim.Optimizer) else maker(network.parameters())
+        )
+        self.horizon, self.clip = horizon, clip
+        self.steps = self.updates = 0
+        self.loss = self.gradient_norm = float("nan")
+        self.reason: str | None = None
+        self._stepper = Stepper(network, self.optimizer, clip)
+        self._progress = Progress(network, self.optimizer, History())
+        self._windows = windows
+        self._batch = LiveBatch(lanes, windows.depth + horizon + ROOM)
+        self._context: Context = self._new_context(None)
+        self._start = self._reached = 0
+        self._native: _Native | None = None
+        self._asked = False
+        self._dtype = next(p.dtype for p in network.parameters() if p.is_floating_point())
+
+    def step(self, input: Any, target: Any = None) -> Tensor:
+        """Read a step, learn from what is known by now, and predict.
+
+        With a horizon of 0 the prediction is made before its own target is learned from; with a
+        longer one, after learning from the target that has just arrived.
+
+        Args:
+            input: [feature] or a number, with several lanes [lanes, feature].
+            target: likewise (class indices for cross entropy): what the prediction made
+                ``horizon`` steps ago is compared with. None: nothing to compare.
+
+        Returns:
+            The prediction after this input, [feature] or [lanes, feature].
+
+        Raises:
+            ShapeError: the step is of another shape than those before it.
+            DataError: it holds NaN or infinity.
+            NonFiniteError: loss or gradient became NaN or infinite; that update was withheld.
+        """
+        batch, number = self._batch, self.steps
+        row, alone = as_row(input, "inputs", batch.lanes, self._dtype)
+        check_row(row, batch.inputs, "inputs")
+        goal = None
+        if target is not None:
+            goal, _ = as_row(target, "targets", batch.lanes, self._dtype)
+            check_row(goal, batch.targets, "targets")
+        if number - batch.base >= batch.capacity:
+            batch.forget(self._needed())
+        if self.horizon == 0:
+            batch.put(number, row)
+            prediction = self._predict(number + 1)
+        if goal is not None and number >= self.horizon:
+            batch.compare(number - self.horizon, goal)
+        while self._next_stop() <= number - self.horizon + 1:
+            self._learn()
+        if self.horizon > 0:
+            batch.put(number, row)
+            prediction = self._predict(number + 1)
+        self.steps = number + 1
+        return prediction[0] if alone else prediction
+
+    # -- where it stands -------------------------------------------------------------------------
+
+    def _new_context(self, state: State | None) -> Context:
+        if self._windows.history == "stored":
+            return Stored(state)
+        return Carried(state) if self._windows.context == "carried" else Recomputed(state)
+
+    def _next_stop(self) -> int:
+        return self._start + self._windows.depth
+
+    def _needed(self) -> int:
+        """The first step that is looked at again."""
+        native = self._native
+        return self._start if native is None else native.learner.core.needed
+
+    def _span(self) -> Span:
+        windows = self._windows
+        assert windows.stride is not None
+        start, stop = self._start, self._next_stop()
+        first = {"new": max(self._reached - start, 0), "last": stop - start - 1, "all": 0}
+        return Span(start, stop, first[windows.loss], start + windows.stride)
+
+    # -- learning --------------------------------------------------------------------------------
+
+    def _learn(self) -> None:
+        """The window at hand: an update, unless nothing in it counts."""
+        span = self._span()
+        self._choose()
+        if self._native is not None:
+            found = self._native.learn(self._batch)
+            if found is not None:
+                self.loss, self.gradient_norm, finite = found
+                if not finite:
+                    self._refuse(span)
+                self.updates += 1
+        else:
+            self._learn_eagerly(span)
+        self._start, self._reached = span.follow, span.stop
+
+    def _learn_eagerly(self, span: Span) -> None:
+        place = Place(0, 0, self._batch.lanes, self._batch.length, span)
+        network, windows = self.network, self._windows
+        for update in windows._window(
+            network, self._step_loss, self._batch, self._context, span, place
+        ):
+            self._progress.updates = self.updates
+            self.gradient_norm = self._stepper.apply(update, self._progress)
+            self.loss = update.loss
+            self.updates += 1
+        windows._place = None
+        self._context.renew(network, self._batch, span)
+
+    def _refuse(self, span: Span) -> None:
+        raise NonFiniteError(
+            f"loss {self.loss}, gradient norm {self.gradient_norm} in update {self.updates + 1}, "
+            f"steps {span.start} to {span.stop - 1}. The update was withheld. A smaller learning "
+            "rate, clip=1.0, or scaled data usually mend it."
+        )
+
+    def _choose(self) -> None:
+        """Go on in the core, or leave it, as network and optimizer are now."""
+        if self._native is not None:
+            if self._native.holds():
+                return
+            self._leave()
+        elif self._asked and not self._changed():
+            return
+        found = self._try()
+        self.reason = found if isinstance(found, str) else None
+        self._native = None if isinstance(found, str) else found
+        self._asked = self._batch.targets is not None
+        self._guards = _guards(self.network)
+
+    def _changed(self) -> bool:
+        return not all(guard.holds() for guard in self._guards)
+
+    def _try(self) -> _Native | str:
+        reason = why_not(self.network, self.method, self._loss, self.optimizer)
+        if reason is None and self._batch.targets is None:
+            reason = "nothing was compared yet"
+        if reason is not None:
+            return reason
+        assert isinstance(self._loss, str)  # why_not asked
+        chunk = self._batch.chunk(self._start, self._batch.read)
+        learner = learner_of(
+            self.network, self._windows, self._loss, chunk, self._windows.depth, own=True
+        )
+        if isinstance(learner, str):
+            return learner
+        reason = unfit(learner, chunk, self._loss)
+        if reason is not None:
+            return reason
+        native = _Native(self, learner)
+        native.enter(self._context.state, self._start, self._reached, None)
+        return native
+
+    def _leave(self) -> None:
+        """Take the context out of the core."""
+        assert self._native is not None
+        self._context, self._native = self._native.context(self), None
+        self._asked = False
+
+    # -- predicting ------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _predict(self, stop: int) -> Tensor:
+        """The prediction after step ``stop - 1``."""
+        if self._native is not None:
+            return self._native.predict(self._batch, self._start, stop)
+        first = self._reached if isinstance(self._context, Stored) else self._start
+        chunk = self._batch.chunk(first, stop)
+        outputs, _ = self.network.unfold(chunk.inputs, self._context.state)
+        return self.network.read(outputs[-1:])[0]
+
+    # -- saving ----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that learning on depends on: network, optimizer, and where the learner stands.
+
+        Plain numbers, strings and lists, but for the tensors of ``["network"]``, ``["optimizer"]``
+        and ``["tensors"]``; nothing needs `pickle`.
+        """
+        context = self._context if self._native is None else self._native.context(self)
+        span = Span(self._start, self._start, 0, self._start)
+        place = Place(0, 0, self._batch.lanes, 0, span, context)
+        saved = save(self._windows, place)
+        batch = self._batch
+        kept = slice(max(self._start - batch.base, 0), batch.read - batch.base)
+        for name in ("inputs", "targets", "mask"):
+            buffer = getattr(batch, name)
+            if buffer is not None:
+                saved["tensors"][f"live.{name}"] = buffer[kept].clone()
+        saved |= {
+            "network": {k: v.detach().clone() for k, v in self.network.state_dict().items()},
+            "optimizer": self.optimizer.state_dict(),
+            "steps": self.steps,
+            "updates": self.updates,
+            "loss": self.loss,
+            "gradient_norm": self.gradient_norm,
+            "start": self._start,
+            "reached": self._reached,
+            "horizon": self.horizon,
+            "lanes": batch.lanes,
+        }
+        return saved
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Stand where ``saved`` was taken.
+
+        Raises:
+            OptionError: it was saved with another method, horizon or other lanes.
+        """
+        for name, here in (("horizon", self.horizon), ("lanes", self._batch.lanes)):
+            if saved.get(name) != here:
+                raise OptionError(
+                    f"the saved learner had {name}={saved.get(name)!r}, this one has {here!r}."
+                )
+        _, place = load(self._windows, saved)
+        assert place is not None
+        assert isinstance(place.context, (Carried, Recomputed, Stored))
+        self.network.load_state_dict(saved["network"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self._context, self._native, self._asked = place.context, None, False
+        self.steps, self.updates = saved["steps"], saved["updates"]
+        self.loss, self.gradient_norm = saved["loss"], saved["gradient_norm"]
+        self._start, self._reached = saved["start"], saved["reached"]
+        batch = LiveBatch(self._batch.lanes, self._batch.capacity)
+        batch.base, batch.read = self._start, self.steps
+        for name in ("inputs", "targets", "mask"):
+            kept = saved["tensors"].get(f"live.{name}")
+            if kept is not None:
+                if name != "mask":
+                    setattr(batch, name, batch.open(kept.new_empty(kept.shape[1:])))
+                getattr(batch, name)[: len(kept)] = kept
+        self._batch = batch
+
+
+def _guards(network: Network) -> list[Guard]:
+    return [Guard(m) for m in (network.cell, network.readout) if m is not None]
+
+
+class _Native:
+    """The core's side of a learner."""
+
+    def __init__(self, owner: Online, learner: Learner) -> None:
+        self.learner = learner
+        self._network, self._optimizer = owner.network, owner.optimizer
+        self._guards = _guards(owner.network)
+        learner.core.bind([t.detach() for t in learner.tensors])
+        self._where = [t.data_ptr() for t in learner.tensors]
+        tell(learner, owner.network)
+        self._slots = Slots(owner.optimizer, learner)
+        configure(learner, owner._windows, owner.clip, self._slots)
+        self._groups = [dict(group) for group in owner.optimizer.param_groups]
+        self._numbers = (
+            torch.empty(1, dtype=torch.float64),
+            torch.empty(1, dtype=torch.float64),
+            torch.empty(1, dtype=torch.int64),
+        )
+        self._filled = False
+
+    def holds(self) -> bool:
+        """Whether network and optimizer are what the core was told."""
+        return (
+            all(guard.holds() for guard in self._guards)
+            and self._groups == self._optimizer.param_groups
+            and all(
+                t.data_ptr() == at and t.grad is None
+                for t, at in zip(self.learner.tensors, self._where, strict=True)
+            )
+        )
+
+    def enter(
+        self, context: State | None, start: int, reached: int, pending: tuple[int, ...] | None
+    ) -> None:
+        """Stand somewhere."""
+        own = None if context is None else [plain(leaf, self.learner) for leaf in leaves(context)]
+        self.learner.core.enter(own, 1 << 60, start, reached, pending)
+
+    def learn(self, batch: LiveBatch) -> tuple[float, float, bool] | None:
+        """The next window; loss, norm, and whether both are finite; None if nothing counts."""
+        losses, norms, counts = self._numbers
+        core = self.learner.core
+        halt, updates, _, _ = core.run(
+            batch.inputs,
+            batch.targets,
+            batch.mask,
+            None,
+            None,
+            batch.base,
+            batch.read - batch.base,
+            0.0,
+            losses,
+            norms,
+            counts,
+            1,
+        )
+        if updates and not self._filled:
+            self._slots.hand_over(core.fresh())
+            self._filled = not self._slots.waiting
+        if updates or halt == "nonfinite":
+            return float(losses), float(norms), halt != "nonfinite"
+        return None
+
+    def predict(self, batch: LiveBatch, start: int, stop: int) -> Tensor:
+        """The prediction after step ``stop - 1``, from the context at ``start``."""
+        learner = self.learner
+        found = torch.empty(learner.lanes, learner.prediction_width, dtype=learner.dtype)
+        learner.core.predict(batch.inputs, None, batch.base, stop - batch.base, start, found)
+        return found
+
+    def context(self, owner: Online) -> Context:
+        """The present context, renewed if it has to be."""
+        state = state_of(self.learner, "present")
+        context = owner._new_context(state)
+        _, _, pending = self.learner.core.position()
+        if pending is not None:
+            context.renew(owner.network, owner._batch, Span(*pending))
+        return context

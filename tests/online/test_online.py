@@ -1,0 +1,167 @@
+"""`Online`: the numbers of the method over the stream, step by step."""
+
+from __future__ import annotations
+
+import io
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from tests.online.test_fit import assert_alike, data, network, sgd
+from torch import nn
+
+import bptt
+
+pytest.importorskip("bptt._core")
+
+METHODS = [
+    bptt.SlidingWindow(4),
+    bptt.SlidingWindow(3, combine="mean"),
+    bptt.Truncated(6, 2),
+    bptt.Truncated(5, 5),
+    bptt.Truncated(4, 1, loss="all", context="recomputed"),
+    bptt.Truncated(6, 3, history="stored"),
+]
+
+
+def fed(learner: bptt.Online, steps: range, x: torch.Tensor, y: torch.Tensor) -> list[torch.Tensor]:
+    return [learner.step(x[t], y[t]) for t in steps]
+
+
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+def test_updates_are_those_of_the_method_over_the_stream(method: Any, backend: str) -> None:
+    method = deepcopy(method)
+    by_steps, by_stream = network(), network()
+    by_steps.backend, by_stream.backend = backend, "eager"
+    x, y = data(41)
+    learner = bptt.Online(by_steps, method, "mse", sgd)
+    optimizer = sgd(by_stream.parameters())
+    source = bptt.Stream(x, y, horizon=learner.horizon)
+    losses = []
+    for update in deepcopy(method).updates(by_stream, "mse", source):
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(update.loss)
+        if update.stop >= 40:  # a stream's last window is cut short, or has no target
+            break
+    seen = []
+    for t in range(41):
+        before = learner.updates
+        prediction = learner.step(x[t], y[t])
+        assert prediction.shape == (1,)
+        if learner.updates > before:
+            seen.append(learner.loss)
+        if len(seen) == len(losses):
+            break
+    assert seen == pytest.approx(losses, rel=1e-10)
+    assert_alike(by_steps, by_stream, 1e-10)
+    stored = getattr(method, "history", "") == "stored"
+    assert (learner.reason is None) == (backend == "auto" and not stored)
+
+
+def test_the_prediction_is_that_of_the_window() -> None:
+    x, y = data(30)
+    net, still = network(), network()
+    learner = bptt.Online(net, bptt.SlidingWindow(4), "mse", lambda p: torch.optim.SGD(p, 0.0))
+    found = torch.stack(fed(learner, range(30), x, y))
+    expected, _ = still(x[:, None])
+    torch.testing.assert_close(found, expected[:, 0].detach(), rtol=1e-12, atol=1e-12)
+
+
+def test_nothing_to_compare_is_no_update() -> None:
+    x, y = data(30)
+    learner = bptt.Online(network(), bptt.Truncated(4, 2), "mse", sgd)
+    for t in range(10):
+        learner.step(x[t])
+    assert learner.updates == 0
+    for t in range(10, 20):
+        learner.step(x[t], y[t])
+    assert learner.updates > 0
+
+
+def test_lanes_and_plain_numbers() -> None:
+    net = bptt.Network(bptt.cells.Elman(1, 4), nn.Linear(4, 1))
+    learner = bptt.Online(net, bptt.SlidingWindow(3), lanes=2)
+    for t in range(12):
+        assert learner.step([[0.1 * t], [0.2]], [[0.3], [0.1 * t]]).shape == (2, 1)
+    assert learner.updates == 12 - 3
+    alone = bptt.Online(deepcopy(net), bptt.SlidingWindow(3))
+    assert alone.step(0.5, 0.5).shape == (1,)
+
+
+def test_the_buffer_does_not_grow() -> None:
+    net = bptt.Network(bptt.cells.Elman(1, 3), nn.Linear(3, 1))
+    learner = bptt.Online(net, bptt.SlidingWindow(3), "mse", lambda p: torch.optim.SGD(p, 0.01))
+    wave = torch.arange(3000).mul(0.1).sin()
+    for value in wave:
+        learner.step(value, value)
+    assert learner.updates == 3000 - 3
+    assert learner._batch.inputs is not None
+    assert len(learner._batch.inputs) == learner._batch.capacity < 600
+    assert learner.loss < 0.05
+
+
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+@pytest.mark.parametrize("at", [0, 2, 17, 20])
+def test_it_is_saved_and_goes_on(method: Any, at: int) -> None:
+    x, y = data(40)
+    whole = bptt.Online(network(), deepcopy(method), "mse", sgd)
+    broken = bptt.Online(network(), deepcopy(method), "mse", sgd)
+    expected = fed(whole, range(40), x, y)
+    fed(broken, range(at), x, y)
+    file = io.BytesIO()
+    torch.save(broken.state_dict(), file)
+    file.seek(0)
+    again = bptt.Online(network("Elman"), deepcopy(method), "mse", sgd)
+    with torch.no_grad():
+        again.network.cell.weight_hh.zero_()
+    again.load_state_dict(torch.load(file, weights_only=True))
+    found = fed(again, range(at, 40), x, y)
+    assert again.updates == whole.updates
+    for one, other in zip(found, expected[at:], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+def test_a_change_of_the_network_is_seen() -> None:
+    x, y = data(40)
+    nets = network(), network()
+    nets[1].backend = "eager"
+    for net in nets:
+        learner = bptt.Online(net, bptt.SlidingWindow(4), "mse", sgd)
+        fed(learner, range(20), x, y)
+        learner.optimizer.param_groups[0]["lr"] = 0.01
+        net.cell.bias_hh.requires_grad_(False)
+        with torch.no_grad():
+            net.cell.weight_hh.mul_(0.5)
+        fed(learner, range(20, 40), x, y)
+    assert_alike(*nets)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_cannot_be_is_refused() -> None:
+    with pytest.raises(bptt.OptionError, match="needs whole sequences"):
+        bptt.Online(network(), bptt.Full())  # type: ignore[arg-type]
+    with pytest.raises(bptt.OptionError, match="at most the depth"):
+        bptt.Online(network(), bptt.Truncated(2, 3))
+    learner = bptt.Online(network(), bptt.SlidingWindow(2), "mse", sgd)
+    learner.step([0.0, 1.0], 0.5)
+    with pytest.raises(bptt.ShapeError, match="so far"):
+        learner.step([0.0], 0.5)
+    with pytest.raises(bptt.DataError, match="NaN"):
+        learner.step([0.0, float("nan")], 0.5)
+    with pytest.raises(bptt.OptionError, match="horizon"):
+        bptt.Online(network(), bptt.Truncated(2), "mse", sgd).load_state_dict(learner.state_dict())
+
+
+def test_a_loss_that_is_not_finite_is_withheld() -> None:
+    net = network()
+    learner = bptt.Online(net, bptt.SlidingWindow(2), "mse", sgd)
+    for t in range(6):
+        learner.step([0.1 * t, 1.0], 0.5)
+    before = deepcopy(net.state_dict())
+    with pytest.raises(bptt.NonFiniteError, match="withheld"):
+        learner.step([0.1, 0.1], 1e200)
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name])
