@@ -21,18 +21,17 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-os.environ.setdefault(
-    "XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-)
-for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(name, "1")
-
 import numpy as np
 import torch
 from benchmarks.harness import Timing, machine, table, write
 from torch import nn
 
 import bptt
+
+# Before JAX is imported, which reads it then.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+)
 
 RATE = 1e-3
 

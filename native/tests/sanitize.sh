@@ -8,7 +8,8 @@ for sanitizer in address,undefined thread; do
     folder=$build/$(echo "$sanitizer" | tr , -)
     cmake -S "$source" -B "$folder" -DBPTT_PYTHON=OFF -DBPTT_TESTS=ON -DBPTT_SANITIZE=$sanitizer \
         -DCMAKE_BUILD_TYPE=RelWithDebInfo > /dev/null
-    cmake --build "$folder" --target bptt_core --parallel 2
+    cmake --build "$folder" --target bptt_core bptt_online --parallel 2
     echo "== $sanitizer"
     "$folder/native/bptt_core"
+    "$folder/native/bptt_online"
 done

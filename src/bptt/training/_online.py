@@ -8,20 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bptt.engine.guard import Guard
-from bptt.engine.online import Learner
 from bptt.errors import NonFiniteError, OptionError, at_least
 from bptt.gradients import GradientMethod, SlidingWindow
 from bptt.gradients._context import Carried, Context, Recomputed, Span, Stored
 from bptt.gradients._resume import Place, load, save
 from bptt.losses import Loss, step_loss
 from bptt.network import Network, check_trainable
-from bptt.state import State, leaves
+from bptt.state import State
 from bptt.training._eligible import learner_of, unfit, why_not, windows_of
 from bptt.training._history import History, Progress
 from bptt.training._live import LiveBatch, as_row, check_row
-from bptt.training._native import configure, plain, state_of, tell
-from bptt.training._slots import Slots
+from bptt.training._online_core import CoreSide, guards
 from bptt.training._step import Stepper
 
 ROOM = 512
@@ -106,7 +103,7 @@ class Online:
         self._batch = LiveBatch(lanes, windows.depth + horizon + ROOM)
         self._context: Context = self._new_context(None)
         self._start = self._reached = 0
-        self._native: _Native | None = None
+        self._native: CoreSide | None = None
         self._asked = False
         self._dtype = next(p.dtype for p in network.parameters() if p.is_floating_point())
 
@@ -222,12 +219,12 @@ class Online:
         self.reason = found if isinstance(found, str) else None
         self._native = None if isinstance(found, str) else found
         self._asked = self._batch.targets is not None
-        self._guards = _guards(self.network)
+        self._guards = guards(self.network)
 
     def _changed(self) -> bool:
         return not all(guard.holds() for guard in self._guards)
 
-    def _try(self) -> _Native | str:
+    def _try(self) -> CoreSide | str:
         reason = why_not(self.network, self.method, self._loss, self.optimizer)
         if reason is None and self._batch.targets is None:
             reason = "nothing was compared yet"
@@ -243,15 +240,24 @@ class Online:
         reason = unfit(learner, chunk, self._loss)
         if reason is not None:
             return reason
-        native = _Native(self, learner)
+        native = CoreSide(self.network, self.optimizer, self._windows, self.clip, learner)
         native.enter(self._context.state, self._start, self._reached, None)
         return native
 
     def _leave(self) -> None:
         """Take the context out of the core."""
-        assert self._native is not None
-        self._context, self._native = self._native.context(self), None
+        self._context, self._native = self._present(), None
         self._asked = False
+
+    def _present(self) -> Context:
+        """The context, renewed, wherever it is held."""
+        if self._native is None:
+            return self._context
+        state, pending = self._native.present()
+        context = self._new_context(state)
+        if pending is not None:
+            context.renew(self.network, self._batch, pending)
+        return context
 
     # -- predicting ------------------------------------------------------------------------------
 
@@ -273,7 +279,7 @@ class Online:
         Plain numbers, strings and lists, but for the tensors of ``["network"]``, ``["optimizer"]``
         and ``["tensors"]``; nothing needs `pickle`.
         """
-        context = self._context if self._native is None else self._native.context(self)
+        context = self._present()
         span = Span(self._start, self._start, 0, self._start)
         place = Place(0, 0, self._batch.lanes, 0, span, context)
         saved = save(self._windows, place)
@@ -326,87 +332,3 @@ class Online:
                     setattr(batch, name, batch.open(kept.new_empty(kept.shape[1:])))
                 getattr(batch, name)[: len(kept)] = kept
         self._batch = batch
-
-
-def _guards(network: Network) -> list[Guard]:
-    return [Guard(m) for m in (network.cell, network.readout) if m is not None]
-
-
-class _Native:
-    """The core's side of a learner."""
-
-    def __init__(self, owner: Online, learner: Learner) -> None:
-        self.learner = learner
-        self._network, self._optimizer = owner.network, owner.optimizer
-        self._guards = _guards(owner.network)
-        learner.core.bind([t.detach() for t in learner.tensors])
-        self._where = [t.data_ptr() for t in learner.tensors]
-        tell(learner, owner.network)
-        self._slots = Slots(owner.optimizer, learner)
-        configure(learner, owner._windows, owner.clip, self._slots)
-        self._groups = [dict(group) for group in owner.optimizer.param_groups]
-        self._numbers = (
-            torch.empty(1, dtype=torch.float64),
-            torch.empty(1, dtype=torch.float64),
-            torch.empty(1, dtype=torch.int64),
-        )
-        self._filled = False
-
-    def holds(self) -> bool:
-        """Whether network and optimizer are what the core was told."""
-        return (
-            all(guard.holds() for guard in self._guards)
-            and self._groups == self._optimizer.param_groups
-            and all(
-                t.data_ptr() == at and t.grad is None
-                for t, at in zip(self.learner.tensors, self._where, strict=True)
-            )
-        )
-
-    def enter(
-        self, context: State | None, start: int, reached: int, pending: tuple[int, ...] | None
-    ) -> None:
-        """Stand somewhere."""
-        own = None if context is None else [plain(leaf, self.learner) for leaf in leaves(context)]
-        self.learner.core.enter(own, 1 << 60, start, reached, pending)
-
-    def learn(self, batch: LiveBatch) -> tuple[float, float, bool] | None:
-        """The next window; loss, norm, and whether both are finite; None if nothing counts."""
-        losses, norms, counts = self._numbers
-        core = self.learner.core
-        halt, updates, _, _ = core.run(
-            batch.inputs,
-            batch.targets,
-            batch.mask,
-            None,
-            None,
-            batch.base,
-            batch.read - batch.base,
-            0.0,
-            losses,
-            norms,
-            counts,
-            1,
-        )
-        if updates and not self._filled:
-            self._slots.hand_over(core.fresh())
-            self._filled = not self._slots.waiting
-        if updates or halt == "nonfinite":
-            return float(losses), float(norms), halt != "nonfinite"
-        return None
-
-    def predict(self, batch: LiveBatch, start: int, stop: int) -> Tensor:
-        """The prediction after step ``stop - 1``, from the context at ``start``."""
-        learner = self.learner
-        found = torch.empty(learner.lanes, learner.prediction_width, dtype=learner.dtype)
-        learner.core.predict(batch.inputs, None, batch.base, stop - batch.base, start, found)
-        return found
-
-    def context(self, owner: Online) -> Context:
-        """The present context, renewed if it has to be."""
-        state = state_of(self.learner, "present")
-        context = owner._new_context(state)
-        _, _, pending = self.learner.core.position()
-        if pending is not None:
-            context.renew(owner.network, owner._batch, Span(*pending))
-        return context

@@ -1,0 +1,186 @@
+// Test of the online loop without Python, to be run under the sanitizers: its kernels on awkward sizes against plain
+// loops, and whole runs of a small recurrent network with masks, resets, lengths, gaps and every optimizer.
+#include <cmath>
+#include <cstdlib>
+
+#include "../src/isa.h"
+#include "../src/online.h"
+#include "../src/online_memory.h"
+#include "check.h"
+
+using namespace bptt;
+using namespace bptt::online;
+
+namespace {
+
+template <class T>
+bool close(T a, T b) {
+    return std::fabs(a - b) <= (sizeof(T) == 4 ? T(1e-4) : T(1e-11)) * (T(1) + std::fabs(b));
+}
+
+template <class T>
+void test_products() {
+    const OnlineKernels<T>& table = online_kernels<T>();
+    const Kernels<T>& packing = kernels<T>();
+    const ptrdiff_t panel = 2 * table.lanes;
+    for (ptrdiff_t rows : {1, 2, 3, 4, 5, 7, 10, 13})
+        for (ptrdiff_t k : {1, 3, 8, 17})
+            for (ptrdiff_t n : {1, 2, 4, 7, 8, 16, 31, 32, 64, 100}) {
+                const auto a = random_array<T>(static_cast<size_t>(rows * k), 1);
+                const auto m = random_array<T>(static_cast<size_t>(k * n), 2);
+                const auto init = random_array<T>(static_cast<size_t>(n), 3);
+                std::vector<T> packed(static_cast<size_t>(packing.packed_size(k, n))), y(static_cast<size_t>(rows * n));
+                packing.pack(m.data(), n, 1, k, n, packed.data());
+                const Product<T> call{y.data(), a.data(), init.data(), packed.data(), n, k, 0, panel, k * panel, rows, k, n};
+                table.product(rows, n)(call);
+                for (ptrdiff_t r = 0; r < rows; ++r)
+                    for (ptrdiff_t j = 0; j < n; ++j) {
+                        T want = init[static_cast<size_t>(j)];
+                        for (ptrdiff_t p = 0; p < k; ++p)
+                            want += a[static_cast<size_t>(r * k + p)] * m[static_cast<size_t>(p * n + j)];
+                        CHECK(close(y[static_cast<size_t>(r * n + j)], want), "rows %td k %td n %td", rows, k, n);
+                    }
+            }
+}
+
+template <class T>
+void test_crosses() {
+    const OnlineKernels<T>& table = online_kernels<T>();
+    constexpr size_t slack = 32;
+    for (ptrdiff_t rows : {1, 4, 11})
+        for (ptrdiff_t m : {1, 3, 8, 33})
+            for (ptrdiff_t n : {1, 2, 3, 8, 17, 40})
+                for (const bool ones : {false, true}) {
+                    const ptrdiff_t columns = ones ? 1 : n;
+                    const auto a = random_array<T>(static_cast<size_t>(rows * m) + slack, 4);
+                    const auto b = random_array<T>(static_cast<size_t>(rows * n) + slack, 5);
+                    std::vector<T> y(static_cast<size_t>(m * columns), T(1));
+                    table.cross({y.data(), a.data(), ones ? nullptr : b.data(), columns, m, n, rows, m, columns, T(0.5), true});
+                    for (ptrdiff_t i = 0; i < m; ++i)
+                        for (ptrdiff_t j = 0; j < columns; ++j) {
+                            T want = 0;
+                            for (ptrdiff_t r = 0; r < rows; ++r)
+                                want += a[static_cast<size_t>(r * m + i)] * (ones ? T(1) : b[static_cast<size_t>(r * n + j)]);
+                            CHECK(close(y[static_cast<size_t>(i * columns + j)], T(1) + T(0.5) * want), "m %td n %td", m, n);
+                        }
+                }
+}
+
+Place rows_of(int array, int64_t width, int shift = 0) { return {Place::array, array, shift, 0, width, 0}; }
+
+// next = tanh(input @ U + state @ W), the output itself the prediction.
+Plan small_plan(Dtype dtype, int64_t inputs, int64_t hidden, int64_t steps, int64_t lanes) {
+    enum { x, states, entered, carries, drive, pre, delta, outputs, slope };
+    Plan plan;
+    plan.dtype = dtype;
+    plan.steps = steps, plan.lanes = lanes, plan.sources = 2;
+    plan.buffers = {inputs * hidden, hidden * hidden, inputs * hidden, hidden * hidden, lanes * hidden};
+    plan.arrays = {{inputs, Domain::window}, {hidden, Domain::window}, {hidden, Domain::window}, {hidden, Domain::window},
+                   {hidden, Domain::window}, {hidden, Domain::step},   {hidden, Domain::window}, {hidden, Domain::counted},
+                   {hidden, Domain::counted}};
+    const View u{0, 0, inputs, hidden, hidden, 1}, w{1, 0, hidden, hidden, hidden, 1}, back{1, 0, hidden, hidden, 1, hidden};
+    plan.matrices = {{u, true}, {w, true}, {back, true}};
+    plan.leaves = {{hidden, states, entered, carries, 4, false, -1}};
+    plan.ahead = {{Op::matmul, rows_of(drive, hidden), rows_of(x, inputs), {}, {}, 0, true}};
+    plan.forward = {{Op::matmul, rows_of(pre, hidden), rows_of(states, hidden), rows_of(drive, hidden), {}, 1, true},
+                    {Op::tanh, rows_of(states, hidden, 1), rows_of(pre, hidden), {}, {}, -1, true}};
+    plan.backward = {{Op::tanh_backward, rows_of(delta, hidden), rows_of(carries, hidden, 1), rows_of(states, hidden, 1), {}, -1, true},
+                     {Op::matmul, rows_of(carries, hidden), rows_of(delta, hidden), {}, {}, 2, false}};
+    plan.deltas = {delta};
+    FixedOp gradient;
+    gradient.kind = FixedOp::cross;
+    gradient.scaled = true;
+    gradient.left = rows_of(x, inputs), gradient.right = rows_of(delta, hidden);
+    gradient.dst = {2, 0, inputs, hidden, hidden, 1};
+    plan.after.push_back(gradient);
+    gradient.left = rows_of(states, hidden);
+    gradient.dst = {3, 0, hidden, hidden, hidden, 1};
+    plan.after.push_back(gradient);
+    plan.inputs = x, plan.output = 0, plan.outputs = plan.prediction = outputs, plan.slope = plan.upstream = slope;
+    return plan;
+}
+
+template <class T>
+void test_runs(OptimizerKind kind, int counted, bool recomputed, int64_t depth, int64_t stride) {
+    const int64_t inputs = 3, hidden = 5, lanes = 2, length = 40;
+    auto learner = make_learner(small_plan(sizeof(T) == 4 ? Dtype::float32 : Dtype::float64, inputs, hidden, depth, lanes));
+    auto u = random_array<T>(static_cast<size_t>(inputs * hidden), 1), w = random_array<T>(static_cast<size_t>(hidden * hidden), 2);
+    for (T& x : w) x *= T(0.3);
+    learner->bind({u.data(), w.data()});
+    std::vector<std::vector<T>> state(4, std::vector<T>(static_cast<size_t>(hidden * hidden), T(0)));
+    std::vector<double> count(2, 0.0);
+    std::vector<online::Slot> slots(2);
+    for (int i = 0; i < 2; ++i) {
+        auto& slot = slots[static_cast<size_t>(i)];
+        slot.source = i, slot.gradient = 2 + i, slot.kind = kind;
+        slot.rate = 0.01, slot.decay = 0.01, slot.momentum = 0.5, slot.beta1 = 0.9, slot.beta2 = 0.99, slot.epsilon = 1e-8;
+        slot.state[0] = state[static_cast<size_t>(2 * i)].data();
+        slot.state[1] = state[static_cast<size_t>(2 * i + 1)].data();
+        slot.count = &count[static_cast<size_t>(i)], slot.count_is_double = true, slot.fresh = true;
+    }
+    learner->configure({depth, stride, counted, recomputed, true, 1.0}, slots);
+    const auto x = random_array<T>(static_cast<size_t>(length * lanes * inputs), 3);
+    const auto y = random_array<T>(static_cast<size_t>(length * lanes * hidden), 4);
+    std::vector<uint8_t> mask(static_cast<size_t>(length * lanes), 1), reset(mask.size(), 0);
+    for (size_t i = 0; i < mask.size(); i += 3) mask[i] = 0;
+    for (size_t i = 30; i < mask.size(); ++i) mask[i] = i % 2 == 1 ? 0 : mask[i];
+    reset[20] = reset[33] = 1;
+    const std::vector<int64_t> lengths{length, 15};
+    std::vector<double> losses(64), norms(64);
+    std::vector<int64_t> counts(64);
+    learner->enter({}, length, 0, 0, {0, 0, 0, -1});
+    Report report;
+    int64_t made = 0;
+    do {
+        const int64_t base = learner->needed(), steps = length - base;
+        const auto at = static_cast<size_t>(base * lanes);
+        const std::vector<int64_t> left{lengths[0] - base, lengths[1] > base ? lengths[1] - base : 0};
+        report = learner->run({x.data() + at * inputs, y.data() + at * hidden, mask.data() + at, reset.data() + at, left.data(),
+                               base, steps},
+                              2, 1.0, losses.data(), norms.data(), counts.data());
+        made += report.updates;
+        for (int64_t i = 0; i < report.updates; ++i) CHECK(std::isfinite(losses[static_cast<size_t>(i)]), "loss");
+    } while (report.halt == Halt::updates);
+    CHECK(report.halt == Halt::done, "halt %d", static_cast<int>(report.halt));
+    CHECK(made > 2, "only %lld updates", static_cast<long long>(made));
+    std::vector<T> context(static_cast<size_t>(lanes * hidden));
+    CHECK(learner->copy_state(Learner::What::present, {context.data()}), "a state");
+    for (const T v : w) CHECK(std::isfinite(v), "weight");
+}
+
+template <class T>
+void all() {
+    test_products<T>();
+    test_crosses<T>();
+    for (const auto kind : {OptimizerKind::sgd, OptimizerKind::adam, OptimizerKind::rmsprop})
+        for (int counted = 0; counted < 3; ++counted)
+            for (const bool recomputed : {false, true})
+                for (const auto& [depth, stride] : {std::pair<int64_t, int64_t>{4, 1}, {4, 4}, {3, 5}, {50, 7}})
+                    test_runs<T>(kind, counted, recomputed, depth, stride);
+}
+
+void test_refusals() {
+    Plan plan = small_plan(Dtype::float32, 2, 3, 4, 1);
+    plan.forward[0].matrix = 7;
+    bool refused = false;
+    try {
+        make_learner(plan);
+    } catch (const std::invalid_argument&) {
+        refused = true;
+    }
+    CHECK(refused, "a matrix that is not there");
+}
+
+}  // namespace
+
+int main() {
+    for (const auto& [name, usable] : variants()) {
+        if (!usable) continue;
+        use_isa(name);
+        all<float>();
+        all<double>();
+        std::printf("online, %s: ok\n", name.c_str());
+    }
+    test_refusals();
+    return 0;
+}

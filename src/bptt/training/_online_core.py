@@ -1,0 +1,104 @@
+"""`bptt.Online`'s side of the core: a learner told of network and optimizer, by windows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bptt.engine.guard import Guard
+from bptt.engine.online import Learner
+from bptt.gradients import Truncated
+from bptt.gradients._context import Span
+from bptt.network import Network
+from bptt.state import State, leaves
+from bptt.training._live import LiveBatch
+from bptt.training._native import configure, plain, state_of, tell
+from bptt.training._slots import Slots
+
+
+def guards(network: Network) -> list[Guard]:
+    """Whether cell and readout stay as they are."""
+    return [Guard(m) for m in (network.cell, network.readout) if m is not None]
+
+
+class CoreSide:
+    """The core's side of a learner."""
+
+    def __init__(
+        self,
+        network: Network,
+        optimizer: torch.optim.Optimizer,
+        windows: Truncated,
+        clip: float | None,
+        learner: Learner,
+    ) -> None:
+        self.learner = learner
+        self._optimizer = optimizer
+        self._guards = guards(network)
+        learner.core.bind([t.detach() for t in learner.tensors])
+        self._where = [t.data_ptr() for t in learner.tensors]
+        tell(learner, network)
+        self._slots = Slots(optimizer, learner)
+        configure(learner, windows, clip, self._slots)
+        self._groups = [dict(group) for group in optimizer.param_groups]
+        self._numbers = (
+            torch.empty(1, dtype=torch.float64),
+            torch.empty(1, dtype=torch.float64),
+            torch.empty(1, dtype=torch.int64),
+        )
+        self._filled = False
+
+    def holds(self) -> bool:
+        """Whether network and optimizer are what the core was told."""
+        return (
+            all(guard.holds() for guard in self._guards)
+            and self._groups == self._optimizer.param_groups
+            and all(
+                t.data_ptr() == at and t.grad is None
+                for t, at in zip(self.learner.tensors, self._where, strict=True)
+            )
+        )
+
+    def enter(
+        self, context: State | None, start: int, reached: int, pending: tuple[int, ...] | None
+    ) -> None:
+        """Stand somewhere."""
+        own = None if context is None else [plain(leaf, self.learner) for leaf in leaves(context)]
+        self.learner.core.enter(own, 1 << 60, start, reached, pending)
+
+    def learn(self, batch: LiveBatch) -> tuple[float, float, bool] | None:
+        """The next window; loss, norm, and whether both are finite; None if nothing counts."""
+        losses, norms, counts = self._numbers
+        core = self.learner.core
+        halt, updates, _, _ = core.run(
+            batch.inputs,
+            batch.targets,
+            batch.mask,
+            None,
+            None,
+            batch.base,
+            batch.read - batch.base,
+            0.0,
+            losses,
+            norms,
+            counts,
+            1,
+        )
+        if updates and not self._filled:
+            self._slots.hand_over(core.fresh())
+            self._filled = not self._slots.waiting
+        if updates or halt == "nonfinite":
+            return float(losses), float(norms), halt != "nonfinite"
+        return None
+
+    def predict(self, batch: LiveBatch, start: int, stop: int) -> Tensor:
+        """The prediction after step ``stop - 1``, from the context at ``start``."""
+        learner = self.learner
+        found = torch.empty(learner.lanes, learner.prediction_width, dtype=learner.dtype)
+        learner.core.predict(batch.inputs, None, batch.base, stop - batch.base, start, found)
+        return found
+
+    def present(self) -> tuple[State | None, Span | None]:
+        """The context, and the window after which it is still to be renewed."""
+        _, _, pending = self.learner.core.position()
+        return state_of(self.learner, "present"), None if pending is None else Span(*pending)
