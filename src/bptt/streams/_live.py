@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -145,7 +146,7 @@ class LiveSource:
         """
         source: Any = self._source() if callable(self._source) else self._source
         steps = iter(source)
-        if self._used and steps is source:
+        if self._used and steps is self._source:
             raise DataError(
                 "the source is an iterator that was read already: train for epochs=1, or give a "
                 "function that makes a new iterator for every epoch."
@@ -175,7 +176,7 @@ class LiveSource:
             yield input, target
 
     def _row(self, value: Any, name: str, number: int) -> Tensor:
-        tensor = value.detach() if isinstance(value, Tensor) else torch.as_tensor(value)
+        tensor = value.detach() if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
         if tensor.is_floating_point():
             tensor = tensor.to(dtype=self._dtype)
             if not bool(tensor.isfinite().all()):

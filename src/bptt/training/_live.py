@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,7 +74,7 @@ def as_row(value: Any, name: str, lanes: int, dtype: torch.dtype) -> tuple[Tenso
     Raises:
         ShapeError: the lanes are missing or others.
     """
-    tensor = value.detach() if isinstance(value, Tensor) else torch.as_tensor(value)
+    tensor = value.detach() if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
     if tensor.is_floating_point() or tensor.dtype is torch.bool:
         tensor = tensor.to(dtype)
     alone = lanes == 1 and tensor.dim() < 2
