@@ -49,6 +49,12 @@ class LiveBatch:
         """The steps, once the source has ended."""
         return self._base + len(self._inputs) if self._ended else ENDLESS
 
+    @property
+    def held(self) -> int:
+        """The bytes of the steps that are held."""
+        rows = [*self._inputs, *(t for t in self._targets if t is not None)]
+        return sum(row.nbytes for row in rows)
+
     def reach(self, stop: int) -> int:
         """Read up to ``stop``, and one step more: whether it ends there. Gives the length."""
         self._read(stop + 1)

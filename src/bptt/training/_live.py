@@ -31,6 +31,12 @@ class LiveBatch:
         """It never ends."""
         return 1 << 60
 
+    @property
+    def held(self) -> int:
+        """The bytes of the buffer."""
+        buffers = (self.inputs, self.targets, self.mask)
+        return sum(buffer.nbytes for buffer in buffers if buffer is not None)
+
     def open(self, row: Tensor) -> Tensor:
         """A buffer for rows like this one."""
         return row.new_zeros((self.capacity, *row.shape))
