@@ -13,6 +13,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+// A gradient's norm, or a sum of squared weights, from which on an update is left to the caller: float32 ends at 3e38.
+constexpr double huge = 1e15;
+
 template <class T>
 class TypedLearner final : public Learner {
 public:
@@ -115,6 +118,7 @@ private:
     void move(const Span& span);
     bool has_gradient(const Slot& slot) const;
     double squared_norm() const;
+    double squared_weights() const;
     void apply(double scale);
     void apply(size_t slot, double scale);
     void prepare_calls();
@@ -589,7 +593,8 @@ Report TypedLearner<T>::run(const Data& data, int64_t most, double seconds, doub
             losses[report.updates] = loss;
             norms[report.updates] = norm;
             counts[report.updates] = counted_;
-            if (!std::isfinite(loss) || !std::isfinite(norm)) {
+            // Neither loss nor gradient nor, by far, the weights to come are out of range.
+            if (!std::isfinite(loss) || !(norm < huge) || !(squared_weights() < huge)) {
                 report.withheld = span;
                 report.halt = Halt::nonfinite;
                 return report;
@@ -627,6 +632,14 @@ double TypedLearner<T>::squared_norm() const {
     for (const Slot& slot : slots_)
         if (has_gradient(slot))
             total += online_.squares(memory_.buffer(slot.gradient), plan_.buffers[static_cast<size_t>(slot.gradient)]);
+    return total;
+}
+
+template <class T>
+double TypedLearner<T>::squared_weights() const {
+    double total = 0;
+    for (const Slot& slot : slots_)
+        total += online_.squares(memory_.buffer(slot.source), plan_.buffers[static_cast<size_t>(slot.source)]);
     return total;
 }
 

@@ -296,7 +296,8 @@ class Learner:
         most: int,
     ) -> tuple[str, int, tuple[int, int, int, int], tuple[int, int, int, int]]:
         """Windows until the batch is done, ``most`` updates are made, ``seconds`` are over, more
-        steps are needed, or a loss or gradient is not finite (that update is withheld).
+        steps are needed, or a loss or gradient is not finite, or it or the weights are huge (that
+        update is withheld).
 
         inputs [steps, lanes, features], targets [steps, lanes, features] or int64 [steps, lanes],
         mask and reset bool [steps, lanes], lengths int64 [lanes]: contiguous steps of the batch

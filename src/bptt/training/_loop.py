@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from bptt.errors import NonFiniteError, OptionError
-from bptt.gradients import GradientMethod, Update
+from bptt.gradients import GradientMethod
 from bptt.losses import Loss
 from bptt.network import Network
 from bptt.streams import Stream

@@ -37,14 +37,6 @@ SECONDS = 0.04
 """How long a stretch lasts at most, so that bars, signals and callbacks are served."""
 
 
-class NonFinite(Exception):
-    """An update whose loss or gradient is not finite was withheld; carries it and its norm."""
-
-    def __init__(self, update: Update, norm: float) -> None:
-        super().__init__()
-        self.update, self.norm = update, norm
-
-
 Limits = Callable[[], tuple[int, float]]
 """How many updates, and seconds, the next stretch may take at most."""
 
@@ -85,11 +77,8 @@ class Pass:
         )
 
     def stretches(self) -> Iterator[Stretch]:
-        """Stretch after stretch.
-
-        Raises:
-            NonFinite: an update was withheld; what came before it was yielded.
-        """
+        """Stretch after stretch. Before an update that is not finite, or may become so, the pass is
+        given back: PyTorch makes it, or says why not."""
         windows, begun = self.windows, self.windows._saved
         if isinstance(self.method, SlidingWindow):
             self.method.check(self.stream)
@@ -137,6 +126,9 @@ class Pass:
                 learner = found
             learner.core.extend(length)
             halt = yield from self._stretch(learner, index, batch, data, base)
+            if halt == "nonfinite":
+                self._hand_back(index, batch, "a loss, gradient or weight is not finite, or huge")
+                return
         assert learner is not None
         windows.state = state_of(learner, "present")
 
@@ -197,20 +189,13 @@ class Pass:
         try:
             core.run(*data, base, len(data[0]), seconds, losses, norms, counts, most)
         finally:  # also when a signal arrives: what was done is done
-            halt, updates, last, withheld = core.report()
+            halt, updates, last, _ = core.report()
             self._slots.hand_over(core.fresh())
             if updates:
                 self._note(learner, index, batch, Span(*last))
         if updates:
-            made = self._update(
-                learner, "end", index, batch, Span(*last), losses, counts, updates - 1
-            )
+            made = self._update(learner, index, batch, Span(*last), losses, counts, updates - 1)
             yield _summed(made, losses[:updates], norms[:updates], counts[:updates])
-        if halt == "nonfinite":
-            bad = self._update(
-                learner, "withheld", index, batch, Span(*withheld), losses, counts, updates
-            )
-            raise NonFinite(bad, float(norms[updates]))
         return str(halt)
 
     def _note(self, learner: Learner, index: int, batch: Batch, span: Span) -> None:
@@ -226,7 +211,6 @@ class Pass:
     def _update(
         self,
         learner: Learner,
-        end: str,
         index: int,
         batch: Batch,
         span: Span,
@@ -235,7 +219,7 @@ class Pass:
         number: int,
     ) -> Update:
         network, step, mean = self.network, step_loss(self.loss), self.windows.combine == "mean"
-        entry = state_of(learner, "entry") if end == "end" else None
+        entry = state_of(learner, "entry")
         carried = self.windows.context == "carried"
 
         def closure() -> Tensor:
@@ -244,7 +228,7 @@ class Pass:
             context: Context = Carried(entry) if carried else Recomputed(entry)
             return again(network, step, window, context.unfolding(network, chunk, span))()
 
-        state = state_of(learner, end)
+        state = state_of(learner, "end")
         assert state is not None
         return Update(
             float(losses[number]), int(counts[number]), span.start, span.stop, index, state, closure

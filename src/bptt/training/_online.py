@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bptt.errors import NonFiniteError, OptionError, at_least
+from bptt.errors import OptionError, at_least
 from bptt.gradients import GradientMethod, SlidingWindow
 from bptt.gradients._context import Carried, Context, Recomputed, Span, Stored
 from bptt.gradients._resume import Place, load, save
@@ -176,14 +176,14 @@ class Online:
         """The window at hand: an update, unless nothing in it counts."""
         span = self._span()
         self._choose()
-        if self._native is not None:
-            found = self._native.learn(self._batch)
-            if found is not None:
-                self.loss, self.gradient_norm, finite = found
-                if not finite:
-                    self._refuse(span)
-                self.updates += 1
-        else:
+        found = None if self._native is None else self._native.learn(self._batch)
+        if found is not None and found.made:
+            self.loss, self.gradient_norm = found.loss, found.norm
+            self.updates += 1
+        elif self._native is None or found is not None:
+            # Also what is not finite, or huge: PyTorch makes it, or says why not.
+            if self._native is not None:
+                self._leave()
             self._learn_eagerly(span)
         self._start, self._reached = span.follow, span.stop
 
@@ -199,13 +199,6 @@ class Online:
             self.updates += 1
         windows._place = None
         self._context.renew(network, self._batch, span)
-
-    def _refuse(self, span: Span) -> None:
-        raise NonFiniteError(
-            f"loss {self.loss}, gradient norm {self.gradient_norm} in update {self.updates + 1}, "
-            f"steps {span.start} to {span.stop - 1}. The update was withheld. A smaller learning "
-            "rate, clip=1.0, or scaled data usually mend it."
-        )
 
     def _choose(self) -> None:
         """Go on in the core, or leave it, as network and optimizer are now."""

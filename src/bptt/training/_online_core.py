@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,15 @@ from bptt.training._slots import Slots
 def guards(network: Network) -> list[Guard]:
     """Whether cell and readout stay as they are."""
     return [Guard(m) for m in (network.cell, network.readout) if m is not None]
+
+
+class Learned(NamedTuple):
+    """The loss and gradient norm of an update, and whether it was made (not where one of them or
+    the weights are not finite, or huge)."""
+
+    loss: float
+    norm: float
+    made: bool
 
 
 class CoreSide:
@@ -66,8 +77,8 @@ class CoreSide:
         own = None if context is None else [plain(leaf, self.learner) for leaf in leaves(context)]
         self.learner.core.enter(own, 1 << 60, start, reached, pending)
 
-    def learn(self, batch: LiveBatch) -> tuple[float, float, bool] | None:
-        """The next window; loss, norm, and whether both are finite; None if nothing counts."""
+    def learn(self, batch: LiveBatch) -> Learned | None:
+        """The next window; None if nothing in it counts."""
         losses, norms, counts = self._numbers
         core = self.learner.core
         halt, updates, _, _ = core.run(
@@ -88,7 +99,7 @@ class CoreSide:
             self._slots.hand_over(core.fresh())
             self._filled = not self._slots.waiting
         if updates or halt == "nonfinite":
-            return float(losses), float(norms), halt != "nonfinite"
+            return Learned(float(losses), float(norms), made=bool(updates))
         return None
 
     def predict(self, batch: LiveBatch, start: int, stop: int) -> Tensor:

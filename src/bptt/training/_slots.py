@@ -53,6 +53,8 @@ def why_not(optimizer: Optimizer, trained: Iterable[Tensor]) -> str | None:
     for group in optimizer.param_groups:
         if any(group.get(flag) for flag in ("capturable", "differentiable")):
             return f"the {name} is capturable or differentiable"
+        if not float(group["lr"]) <= 1e3:
+            return f"the learning rate is {float(group['lr']):g}"
     held = {id(p) for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
     own = {id(p) for p in trained}
     if held != own:
