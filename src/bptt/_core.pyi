@@ -234,6 +234,10 @@ def elementwise(name: str, x: Array, out: Array) -> None:
 def multiply(a: Array, matrix: Array, out: Array, threads: int = 1, repeat: int = 1) -> None:
     """Write a @ matrix by the packed product, packed once, repeated (for measurement)."""
 
+def put_row(to: Array, index: int, row: Array) -> bool:
+    """Copy a row [lanes, ...] (without the lane, where there is one) into ``to[index]``, if all of
+    its numbers are finite; whether they are. ValueError or TypeError where it does not fit."""
+
 class Learner:
     """The online loop: updates for many windows in one call, without allocating and without the
     interpreter (native/src/online.h tells what a plan may say).

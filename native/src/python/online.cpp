@@ -5,6 +5,9 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <cmath>
+#include <cstring>
+
 #include "arrays.h"
 #include "online.h"
 
@@ -412,7 +415,39 @@ private:
 
 }  // namespace
 
+// to[index] = row, without the lane where there is one; whether its numbers are finite.
+static bool put_row(nb::handle to, int64_t index, nb::handle row) {
+    std::vector<nb::ndarray<nb::ro>> kept;
+    const dlpack::Tensor a = import_quickly(to, {"to"}, kept), b = import_quickly(row, {"row"}, kept);
+    if (a.device.type != dlpack::device_cpu || b.device.type != dlpack::device_cpu) wrong("not in the CPU's memory");
+    if (a.dtype.code != b.dtype.code || a.dtype.bits != b.dtype.bits) throw nb::type_error("row: of another dtype");
+    const int first = b.ndim == a.ndim - 1 ? 1 : b.ndim == a.ndim - 2 && a.shape[1] == 1 ? 2 : -1;
+    if (first < 0 || index < 0 || index >= a.shape[0]) wrong("row: does not fit");
+    int64_t count = 1, step_a = 1, step_b = 1;
+    for (int i = a.ndim - 1; i >= 1; --i) {
+        const int j = i - first;
+        if (j >= 0 && a.shape[i] != b.shape[j]) wrong("row: does not fit");
+        if (a.strides != nullptr && a.shape[i] > 1 && a.strides[i] != step_a) wrong("to: is not contiguous");
+        if (j >= 0 && b.strides != nullptr && b.shape[j] > 1 && b.strides[j] != step_b) wrong("row: is not contiguous");
+        count *= a.shape[i], step_a *= a.shape[i];
+        if (j >= 0) step_b *= b.shape[j];
+    }
+    const auto bytes = static_cast<size_t>(count) * (a.dtype.bits / 8);
+    char* into = static_cast<char*>(a.data) + a.byte_offset + static_cast<size_t>(index) * bytes;
+    const char* from = static_cast<const char*>(b.data) + b.byte_offset;
+    const auto finite = [&](auto zero) {
+        const auto* x = reinterpret_cast<const decltype(zero)*>(from);
+        for (int64_t i = 0; i < count; ++i)
+            if (!std::isfinite(x[i])) return false;
+        return true;
+    };
+    if (a.dtype.code == dlpack::code_float && !(a.dtype.bits == 32 ? finite(0.0f) : finite(0.0))) return false;
+    std::memcpy(into, from, bytes);
+    return true;
+}
+
 void bind_online(nb::module_& m) {
+    m.def("put_row", &put_row, "to"_a, "index"_a, "row"_a);
     nb::class_<CoreLearner>(m, "Learner")
         .def(nb::init<const nb::dict&>(), "plan"_a)
         .def("bind", &CoreLearner::bind, "sources"_a)

@@ -25,6 +25,7 @@ class LiveBatch:
         self.inputs: Tensor | None = None
         self.targets: Tensor | None = None
         self.mask = torch.zeros(capacity, lanes, dtype=torch.bool)
+        self._counts = self.mask.numpy()  # the same memory, written in a tenth of the time
 
     @property
     def length(self) -> int:
@@ -64,14 +65,32 @@ class LiveBatch:
         if self.inputs is None:
             self.inputs = self.open(input)
         self.inputs[number - self.base].copy_(input)
-        self.read = number + 1
 
     def compare(self, number: int, target: Tensor) -> None:
         """What the prediction after a step is compared with."""
         if self.targets is None:
             self.targets = self.open(target)
         self.targets[number - self.base].copy_(target)
-        self.mask[number - self.base].fill_(True)
+        self.count(number)
+
+    def count(self, number: int) -> None:
+        """A step has its target."""
+        self._counts[number - self.base] = True
+
+
+def written(buffer: Tensor | None, at: int, value: Any) -> bool:
+    """Whether a value could be written into row ``at`` as it is: the quick way for what is like
+    all before it."""
+    if buffer is None or type(value) is not Tensor or value.dtype is not buffer.dtype:
+        return False
+    try:
+        from bptt import _core
+    except ImportError:
+        return False
+    try:
+        return _core.put_row(buffer, at, value)
+    except (ValueError, TypeError):
+        return False
 
 
 def as_row(value: Any, name: str, lanes: int, dtype: torch.dtype) -> tuple[Tensor, bool]:

@@ -17,7 +17,7 @@ from bptt.network import Network, check_trainable
 from bptt.state import State
 from bptt.training._eligible import learner_of, unfit, why_not, windows_of
 from bptt.training._history import History, Progress
-from bptt.training._live import LiveBatch, as_row, check_row
+from bptt.training._live import LiveBatch, as_row, check_row, written
 from bptt.training._online_core import CoreSide, guards
 from bptt.training._step import Stepper
 
@@ -127,26 +127,43 @@ class Online:
             NonFiniteError: loss or gradient became NaN or infinite; that update was withheld.
         """
         batch, number = self._batch, self.steps
-        row, alone = as_row(input, "inputs", batch.lanes, self._dtype)
-        check_row(row, batch.inputs, "inputs")
-        goal = None
-        if target is not None:
-            goal, _ = as_row(target, "targets", batch.lanes, self._dtype)
-            check_row(goal, batch.targets, "targets")
         if number - batch.base >= batch.capacity:
             batch.forget(self._needed())
+        alone = self._read(number, input)
         if self.horizon == 0:
-            batch.put(number, row)
+            batch.read = number + 1
             prediction = self._predict(number + 1)
-        if goal is not None and number >= self.horizon:
-            batch.compare(number - self.horizon, goal)
+        if target is not None:
+            self._compare(number - self.horizon, target)
         while self._next_stop() <= number - self.horizon + 1:
             self._learn()
         if self.horizon > 0:
-            batch.put(number, row)
+            batch.read = number + 1
             prediction = self._predict(number + 1)
         self.steps = number + 1
         return prediction[0] if alone else prediction
+
+    def _read(self, number: int, input: Any) -> bool:
+        """Take an input in; whether it came without its lane."""
+        batch = self._batch
+        if written(batch.inputs, number - batch.base, input):
+            return int(input.dim()) < 2
+        row, alone = as_row(input, "inputs", batch.lanes, self._dtype)
+        check_row(row, batch.inputs, "inputs")
+        batch.put(number, row)
+        return alone
+
+    def _compare(self, number: int, target: Any) -> None:
+        """Take in what the prediction after step ``number`` is compared with."""
+        batch = self._batch
+        if number < 0:
+            return
+        if written(batch.targets, number - batch.base, target):
+            batch.count(number)
+            return
+        row, _ = as_row(target, "targets", batch.lanes, self._dtype)
+        check_row(row, batch.targets, "targets")
+        batch.compare(number, row)
 
     # -- where it stands -------------------------------------------------------------------------
 
