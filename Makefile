@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := $(shell git ls-files native CMakeLists.txt pyproject.toml constraints.txt)
 
-.PHONY: demo test lint types unit setup bench reproduce torture sanitize clean
+.PHONY: demo test lint types unit setup bench reproduce torture fuzz sanitize clean
 
 setup: .venv/.installed
 
@@ -44,6 +44,11 @@ reproduce: setup  ## published results at full size, a page beside each script
 
 torture: setup  ## kill training processes at random moments, and compare their ends
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture.torture --kills 120 --json docs/figures/torture.json
+
+fuzz: setup  ## hostile files and arguments: 100,000 seeded cases, then 20,000 led by coverage
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[fuzz]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --engine guided --cases 20000 model checkpoint table stream text
 
 sanitize:  ## the core's own tests under the address, undefined-behaviour and thread sanitizers
 	native/tests/sanitize.sh

@@ -15,6 +15,7 @@ from bptt.errors import CheckpointError as CheckpointError
 from bptt.errors import DataError as DataError
 from bptt.errors import NonFiniteError as NonFiniteError
 from bptt.errors import OptionError as OptionError
+from bptt.errors import ProcessError as ProcessError
 from bptt.errors import ShapeError as ShapeError
 from bptt.gradients import RTRL as RTRL
 from bptt.gradients import UORO as UORO

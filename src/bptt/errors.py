@@ -43,6 +43,10 @@ class NonFiniteError(BpttError, ArithmeticError):
     report: Any = None
 
 
+class ProcessError(BpttError, RuntimeError):
+    """Another of the processes that train together failed, fell out of step, or does not answer."""
+
+
 def nearest(name: str, known: list[str]) -> str:
     """A hint for a misspelled name: the closest of the known ones, then all of them."""
     import difflib

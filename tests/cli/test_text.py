@@ -105,7 +105,7 @@ def test_what_does_not_go_together_is_refused(run: Path, table: Path, tmp_path: 
         (("fit", tmp_path / "short.txt", *FEW), "short.txt has 5 characters, too few"),
         (("fit", tmp_path / "absent.txt", *FEW), "absent.txt"),
         (("fit", book, *FEW, "--out", run), "exists and is not empty"),
-        (("fit", table, "--target", "y", "--lanes", "3"), "--lanes goes with --task text alone"),
+        (("fit", table, "--target", "y", "--unit", "byte"), "--unit goes with --task text alone"),
         (("predict", run, "--free-run", "3"), "--free-run forecasts a table"),
         (("predict", run, "--temperature", "0"), "temperature must be a finite number above 0"),
         (("predict", run, "--begin", "☃"), "'☃' is not in the vocabulary"),

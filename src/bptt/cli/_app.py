@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from bptt.cli import _compare, _diagnose, _fit, _predict, _text
+from bptt.cli._processes import world
 from bptt.cli._show import guarded
 from bptt.comparison import DEFAULT, METHODS
 from bptt.errors import OptionError
@@ -58,6 +59,8 @@ counted frequencies. It has defaults of its own: --hidden 128 --depth 64 (--stri
   bptt fit load.csv --target load --starts 16 --jobs 4
 
   bptt fit book.txt --task text --out book
+
+  torchrun --nproc-per-node 4 -m bptt fit load.csv --target load --lanes 16 --out run
 
   bptt fit --resume furnace        (after a crash, Ctrl-C, or for more --epochs)
 """
@@ -167,10 +170,6 @@ def fit(
         Literal["character", "byte"],
         typer.Option(help="What of a text is a step.", rich_help_panel=COLUMNS),
     ] = "character",
-    lanes: Annotated[
-        int,
-        typer.Option(help="Parts of a text that are read side by side.", rich_help_panel=TRAINING),
-    ] = _text.DEFAULTS.lanes,
     inputs: Annotated[
         str, typer.Option(help="Input columns, separated by commas.", rich_help_panel=COLUMNS)
     ] = "",
@@ -295,6 +294,15 @@ def fit(
             rich_help_panel=TRAINING,
         ),
     ] = _fit.DEFAULTS.starts,
+    lanes: Annotated[
+        int | None,
+        typer.Option(
+            help="Stretches of the training part that run side by side; the processes that "
+            "torchrun starts share them.",
+            show_default=f"of a text {_text.DEFAULTS.lanes}, of a table 1 for each process",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
     jobs: Annotated[
         int | None,
         typer.Option(
@@ -352,8 +360,8 @@ def fit(
         chosen = {name: context.params[name] for name in given}
         _text.fit(data, chosen, _fit.Output(out, force, quiet))
         return
-    for name in given & {"unit", "lanes"}:
-        raise OptionError(f"--{name} goes with --task text alone.")
+    if "unit" in given:
+        raise OptionError("--unit goes with --task text alone.")
     options = Options(
         simulate=simulate,
         horizon=horizon,
@@ -375,6 +383,7 @@ def fit(
         seed=seed,
         starts=starts,
         on_nonfinite=on_nonfinite,
+        lanes=world() if lanes is None else lanes,
     )
     job = Job(data, _fit.names(inputs), target, missing, options, jobs, often or "30s")
     _fit.run(job, _fit.Output(out, force, quiet, save=often is not None))

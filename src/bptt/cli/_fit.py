@@ -14,6 +14,7 @@ from typing import Literal
 
 from rich.markup import escape
 
+from bptt.cli._processes import decided, first, joined, started_again
 from bptt.cli._show import FAILED, leave, say, show_metrics
 from bptt.errors import NonFiniteError, OptionError
 from bptt.forecasting import (
@@ -78,20 +79,33 @@ def every(text: str) -> str | int | None:
 
 def run(job: Job, output: Output) -> None:
     """Train as ``job`` says, and leave the run in ``output``."""
-    folder = free_folder() if output.folder is None else output.folder
-    check_folder(folder, output.force)
+    with joined():
+        if started_again() and output.save:
+            begun_before = decided(lambda: output.folder or _free_folder()[1])
+            if (begun_before / CHECKPOINTS).is_dir():
+                _go_on(begun_before, Changes(), False, output.quiet)
+                return
+        _begin(job, output)
+
+
+def _begin(job: Job, output: Output) -> None:
+    folder = chosen(output)
     if job.jobs is not None and job.options.starts == 1:
         raise OptionError("--jobs says how many starts run at once: give --starts as well.")
-    made = plan(
-        read_series(job.data, job.inputs, job.target, job.missing), job.options, job.missing
-    )
+    made = _planned(job)
     _announce(made)
-    checkpoint = Checkpoint(begin(folder, job), every=job.every) if output.save else None
+    saved = decided(lambda: begin(folder, job)) if output.save else None
+    checkpoint = None if saved is None else Checkpoint(saved, every=job.every)
     _train(made, job, folder, checkpoint, False, output)
 
 
 def go_on(folder: Path, changes: Changes, force: bool, quiet: bool) -> None:
     """Go on with the run in ``folder``, with the data and options that it was begun with."""
+    with joined():
+        _go_on(folder, changes, force, quiet)
+
+
+def _go_on(folder: Path, changes: Changes, force: bool, quiet: bool) -> None:
     job = begun(folder)
     asked = {"epochs": changes.epochs, "on_nonfinite": changes.on_nonfinite}
     options = {name: value for name, value in asked.items() if value is not None}
@@ -101,11 +115,10 @@ def go_on(folder: Path, changes: Changes, force: bool, quiet: bool) -> None:
         jobs=job.jobs if changes.jobs is None else changes.jobs,
         every=job.every if changes.every is None else changes.every,
     )
-    made = plan(
-        read_series(job.data, job.inputs, job.target, job.missing), job.options, job.missing
-    )
+    made = _planned(job)
     _announce(made)
-    note(folder, job)
+    if first():
+        note(folder, job)
     checkpoint = Checkpoint(folder / CHECKPOINTS, every=job.every)
     resume: bool | Literal["force"] = "force" if force else True
     _train(made, job, folder, checkpoint, resume, Output(folder, True, quiet))
@@ -130,6 +143,8 @@ def _train(
         kept = f"\n\nThe last checkpoint before it is kept. Go on with\n\n  {go_on}"
         kept = kept if checkpoint else ""
         leave("Training stopped", f"{error}{kept}", FAILED)
+    if not first():
+        return
     _report(result)
     files = save(result, folder, output.force or checkpoint is not None)
     say(f"Written to [bold]{escape(str(folder))}[/bold]: {', '.join(file.name for file in files)}")
@@ -154,13 +169,27 @@ def _left_at_once(alone: bool) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def free_folder() -> Path:
-    """The first of ``bptt-run``, ``bptt-run-2``, … that is not there."""
-    count, folder = 1, Path("bptt-run")
+def chosen(output: Output) -> Path:
+    """The folder that a new run goes to, the same in all processes; refused where it cannot.
+
+    Without a name it is the first of ``bptt-run``, ``bptt-run-2``, … that is not there.
+    """
+
+    def choose() -> Path:
+        folder = _free_folder()[0] if output.folder is None else output.folder
+        check_folder(folder, output.force)
+        return folder
+
+    return decided(choose)
+
+
+def _free_folder() -> tuple[Path, Path]:
+    """The first free name, and the one before it."""
+    count, last, folder = 1, Path("bptt-run"), Path("bptt-run")
     while folder.exists():
         count += 1
-        folder = Path(f"bptt-run-{count}")
-    return folder
+        last, folder = folder, Path(f"bptt-run-{count}")
+    return folder, last
 
 
 def read_series(
@@ -177,8 +206,9 @@ def read_series(
     return sunspots()
 
 
-def _read(job: Job) -> Series:
-    return read_series(job.data, job.inputs, job.target, job.missing)
+def _planned(job: Job) -> Plan:
+    series = read_series(job.data, job.inputs, job.target, job.missing)
+    return plan(series, job.options, job.missing)
 
 
 def _announce(plan: Plan) -> None:

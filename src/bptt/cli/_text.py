@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bptt.cli._fit import Output, free_folder
+from bptt.cli._fit import Output, chosen
+from bptt.cli._processes import first, joined
 from bptt.cli._show import say
 from bptt.errors import OptionError
-from bptt.forecasting import check_folder
 from bptt.text import Options, load, save, task, train
 
 DEFAULTS = Options()
@@ -30,14 +30,20 @@ def fit(data: Path | None, given: dict[str, Any], output: Output) -> None:
         )
     if data is None:
         raise OptionError("--task text learns a text file: bptt fit book.txt --task text.")
-    folder = free_folder() if output.folder is None else output.folder
-    check_folder(folder, output.force)
-    made = task(data, Options(**{name: given[name] for name in given.keys() & known}))
+    with joined():
+        _fit(data, Options(**{name: given[name] for name in given.keys() & known}), output)
+
+
+def _fit(data: Path, options: Options, output: Output) -> None:
+    folder = chosen(output)
+    made = task(data, options)
     unit, size = made.options.unit, len(made.vocabulary)
     say(f"[bold]Predicting the next {unit}[/bold] of {escape(str(data))}, {size} symbols")
     parts = {"train": made.training, "validate": made.validation, "test": made.test}
     say(", ".join(f"{part.steps:,} {unit}s to {name}" for name, part in parts.items()))
     result = train(made, progress=not output.quiet)
+    if not first():
+        return
     history = result.history
     say(
         f"Stopped after {len(history)} epochs ({history.stop_reason}); epoch {history.best_epoch} "

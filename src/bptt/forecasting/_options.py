@@ -44,6 +44,7 @@ class Options:
         test: the rows to test on, the last ones: a share of all rows, or a number of rows.
         seed: of the initial weights.
         on_nonfinite: ``"stop"``, ``"skip"`` or ``"rollback"``, see `bptt.fit`.
+        lanes: into how many stretches, side by side, the training part is cut.
         starts: from how many initial weights to train; the best by validation loss is kept.
 
     Raises:
@@ -70,6 +71,7 @@ class Options:
     seed: int = 0
     starts: int = 1
     on_nonfinite: str = "stop"
+    lanes: int = 1
 
     def __post_init__(self) -> None:
         at_least(
@@ -81,6 +83,7 @@ class Options:
             epochs=self.epochs,
             patience=self.patience,
             starts=self.starts,
+            lanes=self.lanes,
         )
         at_least(0, seed=self.seed)
         if self.seed >= 2**63:

@@ -23,7 +23,7 @@ from bptt.training import History
 FORMAT = 1
 """Of ``run.json`` and ``model.safetensors`` together; raised when an older reader would fail."""
 
-LATER = frozenset({"starts", "on_nonfinite"})
+LATER = frozenset({"starts", "on_nonfinite", "lanes"})
 """Options that older runs lack, and whose defaults are what those did."""
 
 

@@ -107,6 +107,8 @@ def load(folder: str | Path) -> Forecaster:
     """
     folder = Path(folder)
     record = read_record(folder)
+    hidden, layers = record.options.hidden, record.options.layers
+    check_size(folder / MODEL, hidden, layers, hidden * record.features)
     network = build(record.options, record.features, record.taps)
     load_weights(network, folder / MODEL)
     network.eval()
@@ -152,13 +154,36 @@ def read_json(folder: Path) -> Any:
         raise DataError(f"{folder} is no run: it has no {RECORD}.")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise DataError(f"{path} is damaged: {error}. Fit the run again.") from error
 
 
 def tensors_of(network: Network) -> dict[str, torch.Tensor]:
     """Parameters and buffers, as safetensors wants them."""
     return {name: value.detach().contiguous() for name, value in network.state_dict().items()}
+
+
+def check_size(path: Path, hidden: int, layers: int, more: int) -> None:
+    """Refuse a configuration whose weights cannot all be in the file, before any are made.
+
+    Args:
+        path: of the weights.
+        hidden: units of each layer.
+        layers: how many there are.
+        more: weights of the first layer and the readout, at least.
+
+    Raises:
+        DataError: the file is missing, or too small.
+    """
+    if not path.is_file():
+        raise DataError(f"{path.parent} is incomplete: it has no {path.name}. Fit the run again.")
+    least, found = 4 * (layers * hidden * hidden + more), path.stat().st_size
+    if found < least:
+        raise DataError(
+            f"{path} does not fit {RECORD}: {layers} layer(s) of {hidden} units have at least "
+            f"{least} bytes of weights, and it has {found} bytes. The two files are of different "
+            "runs."
+        )
 
 
 def load_weights(network: Network, path: Path) -> None:

@@ -145,6 +145,7 @@ def train(
     stream = Stream(
         plan.features,
         plan.target[:, None],
+        lanes=options.lanes,
         horizon=options.ahead,
         mask=np.isfinite(plan.target),
         # Steps whose lags are not all known train nothing.

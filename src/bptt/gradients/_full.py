@@ -19,7 +19,7 @@ from bptt.gradients._problem import Problem
 from bptt.gradients._resume import Place, begin, load, save
 from bptt.gradients._sweep import Sweep
 from bptt.gradients._update import Update, check_stream
-from bptt.gradients._window import again, counted, differentiate, inspect, visit
+from bptt.gradients._window import again, counted, differentiate, inspect
 from bptt.losses import Loss, StepLoss, step_loss
 from bptt.network import Network, check_trainable
 from bptt.segments import Costs, SegmentPlan, bytes_of, choose
@@ -97,7 +97,8 @@ class Full:
                     updates = self._in_segments(sweep, index)
                 for update in updates:
                     self._place = Place.at(stream, index, batch)
-                    yield update
+                    if update.count or stream.is_part:
+                        yield update
                 start = None
         self._place = None
 
@@ -137,9 +138,6 @@ class Full:
         chunk = batch.chunk(0, batch.length)
         window = counted(chunk, 0)
         unfolding = Carried(start).unfolding(network, chunk, span)
-        if not window.count:
-            self.state = visit(network, window, unfolding).end
-            return
         value, passage = differentiate(network, loss, window, unfolding)
         self.state = passage.end
         closure = again(network, loss, window, unfolding)
@@ -151,13 +149,10 @@ class Full:
     def _in_segments(self, sweep: Sweep, index: int) -> Iterator[Update]:
         value, end = sweep.run()
         self.state = end
-        if sweep.count:
-            network, loss, batch = sweep.network, sweep.loss, sweep.batch
-            length = batch.length
-            seen = partial(inspect, network, loss, batch.chunk, length, 0, sweep.start)
-            yield Update(
-                float(value), sweep.count, 0, length, index, end, sweep.closure, inspect=seen
-            )
+        network, loss, batch = sweep.network, sweep.loss, sweep.batch
+        length = batch.length
+        seen = partial(inspect, network, loss, batch.chunk, length, 0, sweep.start)
+        yield Update(float(value), sweep.count, 0, length, index, end, sweep.closure, inspect=seen)
 
 
 @dataclass

@@ -19,7 +19,7 @@ from bptt.errors import DataError, OptionError, at_least, one_of
 from bptt.gradients._context import Carried, Context, Recomputed, Span, Stored
 from bptt.gradients._resume import Place, Traced, begin, load, save
 from bptt.gradients._update import Update, check_stream
-from bptt.gradients._window import again, counted, differentiate, inspect, visit
+from bptt.gradients._window import again, counted, differentiate, inspect
 from bptt.losses import Loss, StepLoss, step_loss
 from bptt.network import Network
 from bptt.state import State
@@ -114,7 +114,9 @@ class Truncated:
                     context.renew(network, batch, after)
                 for span in self._spans(batch, after):
                     place = Place.at(stream, index, batch, span)
-                    yield from self._window(network, loss, batch, context, span, place)
+                    for update in self._window(network, loss, batch, context, span, place):
+                        if update.count or stream.is_part:
+                            yield update
                     context.renew(network, batch, span)
                 self.state = context.state
                 start = begun = None
@@ -169,14 +171,11 @@ class Truncated:
         span: Span,
         place: Place,
     ) -> Iterator[Update]:
-        """One window: no update where it has nothing to count, but the state goes on."""
+        """One window."""
         chunk = batch.chunk(span.start, span.stop)
         window = counted(chunk, span.first, chunk.steps if self.combine == "mean" else 1)
         unfolding = context.unfolding(network, chunk, span)
         seen = partial(inspect, network, loss, chunk.part, chunk.steps, span.first, context.entered)
-        if not window.count:
-            context.move(network, batch, span, visit(network, window, unfolding))
-            return
         value, passage = differentiate(network, loss, window, unfolding)
         context.move(network, batch, span, passage)
         # A copy: the place stays true if the next window fails half-way.
@@ -260,7 +259,9 @@ class SlidingWindow:
             )
         for batch in () if stream.single_pass else stream.in_order():
             lengths = batch.chunk(0, self.depth + 1).lengths
-            shortest = batch.length if lengths is None else int(lengths.min())
+            # A lane without steps is none: a part of a stream may have no more than that.
+            present = [] if lengths is None else lengths[lengths > 0].tolist()
+            shortest = min(present, default=batch.length)
             if shortest <= self.depth:
                 raise DataError(
                     f"SlidingWindow with depth {self.depth} needs more than {self.depth} steps on "

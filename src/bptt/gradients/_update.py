@@ -25,7 +25,7 @@ class Update:
 
     Attributes:
         loss: the mean loss over the steps and lanes that this update counts.
-        count: how many those are.
+        count: how many those are; 0 only on a part of a stream, where another part may count.
         start: the first step of the window, counted from the start of its batch.
         stop: the step after its last.
         batch: which batch of the pass the window lies in, from 0.
@@ -64,6 +64,8 @@ class GradientMethod(Protocol):
 
         At each one the gradients have been added to ``.grad``; the caller steps and clears before
         asking for the next. ``state`` starts the pass (detached); default: the initial state.
+        A window in which nothing counts gives no update, unless the stream is a part of one
+        (`Stream.part`): then every process has all windows, in step.
         """
 
 

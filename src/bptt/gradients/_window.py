@@ -65,17 +65,15 @@ def advance(network: Network, chunk: Chunk, context: State | None) -> State:
     return last
 
 
-@torch.no_grad()
-def visit(network: Network, window: Window, unfolding: Unfolding) -> Passage:
-    """What a window without anything to count leaves behind."""
-    return unfolding(network.initial_state(window.mask.shape[1], like=window.like))[1]
-
-
 def differentiate(
     network: Network, loss: StepLoss, window: Window, unfolding: Unfolding
 ) -> tuple[Tensor, Passage]:
-    """Add the gradient of a window's mean loss to ``.grad``; give the loss and the passage."""
+    """Add the gradient of a window's mean loss to ``.grad``; give the loss and the passage. With
+    nothing to count, the loss is 0 and nothing is added."""
     initial = network.initial_state(window.mask.shape[1], like=window.like)
+    if not window.count:
+        with torch.no_grad():
+            return window.like.new_zeros(()), unfolding(initial)[1]
     if window.copies != 1:
         return _averaged(network, loss, window, unfolding, initial)
     outputs, passage = unfolding(initial)

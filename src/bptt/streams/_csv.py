@@ -104,6 +104,14 @@ class CsvTable:
         """Where the first bad field is; slow, and only run when there is one."""
         lines = io.StringIO(data.decode("utf-8", errors="replace"), newline="")
         rows = csv.reader(lines, delimiter=_delimiter(self.path))
+        try:
+            return self._first_bad(rows, first) or DataError(
+                f"{self.path}, in the rows from {first} on: {message}"
+            )
+        except csv.Error as error:
+            return DataError(f"{self.path}, in the rows from {first} on: {error}; {message}")
+
+    def _first_bad(self, rows: Iterator[list[str]], first: int) -> DataError | None:
         for row, fields in enumerate((fields for fields in rows if fields), start=first):
             if len(fields) != len(self.header):
                 return DataError(
@@ -121,7 +129,7 @@ class CsvTable:
                             f"indices: name it in a list, [{name!r}], to read measurements."
                         )
                     return no_number(self.path, row, name, value, "mend the file")
-        return DataError(f"{self.path}, in the rows from {first} on: {message}")
+        return None
 
 
 def open_csv(path: Path, selection: Selection, cache: Path | None) -> CsvTable:
@@ -214,7 +222,10 @@ def _header(path: Path) -> tuple[list[str], int]:
         text = line.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise DataError(f"{path} is not UTF-8 text: decompress or convert it first.") from None
-    fields = next(csv.reader([text], delimiter=_delimiter(path)), [])
+    try:
+        fields = next(csv.reader([text], delimiter=_delimiter(path)), [])
+    except csv.Error as error:
+        raise DataError(f"{path} has no header of column names: {error}.") from None
     if not fields:
         raise DataError(f"{path} is empty: a CSV file begins with the names of its columns.")
     if "\r" in text.rstrip("\r\n"):

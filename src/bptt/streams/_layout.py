@@ -40,9 +40,15 @@ class Piece(NamedTuple):
 
 def cut(length: int, lanes: int) -> list[Piece]:
     """One series as ``lanes`` contiguous parts whose lengths differ by one step at most."""
-    short, longer = divmod(length, lanes)
-    bounds = [lane * short + min(lane, longer) for lane in range(lanes + 1)]
-    return [Piece(0, bounds[i], bounds[i + 1], i, 0) for i in range(lanes)]
+    stretches = [part_of(length, lane, lanes) for lane in range(lanes)]
+    return [Piece(0, part.start, part.stop, lane, 0) for lane, part in enumerate(stretches)]
+
+
+def part_of(count: int, rank: int, world: int) -> range:
+    """Part ``rank`` of ``count`` things shared out among ``world``, in order."""
+    short, longer = divmod(count, world)
+    start = rank * short + min(rank, longer)
+    return range(start, start + short + (rank < longer))
 
 
 def fill(order: Iterable[int], lengths: Ordered[int], lanes: int) -> list[Piece]:
@@ -63,15 +69,18 @@ class Layout:
         pieces: on every lane in the order of its steps, without gaps.
         lanes: how many there are.
         burn_in: how many steps after each start or reset are uncounted.
+        length: the steps of the batch, if other lanes of it, elsewhere, may be longer.
 
     Attributes:
         pieces: as given.
         lanes: as given.
         ends: the steps of every lane.
-        length: the steps of the longest.
+        length: as given, or the steps of the longest lane.
     """
 
-    def __init__(self, pieces: list[Piece], lanes: int, burn_in: int) -> None:
+    def __init__(
+        self, pieces: list[Piece], lanes: int, burn_in: int, length: int | None = None
+    ) -> None:
         self.pieces = pieces
         self.lanes = lanes
         self._burn_in = burn_in
@@ -79,7 +88,18 @@ class Layout:
         for piece in pieces:
             self._by_lane[piece.lane].append(piece)
         self.ends = [lane[-1].end if lane else 0 for lane in self._by_lane]
-        self.length = max(self.ends)
+        self.length = max(self.ends) if length is None else length
+
+    def part(self, rank: int, world: int) -> Layout:
+        """Part ``rank`` of ``world`` parts of the lanes, whose sizes differ by one at most; where
+        there is none for it, one lane without steps."""
+        own = part_of(self.lanes, rank, world)
+        pieces = [
+            piece._replace(lane=piece.lane - own.start)
+            for piece in self.pieces
+            if piece.lane in own
+        ]
+        return Layout(pieces, max(len(own), 1), self._burn_in, self.length)
 
     def between(self, start: int, stop: int) -> list[Piece]:
         """The pieces that have steps among ``start`` to ``stop - 1``, whole."""

@@ -71,9 +71,14 @@ class MemorySource:
 
     def _laned(self, layout: Layout) -> TensorBatch:
         whole = self.sequences[0]
-        mask, reset = whole.mask.clone(), torch.zeros_like(whole.mask)
+        # Of data that come with their lanes, a piece's number is that of its lane.
+        first = layout.pieces[0].sequence if layout.pieces else 0
+        own = slice(first, first + layout.lanes)
+        inputs, targets, mask = whole.inputs[:, own], whole.targets[:, own], whole.mask[:, own]
+        mask, reset = mask.clone(), torch.zeros_like(mask)
         layout.mark(mask, reset, 0, layout.pieces)
-        return TensorBatch(whole.inputs, whole.targets, mask, reset, None)
+        lengths = layout.lengths(0, layout.length, mask.device)
+        return TensorBatch(inputs, targets, mask & bool(layout.pieces), reset, lengths)
 
 
 def _bytes(tensor: torch.Tensor) -> Any:

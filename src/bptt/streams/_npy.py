@@ -92,7 +92,7 @@ def _map(path: Path) -> Array:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
-    except (ValueError, EOFError) as error:
+    except Exception as error:  # a damaged header is parsed as Python, with errors of many kinds
         raise DataError(f"{path} is no whole .npy file of numbers: {error}.") from None
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path} holds several arrays: give one .npy file per array.")

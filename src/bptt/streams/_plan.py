@@ -21,12 +21,14 @@ class Plan:
         batch: how many whole sequences make a batch; None on lanes.
         shuffle: the seed of the order, or None.
         burn_in: steps uncounted after each start or reset.
+        part: ``(rank, world)``: of every batch, only this part of the lanes.
     """
 
     lanes: int | None
     batch: int | None
     shuffle: int | None
     burn_in: int
+    part: tuple[int, int] | None = None
 
     def order(self, count: int, epoch: int) -> list[int]:
         """The order of ``count`` sequences in ``epoch``, counted from 1; of the data in 0."""
@@ -40,6 +42,10 @@ class Plan:
 
     def layouts(self, source: Source, epoch: int = 0) -> list[Layout]:
         """Where every piece of every batch lies."""
+        whole = self._whole(source, epoch)
+        return whole if self.part is None else [layout.part(*self.part) for layout in whole]
+
+    def _whole(self, source: Source, epoch: int) -> list[Layout]:
         lengths = source.lengths
         order = self.order(len(lengths), epoch)
         if self.batch is not None:
@@ -47,7 +53,7 @@ class Plan:
             return [self._side_by_side(group, lengths) for group in groups]
         assert self.lanes is not None
         if source.kind == "laned":
-            return [self._side_by_side([0] * self.lanes, lengths)]
+            return [self._side_by_side(range(self.lanes), lengths * self.lanes)]
         if source.kind == "series":
             pieces = cut(lengths[0], self.lanes)
         else:

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Generator, Iterable
 from collections.abc import Sequence as Ordered
 from copy import copy
+from dataclasses import replace
 from os import PathLike
 from typing import Any, Literal
 
@@ -57,6 +58,7 @@ class Stream:
         preceding: what comes before this stream in time, if `split` made it: `bptt.fit` and
             `bptt.evaluate` run over it first, so that the state is the one that belongs here.
         vocabulary: of a stream made by `from_text`, else None.
+        shard: of a stream made of files with ``shard=``, what was given there.
 
     Raises:
         DataError: the data are empty or hold NaN or infinity where they count.
@@ -261,6 +263,7 @@ class Stream:
         stream = object.__new__(cls)
         chosen = source if shard is None else shard_of(source, shard)
         stream._begin(chosen, horizon, burn_in, lanes, batch, shuffle)
+        stream.shard = shard
         return stream
 
     def _begin(
@@ -277,6 +280,7 @@ class Stream:
         self.epoch = 0
         self.preceding: Stream | None = None
         self.vocabulary: Vocabulary | None = None
+        self.shard: tuple[int, int] | None = None
         self._source = source
         self._plan = make_plan(source, lanes, batch, shuffle, burn_in)
         self._still: list[Batch] | None = None
@@ -333,6 +337,33 @@ class Stream:
         """The batches in the order of the data, as evaluation reads them; no epoch begins."""
         yield from self._in_order(0)
 
+    def part(self, rank: int, world: int) -> Stream:
+        """The lanes that process ``rank`` of ``world`` owns, of the same batches.
+
+        The batches are as long as the whole stream's, and begin and end with them, so that every
+        process has the same windows. A gradient method yields them all, those in which nothing
+        counts here with a count of 0, for the lanes of another process may count there.
+        `bptt.fit` takes its part by itself where several processes train together.
+
+        Raises:
+            OptionError: there is no such part.
+        """
+        at_least(1, world=world)
+        at_least(0, rank=rank)
+        if rank >= world:
+            raise OptionError(f"part({rank}, {world}): ranks go from 0 to {world - 1}.")
+        part = copy(self)
+        part._plan = replace(self._plan, part=(rank, world))
+        part._still = None
+        if self.preceding is not None:
+            part.preceding = self.preceding.part(rank, world)
+        return part
+
+    @property
+    def is_part(self) -> bool:
+        """Whether other processes have other lanes of the same batches."""
+        return self._plan.part is not None
+
     @property
     def carries(self) -> bool:
         """Whether a given state goes on into this stream (batches start anew each time)."""
@@ -349,6 +380,11 @@ class Stream:
     def gather(self, outputs: list[Tensor]) -> Tensor | list[Tensor]:
         """Put what was computed for every step, a tensor [time, lane, ...] for each batch of
         `in_order`, back into the shape of the data: one tensor, or a list of them."""
+        if self.is_part:
+            raise OptionError(
+                "a part of a stream holds some lanes of everything, which make no whole series or "
+                "sequence again: predict with the whole stream."
+            )
         if self._source.kind == "laned":
             return outputs[0]
         found: dict[int, list[Tensor]] = {}

@@ -13,7 +13,7 @@ from torch import nn
 
 from bptt import cells
 from bptt.errors import BpttError, DataError, OptionError, at_least, one_of
-from bptt.forecasting._run_folder import MODEL, RECORD, load_weights, read_json
+from bptt.forecasting._run_folder import MODEL, RECORD, check_size, load_weights, read_json
 from bptt.network import Network
 from bptt.streams import Stream, Vocabulary
 from bptt.training import evaluate
@@ -186,10 +186,13 @@ def load(folder: str | Path) -> TextModel:
         symbols = content["vocabulary"]
         if symbols is not None and not isinstance(symbols, str):
             raise ValueError("vocabulary is no text")
-        model = build(Vocabulary(symbols), Options(**given))
+        vocabulary, options = Vocabulary(symbols), Options(**given)
     except (KeyError, TypeError, ValueError, AttributeError, BpttError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
         raise DataError(f"{path} is damaged: {reason}. Fit the run again.") from error
+    numbers = (options.embedding + options.hidden) * len(vocabulary)
+    check_size(Path(folder) / MODEL, options.hidden, options.layers, numbers)
+    model = build(vocabulary, options)
     load_weights(model.network, Path(folder) / MODEL)
     model.network.eval()
     return model

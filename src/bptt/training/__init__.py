@@ -12,6 +12,7 @@ from bptt.training._history import Start as Start
 from bptt.training._nonfinite import NonFiniteReport as NonFiniteReport
 from bptt.training._nonfinite import NonFiniteWarning as NonFiniteWarning
 from bptt.training._online import Online as Online
+from bptt.training._processes import join_processes as join_processes
 from bptt.training._signals import Interrupted as Interrupted
 from bptt.training._stopping import Epochs as Epochs
 from bptt.training._stopping import GradientNorm as GradientNorm

@@ -62,14 +62,15 @@ class Saver:
 
     Args:
         checkpoint: where and how often.
-        state: all that is to be saved, as `bptt.training._pack.pack` takes it.
+        state: all that is to be saved, as `bptt.training._pack.pack` takes it; None where another
+            process saves it.
         about: plain numbers and strings for the manifest.
     """
 
     def __init__(
         self,
         checkpoint: Checkpoint,
-        state: Callable[[], dict[str, Any]],
+        state: Callable[[], dict[str, Any] | None],
         about: Callable[[], dict[str, Any]],
     ) -> None:
         self.checkpoint = checkpoint
@@ -142,14 +143,16 @@ class Saver:
             CheckpointError: the disk is full or cannot be written; the one before is intact.
         """
         began = time.perf_counter()
-        content = pack({**self._state(), "saving": self._cost})
-        self.newest = _store.write(self.folder, content, self.checkpoint.keep, **self._about())
+        state = self._state()
+        if state is not None:
+            content = pack({**state, "saving": self._cost})
+            self.newest = _store.write(self.folder, content, self.checkpoint.keep, **self._about())
         self._last = time.perf_counter()
         cost = self._last - began
         self._cost = max(self._cost, cost)  # of what the next one may take, the worst so far
         self._updates = updates
         self.spent += cost
-        return self.newest
+        return self.newest or self.folder
 
     def _sweep(self) -> None:
         _store.sweep(self.folder)

@@ -15,11 +15,13 @@ from bptt.gradients import Full, GradientMethod
 from bptt.gradients._update import check_stream
 from bptt.losses import Loss, step_loss
 from bptt.network import Network, check_trainable
+from bptt.optimize import Solver
 from bptt.streams import Stream
 from bptt.training._checkpoint import Checkpoint, Saver
 from bptt.training._history import History
 from bptt.training._loop import Callback, Loop
 from bptt.training._nonfinite import Recovery
+from bptt.training._processes import processes, several
 from bptt.training._progress import Bar
 from bptt.training._signals import Signals
 from bptt.training._snapshot import about, check_savable, give, take
@@ -55,6 +57,9 @@ def fit(
     verbose: bool = False,
 ) -> History:
     """Train ``network`` on ``stream``.
+
+    Where `torch.distributed` is initialised, every process calls this with the same arguments and
+    trains on its own lanes; together they make the updates that one process with all lanes makes.
 
     Args:
         network: the cell and its readout; trained in place.
@@ -120,6 +125,7 @@ def fit(
         CheckpointError: a checkpoint cannot be written or taken up.
         DataError: the data changed since the checkpoint.
         Interrupted: Ctrl-C or SIGTERM, with a checkpoint.
+        ProcessError: of several processes another one failed, or does not answer.
     """
     check_trainable(network)
     step_loss(loss)
@@ -153,28 +159,54 @@ def fit(
     optim = maker if isinstance(maker, torch.optim.Optimizer) else maker(network.parameters())
     if scheduler is not None and not hasattr(scheduler, "step"):
         scheduler = scheduler(optim)
-    criteria = [stop] if isinstance(stop, StoppingCriterion) else list(stop)
+    if several() and isinstance(optim, Solver):
+        raise OptionError(
+            f"{type(optim.method).__name__} evaluates the loss by itself, over the lanes of one "
+            "process: train with one process, or with an optimizer of torch.optim."
+        )
+    stepper = Stepper(network, optim, clip, clip_value)
+    recovery = Recovery(on_nonfinite, nonfinite_limit, network, optim, scheduler)
+    method = Full() if method is None else method
+    criteria = [Epochs(epochs), *([stop] if isinstance(stop, StoppingCriterion) else stop)]
+    together = processes(
+        network,
+        {
+            "method": method,
+            "loss": loss,
+            "optimizer": optim,
+            "epochs": epochs,
+            "clip": clip,
+            "clip_value": clip_value,
+            "on_nonfinite": on_nonfinite,
+            "stream": train,
+            "validation": judge,
+            "stop": criteria,
+        },
+    )
+    part, judged = together.part(train), None if judge is None else together.part(judge)
     loop = Loop(
         network,
-        train,
-        judge,
-        Full() if method is None else method,
+        part,
+        judged,
+        method,
         loss,
-        Stepper(network, optim, clip, clip_value),
+        stepper,
         scheduler,
         callbacks,
-        [Epochs(epochs), *criteria],
-        Recovery(on_nonfinite, nonfinite_limit, network, optim, scheduler),
+        criteria,
+        recovery,
+        together,
         verbose,
     )
-    bar = Bar(train.steps, epochs, enabled=progress)
+    bar = Bar(train.steps, epochs, enabled=progress and together.rank == 0)
     mode = network.training
     with (
+        together,
         torch.random.fork_rng(enabled=seed is not None),
-        Signals(enabled=where is not None) as signals,
+        Signals(where is not None, alone=together.world == 1) as signals,
     ):
         if seed is not None:
-            torch.manual_seed(seed)
+            torch.manual_seed(together.seed(seed))
         try:
             if where is not None:
                 _begin_saving(loop, where, resume)
@@ -186,6 +218,11 @@ def fit(
 
 
 def _check_makers(optimizer: Any, scheduler: Any) -> None:
+    if several():
+        raise OptionError(
+            "starts= runs through joblib, on processes of its own; several processes of "
+            "torch.distributed train one start together: leave starts= out."
+        )
     if isinstance(optimizer, torch.optim.Optimizer):
         raise OptionError(
             "with starts= each start makes its own optimizer: give a function of the parameters, "
@@ -216,12 +253,12 @@ def _begin_saving(loop: Loop, where: Checkpoint, resume: bool | Literal["force"]
     loop.fingerprint = {"training": loop.train.fingerprint()}
     if loop.judge is not None:
         loop.fingerprint["validation"] = loop.judge.fingerprint()
-    loop.saver = Saver(where, lambda: take(loop), lambda: about(loop))
+    loop.saver = Saver(where, lambda: loop.processes.gathered(take(loop)), lambda: about(loop))
     state = loop.saver.resume() if resume else None
     if state is None:
         loop.saver.start()
     else:
-        give(loop, state, force=resume == "force")
+        give(loop, loop.processes.own(state), force=resume == "force")
 
 
 def _parts(stream: Stream, validation: Stream | float | None) -> tuple[Stream, Stream | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -16,8 +17,8 @@ from bptt.gradients import GradientMethod
 from bptt.losses import Loss
 from bptt.network import Network
 from bptt.streams import Stream
+from bptt.training._alone import Alone
 from bptt.training._checkpoint import Saver
-from bptt.training._evaluate import evaluate
 from bptt.training._history import History, Progress
 from bptt.training._nonfinite import Recovery
 from bptt.training._progress import Bar
@@ -52,6 +53,7 @@ class Loop:
     callbacks: Sequence[Callback]
     criteria: list[StoppingCriterion]
     recovery: Recovery
+    processes: Alone
     verbose: bool = False
     history: History = field(default_factory=History, init=False)
     progress: Progress = field(init=False)
@@ -75,6 +77,7 @@ class Loop:
             [e for c in self.callbacks if (e := getattr(c, "every", None))],
             self.criteria,
             self.recovery.policy,
+            self.processes,
             self.verbose,
         )
 
@@ -84,19 +87,21 @@ class Loop:
         Raises:
             Interrupted: a signal was caught, and all is saved.
         """
-        self._began = time.perf_counter() - self.progress.elapsed
+        self.processes.began = time.perf_counter() - self.progress.elapsed
+        self.processes.leave = lambda: signals.caught is not None
+        self.processes.due = self._due
         try:
             if self.progress.epoch == 0:
                 self._begin(signals)
             elif self.tally is None:
-                self._asked_after_epoch(signals)
+                self._asked_after_epoch()
             while not self.history.stop_reason:
                 self._epoch(bar, signals)
         except Leave:
             assert self.saver is not None  # else no signals are taken in
-            assert signals.caught is not None
             path = self.saver.save(self.progress.updates)
-            raise Interrupted(self._left_at(path), signals.caught) from None
+            caught = signals.caught or signal.SIGTERM  # another process caught it
+            raise Interrupted(self._left_at(path), caught) from None
         self.history.best_epoch = self.best.epoch
         self.history.restored = self.best.restore()
         return self.history
@@ -117,7 +122,7 @@ class Loop:
         # In the middle of an epoch that was saved the criteria are asked again: what they were
         # given may have changed.
         if not (self.tally.done or (self.tally.updates and self._stop_after_update())):
-            self._updates(self.tally, bar, signals)
+            self._updates(self.tally, bar)
         if not (self.tally.updates or self.tally.withheld):
             raise OptionError(
                 "the stream gave no update: none of its steps counts (mask, burn_in and horizon "
@@ -136,33 +141,32 @@ class Loop:
             if not getattr(callback, "every", None):
                 callback(self.progress)
         if not self.history.stop_reason:
-            self._asked_after_epoch(signals)
+            self._asked_after_epoch()
 
-    def _updates(self, tally: Tally, bar: Bar, signals: Signals) -> None:
+    def _updates(self, tally: Tally, bar: Bar) -> None:
         """What is left of the pass; after an update that was withheld it is taken up again."""
         self.network.train()
         started = time.perf_counter() - tally.seconds
         while not tally.done:
             try:
-                if self._pass(tally, started, bar, signals):
+                if self._pass(tally, started, bar):
                     return
                 tally.done = True
             except NonFiniteError as error:
                 self.recovery.handle(error, self.method)
                 tally.withheld += 1
                 tally.seconds = time.perf_counter() - started
-                self._save_if_due(signals)
+                self._save_if_due()
 
-    def _pass(self, tally: Tally, started: float, bar: Bar, signals: Signals) -> bool:
+    def _pass(self, tally: Tally, started: float, bar: Bar) -> bool:
         """Updates to the end of the pass, or until a criterion answers: whether one did."""
-        self.updates.began, self.updates.saver = self._began, self.saver
-        self.updates.late = self._late
+        self.updates.saver, self.updates.late = self.saver, self._late
         with closing(self.updates.of_epoch()) as updates:
             for done in updates:
                 self.recovery.note(self.progress.updates)
-                tally.add(done)
+                tally.add(done, self.processes.lanes(done.update))
                 now = time.perf_counter()
-                tally.seconds, self.progress.elapsed = now - started, now - self._began
+                tally.seconds, self.progress.elapsed = now - started, self.processes.elapsed
                 bar.show(self.progress, tally.steps, tally.loss, done.norm)
                 for callback in self.callbacks:
                     every = getattr(callback, "every", None)
@@ -170,7 +174,7 @@ class Loop:
                         callback(self.progress)
                 if self._stop_after_update():
                     return True
-                self._save_if_due(signals)
+                self._save_if_due()
         return False
 
     def _stop_after_update(self) -> bool:
@@ -181,16 +185,20 @@ class Loop:
             return True
         return False
 
-    def _asked_after_epoch(self, signals: Signals) -> None:
+    def _asked_after_epoch(self) -> None:
         if self._stop(lambda criterion: criterion.after_epoch(self.progress)):
             self._save()
         else:
-            self._save_if_due(signals)
+            self._save_if_due()
 
-    def _save_if_due(self, signals: Signals) -> None:
-        signals.check()
-        if self.saver is not None and self.saver.due(self.progress.updates):
+    def _save_if_due(self) -> None:
+        if self.processes.leaving():
+            raise Leave
+        if self.processes.saving():
             self._save()
+
+    def _due(self) -> bool:
+        return self.saver is not None and self.saver.due(self.progress.updates)
 
     def _save(self) -> None:
         if self.saver is not None:
@@ -204,7 +212,7 @@ class Loop:
 
     def _validate(self) -> float:
         assert self.judge is not None
-        return evaluate(self.network, self.judge, self.loss).loss
+        return self.processes.evaluate(self.network, self.judge, self.loss)
 
     def _schedule(self) -> None:
         if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
@@ -216,7 +224,7 @@ class Loop:
 
     def _late(self) -> bool:
         """Whether a time limit has passed, in the middle of an update."""
-        self.progress.elapsed = time.perf_counter() - self._began
+        self.progress.elapsed = time.perf_counter() - self.processes.began
         limits = [c for c in self.criteria if isinstance(c, TimeLimit)]
         return any(limit.after_update(self.progress) is not None for limit in limits)
 

@@ -38,14 +38,17 @@ class Signals:
 
     Args:
         enabled: whether to take them in at all.
+        alone: whether nobody waits for this process, so that it may leave at once where nothing
+            changes.
     """
 
-    def __init__(self, enabled: bool) -> None:
+    def __init__(self, enabled: bool, alone: bool = True) -> None:
         main = threading.current_thread() is threading.main_thread()
         self.caught: signal.Signals | None = None
         self._taken = (signal.SIGINT, signal.SIGTERM) if enabled and main else ()
         self._before: dict[signal.Signals, Any] = {}
         self._immediate = False
+        self._alone = alone
 
     def __enter__(self) -> Signals:
         for one in self._taken:
@@ -71,9 +74,10 @@ class Signals:
     @contextmanager
     def immediate(self) -> Iterator[None]:
         """Within, where nothing changes that would be saved, a signal raises `Leave`."""
-        self._immediate = True
+        self._immediate = self._alone
         try:
-            self.check()
+            if self._immediate:
+                self.check()
             yield
         finally:
             self._immediate = False

@@ -209,13 +209,14 @@ def _load(loop: Loop, state: dict[str, Any]) -> None:
     for callback, saved in zip(loop.callbacks, state["callbacks"], strict=False):
         if _savable(callback) and saved is not None:
             callback.load_state_dict(saved)  # type: ignore[attr-defined]  # looked for just now
-    loop.history.epochs[:] = [Epoch(*one) for one in state["history"]["epochs"]]
+    loop.history.epochs[:] = [_epoch(one) for one in state["history"]["epochs"]]
     loop.history.initial_validation = state["history"]["initial_validation"]
-    progress = dict(state["progress"])
-    loop.progress.update = _update(progress.pop("update"))
-    for name, value in progress.items():
-        setattr(loop.progress, name, value)
-    loop.tally = None if state["tally"] is None else Tally(**state["tally"])
+    progress = state["progress"]
+    loop.progress.update = _update(progress["update"])
+    loop.progress.epoch, loop.progress.updates = int(progress["epoch"]), int(progress["updates"])
+    loop.progress.elapsed = float(progress["elapsed"])
+    loop.progress.gradient_norm = float(progress["gradient_norm"])
+    loop.tally = None if state["tally"] is None else Tally(**_numbers(state["tally"]))
     best = state["best"]
     loop.best.loss, loop.best.epoch, loop.best.weights = (
         best["loss"],
@@ -236,8 +237,22 @@ def _set_weights(network: torch.nn.Module, weights: dict[str, Tensor]) -> None:
         tensor.copy_(weights[name])
 
 
+def _numbers(values: dict[str, Any]) -> dict[str, Any]:
+    for name, value in values.items():
+        if not isinstance(value, (int, float)):
+            raise TypeError(f"{name} is {value!r:.80}, no number")
+    return values
+
+
 def _shape(tensor: Tensor | None) -> str:
     return "absent" if tensor is None else f"{str(tensor.dtype)[6:]}{list(tensor.shape)}"
+
+
+def _epoch(values: list[Any]) -> Epoch:
+    epoch = Epoch(*values)
+    plain = {name: value for name, value in asdict(epoch).items() if name != "validation"}
+    _numbers(plain if epoch.validation is None else {**plain, "validation": epoch.validation})
+    return epoch
 
 
 def _moved(value: Any, device: torch.device) -> Any:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from bptt.gradients import Update
 from bptt.network import Network
-from bptt.state import leaves
 from bptt.training._history import Epoch
 
 
@@ -75,15 +74,15 @@ class Tally:
     withheld: int = 0
     done: bool = False
 
-    def add(self, done: Stretch) -> None:
-        """More updates."""
+    def add(self, done: Stretch, lanes: int) -> None:
+        """More updates, of so many lanes."""
         update = done.update
         self.total = _added(self.total, done.totals)
         self.norms = _added(self.norms, done.norms)
         self.counted += done.counted
         self.updates += len(done.norms)
         new = update.stop - (self.reached if update.batch == self.batch else 0)
-        self.steps += new * leaves(update.state)[0].shape[0]
+        self.steps += new * lanes
         self.batch, self.reached = update.batch, update.stop
 
     @property

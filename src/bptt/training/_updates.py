@@ -3,7 +3,6 @@ from the core."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +10,7 @@ from bptt.gradients import GradientMethod
 from bptt.losses import Loss
 from bptt.network import Network
 from bptt.streams import Stream
+from bptt.training._alone import Alone
 from bptt.training._checkpoint import Saver
 from bptt.training._eligible import why_not
 from bptt.training._history import Progress
@@ -27,8 +27,8 @@ class Updates:
     Attributes:
         every: after how many updates each callback is due.
         on_nonfinite: what happens to an update that is not finite, as of `bptt.fit`.
+        processes: those that train together.
         verbose: whether to print how updates are made.
-        began: `time.perf_counter()` when training began.
         saver: where checkpoints go, if anywhere.
         late: whether a time limit has passed, asked in the middle of long updates.
     """
@@ -41,9 +41,9 @@ class Updates:
     progress: Progress
     every: Sequence[int]
     criteria: Sequence[StoppingCriterion]
-    on_nonfinite: str = "stop"
+    on_nonfinite: str
+    processes: Alone
     verbose: bool = False
-    began: float = 0.0
     saver: Saver | None = None
     late: Callable[[], bool] | None = None
     _said: str | None = field(default=None, init=False)
@@ -63,10 +63,13 @@ class Updates:
             if reason is None:
                 return
         self._say(f"updates are made one by one through PyTorch: {reason}")
-        for update in self.method.updates(self.network, self.loss, self.stream):
+        updates = self.method.updates(self.network, self.loss, self.stream)
+        for update in self.processes.in_step(updates):
             yield Stretch.of(update, self.stepper.apply(update, self.progress, self.late))
 
     def _why_not(self) -> str | None:
+        if self.processes.world > 1:
+            return "several processes share every update"
         if self.on_nonfinite != "stop":
             return f"on_nonfinite={self.on_nonfinite!r} looks back at every update"
         if self.stepper.clip_value is not None:
@@ -94,7 +97,7 @@ class Updates:
         seconds = SECONDS
         for criterion in self.criteria:
             if isinstance(criterion, TimeLimit):
-                left = criterion.seconds - (time.perf_counter() - self.began)
+                left = criterion.seconds - self.processes.elapsed
                 seconds = min(seconds, max(left, 0.0))
             elif type(criterion).after_update is not StoppingCriterion.after_update:
                 most = 1

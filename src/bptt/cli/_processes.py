@@ -1,0 +1,70 @@
+"""The command line as one of several processes that torchrun started."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch.distributed as dist
+
+from bptt.errors import ProcessError
+from bptt.training import join_processes
+
+
+def world() -> int:
+    """How many processes torchrun started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
+def first() -> bool:
+    """Whether this is the process that speaks and writes."""
+    return world() == 1 or dist.get_rank() == 0
+
+
+def started_again() -> bool:
+    """Whether torchrun started all processes again after one of them had failed."""
+    return world() > 1 and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[None]:
+    """Within, this process trains with the others; only the first one speaks."""
+    if world() == 1:
+        yield
+        return
+    join_processes("gloo")
+    try:
+        quiet = contextlib.nullcontext() if first() else contextlib.redirect_stdout(io.StringIO())
+        with quiet:
+            yield
+    finally:
+        dist.destroy_process_group()
+
+
+def decided(decide: Callable[[], Path]) -> Path:
+    """What the first process decides, in all of them.
+
+    Raises:
+        BpttError: in the first process what went wrong, in the others that it did.
+    """
+    if world() == 1:
+        return decide()
+    found: list[Path | None] = [None]
+    try:
+        if first():
+            found = [decide()]
+    finally:
+        _share(found)
+    if found[0] is None:
+        raise ProcessError("process 0 could not begin; its own message says why.")
+    return found[0]
+
+
+def _share(found: list[Path | None]) -> None:
+    try:
+        dist.broadcast_object_list(found, 0)
+    except RuntimeError as error:
+        raise ProcessError(f"another process ended before training began: {error}") from error
