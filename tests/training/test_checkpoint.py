@@ -463,7 +463,7 @@ class TestRefusals:
             ({"network": lambda: net(clip_state_gradient=1.0)}, "clip_state_gradient=None"),
             ({"stream": lambda: stream(lanes=2)}, "lanes=1, this one has 2"),
         ],
-        ids=str,
+        ids=lambda case: case if isinstance(case, str) else "-".join(case),
     )
     def test_other_options(self, other: dict[str, Any], message: str, tmp_path: Path) -> None:
         with pytest.raises(Died):
