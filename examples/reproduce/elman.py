@@ -61,7 +61,7 @@ def main(
         found[f"xor, {name}"] = xor(triples, 4, method, passes)
         found[f"letters, {name}"] = letters(consonants, hidden, method, passes)
     for name, errors in found.items():
-        print(f"{name:22}" + "  ".join(f"{error:.3f}" for error in errors))
+        print(f"{name:24}" + "  ".join(f"{error:.3f}" for error in errors))
     return found
 
 

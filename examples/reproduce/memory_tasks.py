@@ -2,8 +2,9 @@
 
 S. Hochreiter and J. Schmidhuber, Long short-term memory (1997); R. Pascanu, T. Mikolov and
 Y. Bengio, On the difficulty of training recurrent neural networks (2013); M. Arjovsky, A. Shah and
-Y. Bengio, Unitary evolution recurrent neural networks (2016). An LSTM (forget bias 1), Adam,
-gradients clipped to norm 1, fresh sequences in every update.
+Y. Bengio, Unitary evolution recurrent neural networks (2016). An LSTM whose gates begin with time
+constants spread up to the length of a sequence (C. Tallec and Y. Ollivier, Can recurrent neural
+networks warp time?, 2018), Adam, gradients clipped to norm 1, fresh sequences in every update.
 
 python examples/reproduce/memory_tasks.py
 """
@@ -20,6 +21,7 @@ from bptt import tasks
 
 def train(
     make: Callable[[int], bptt.Stream],
+    length: int,
     loss: str,
     sizes: tuple[int, int, int],
     updates: int,
@@ -31,11 +33,15 @@ def train(
     torch.manual_seed(0)
     features, hidden, outputs = sizes
     cell = bptt.cells.LSTM(features, hidden)
+    unseen = make(10**6)
     with torch.no_grad():
-        cell.bias_ih[hidden : 2 * hidden] = 1.0
+        cell.bias_ih.zero_()
+        cell.bias_hh.zero_()
+        spread = torch.empty(hidden).uniform_(1.0, length - 1.0).log()
+        cell.bias_ih[:hidden] = -spread
+        cell.bias_ih[hidden : 2 * hidden] = spread
     network = bptt.Network(cell, nn.Linear(hidden, outputs))
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
-    unseen = make(10**6)
     for count in range(1, updates + 1):
         for _ in bptt.Full().updates(network, loss, make(count)):
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -54,7 +60,7 @@ def adding(length: int, hidden: int, updates: int, lanes: int) -> tuple[float, i
     def make(seed: int) -> bptt.Stream:
         return tasks.adding(length, lanes, seed)
 
-    return train(make, "mse", (2, hidden, 1), updates, 1 / 60, 5e-3)
+    return train(make, length, "mse", (2, hidden, 1), updates, 1 / 60, 5e-3)
 
 
 def copying(delay: int, hidden: int, updates: int, lanes: int) -> tuple[float, int]:
@@ -63,7 +69,9 @@ def copying(delay: int, hidden: int, updates: int, lanes: int) -> tuple[float, i
     def make(seed: int) -> bptt.Stream:
         return tasks.copying(delay, lanes, seed)
 
-    return train(make, "cross_entropy", (10, hidden, 10), updates, guess(delay) / 10, 5e-3)
+    return train(
+        make, delay + 20, "cross_entropy", (10, hidden, 10), updates, guess(delay) / 10, 5e-3
+    )
 
 
 def temporal_order(length: int, hidden: int, updates: int, lanes: int) -> tuple[float, int]:
@@ -72,7 +80,7 @@ def temporal_order(length: int, hidden: int, updates: int, lanes: int) -> tuple[
     def make(seed: int) -> bptt.Stream:
         return tasks.temporal_order(length, lanes, seed)
 
-    return train(make, "cross_entropy", (6, hidden, 4), updates, math.log(4) / 10, 5e-3)
+    return train(make, length, "cross_entropy", (6, hidden, 4), updates, math.log(4) / 10, 5e-3)
 
 
 def guess(delay: int, symbols: int = 10) -> float:

@@ -41,9 +41,9 @@ OPTIMIZERS = [
     SciPy("trust-ncg", 5),
     SciPy("trust-krylov", 5),
     SciPy("trust-constr", 5),
-    LeastSquares("lm"),
+    LeastSquares("lm", 25),
     LeastSquares("trf", 8),
-    CMAES(generations=12),
+    CMAES(generations=8),
 ]
 
 
