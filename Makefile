@@ -35,6 +35,7 @@ bench: setup  ## measure beside PyTorch and JAX; needs a quiet machine
 	$(BIN)/python benchmarks/layers.py --json docs/figures/layers.json --figure docs/figures/layers.png
 	$(BIN)/python benchmarks/custom_cells.py --json docs/figures/custom_cells.json
 	$(BIN)/python benchmarks/models.py --json docs/figures/models.json
+	$(BIN)/python benchmarks/online.py --json docs/figures/online.json
 
 reproduce: setup  ## published results at full size, a page beside each script
 	$(BIN)/python examples/reproduce/lyapunov.py --out runs/reproduce

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.harness import Timing, machine, table, write
+from harness import Timing, machine, table, write
 from torch import nn
 
 import bptt
