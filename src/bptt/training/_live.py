@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,10 @@ from torch import Tensor
 
 from bptt.errors import DataError, ShapeError
 from bptt.streams import Chunk
+
+_core: Any = None
+if importlib.util.find_spec("bptt._core") is not None:
+    from bptt import _core
 
 
 class LiveBatch:
@@ -83,12 +88,10 @@ def written(buffer: Tensor | None, at: int, value: Any) -> bool:
     all before it."""
     if buffer is None or type(value) is not Tensor or value.dtype is not buffer.dtype:
         return False
-    try:
-        from bptt import _core
-    except ImportError:
+    if _core is None:
         return False
     try:
-        return _core.put_row(buffer, at, value)
+        return bool(_core.put_row(buffer, at, value))
     except (ValueError, TypeError):
         return False
 

@@ -99,7 +99,7 @@ class Online:
         self.reason: str | None = None
         self._stepper = Stepper(network, self.optimizer, clip)
         self._progress = Progress(network, self.optimizer, History())
-        self._windows = windows
+        self._windows, self._stride = windows, windows.stride
         self._batch = LiveBatch(lanes, windows.depth + horizon + ROOM)
         self._context: Context = self._new_context(None)
         self._start = self._reached = 0
@@ -191,7 +191,6 @@ class Online:
 
     def _learn(self) -> None:
         """The window at hand: an update, unless nothing in it counts."""
-        span = self._span()
         self._choose()
         found = None if self._native is None else self._native.learn(self._batch)
         if found is not None and found.made:
@@ -201,8 +200,9 @@ class Online:
             # Also what is not finite, or huge: PyTorch makes it, or says why not.
             if self._native is not None:
                 self._leave()
-            self._learn_eagerly(span)
-        self._start, self._reached = span.follow, span.stop
+            self._learn_eagerly(self._span())
+        self._reached = self._next_stop()
+        self._start += self._stride
 
     def _learn_eagerly(self, span: Span) -> None:
         place = Place(0, 0, self._batch.lanes, self._batch.length, span)
@@ -271,11 +271,14 @@ class Online:
 
     # -- predicting ------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def _predict(self, stop: int) -> Tensor:
         """The prediction after step ``stop - 1``."""
         if self._native is not None:
             return self._native.predict(self._batch, self._start, stop)
+        return self._predict_eagerly(stop)
+
+    @torch.no_grad()
+    def _predict_eagerly(self, stop: int) -> Tensor:
         first = self._reached if isinstance(self._context, Stored) else self._start
         chunk = self._batch.chunk(first, stop)
         outputs, _ = self.network.unfold(chunk.inputs, self._context.state)

@@ -47,7 +47,7 @@ class CoreSide:
         self._optimizer = optimizer
         self._guards = guards(network)
         learner.core.bind([t.detach() for t in learner.tensors])
-        self._where = [t.data_ptr() for t in learner.tensors]
+        self._where = [(t, t.data_ptr()) for t in learner.tensors]
         tell(learner, network)
         self._slots = Slots(optimizer, learner)
         configure(learner, windows, clip, self._slots)
@@ -61,14 +61,13 @@ class CoreSide:
 
     def holds(self) -> bool:
         """Whether network and optimizer are what the core was told."""
-        return (
-            all(guard.holds() for guard in self._guards)
-            and self._groups == self._optimizer.param_groups
-            and all(
-                t.data_ptr() == at and t.grad is None
-                for t, at in zip(self.learner.tensors, self._where, strict=True)
-            )
-        )
+        for guard in self._guards:
+            if not guard.holds():
+                return False
+        for tensor, where in self._where:
+            if tensor.data_ptr() != where or tensor.grad is not None:
+                return False
+        return self._groups == self._optimizer.param_groups
 
     def enter(
         self, context: State | None, start: int, reached: int, pending: tuple[int, ...] | None
