@@ -33,7 +33,7 @@ def fuzz(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("targets", [("model", "checkpoint"), ("table", "stream", "text", "core")])
 def test_seeded_cases(targets: tuple[str, ...]) -> None:
-    ran = fuzz("--cases", "1500", "--seed", "7", *targets)
+    ran = fuzz("--cases", "600", "--seed", "7", *targets)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert ran.stdout.count(" 0 kinds of failure") == len(targets)
 
@@ -53,7 +53,7 @@ def test_chosen_by_hypothesis(targets: Targets, name: str, data: bytes) -> None:
         targets.all[name](Draw(data))
 
 
-@settings(few, max_examples=10)
+@settings(few, max_examples=5)
 @given(st.binary(min_size=4, max_size=24))
 def test_the_command_line(targets: Targets, data: bytes) -> None:
     targets.command(Draw(data))

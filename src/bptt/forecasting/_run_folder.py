@@ -180,9 +180,9 @@ def check_size(path: Path, hidden: int, layers: int, more: int) -> None:
     least, found = 4 * (layers * hidden * hidden + more), path.stat().st_size
     if found < least:
         raise DataError(
-            f"{path} does not fit {RECORD}: {layers} layer(s) of {hidden} units have at least "
-            f"{least} bytes of weights, and it has {found} bytes. The two files are of different "
-            "runs."
+            f"{path} is damaged, or of another run than {RECORD}: {layers} layer(s) of {hidden} "
+            f"units have at least {least} bytes of weights, and it has {found} bytes. Fit the run "
+            "again."
         )
 
 
