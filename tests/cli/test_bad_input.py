@@ -147,7 +147,7 @@ def test_fit_refuses_columns_without_data():
 
 PREDICT = {
     "no such run": (("nowhere",), "there is no run nowhere"),
-    "no data": (("predicting",), "give the DATA to forecast"),
+    "no data": (("predicting",), "give the DATA"),
     "no such data": (("predicting", "none.csv"), "there is no file none.csv"),
     "no target column": (("predicting", "inputs.csv"), "no column 'y'"),
     "no input column": (("simulating", "targets.csv"), "no column 'u'"),

@@ -113,7 +113,8 @@ def test_what_does_not_go_together_is_refused(run: Path, table: Path, tmp_path: 
     ]:
         result = call(*arguments)
         assert result.exit_code == 2, (arguments, result.output)
-        assert message in words(result.output), result.output
+        # Without spaces: a long path is broken at the end of a line.
+        assert message.replace(" ", "") in words(result.output).replace(" ", ""), result.output
 
 
 def test_a_table_has_no_samples(table: Path, tmp_path: Path) -> None:

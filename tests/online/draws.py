@@ -195,8 +195,8 @@ class Trained:
         )
         last = None
         for stretch in passage.stretches():
-            self.losses += passage._numbers[0][: stretch.updates].tolist()
-            self.norms += passage._numbers[1][: stretch.updates].tolist()
+            self.losses += passage._numbers[0][: len(stretch.totals)].tolist()
+            self.norms += passage._numbers[1][: len(stretch.totals)].tolist()
             last = stretch.update
             if len(self.losses) == updates:
                 break

@@ -675,11 +675,11 @@ class TestSignals:
     def test_within_validation_it_does_not_wait(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from bptt.training import _loop
+        from bptt.training import _alone
 
         whole = Run(validation=0.3)
         history = whole.fit()
-        real, calls = _loop.evaluate, [0]
+        real, calls = _alone.evaluate, [0]
 
         def evaluate(*arguments: Any) -> Any:
             calls[0] += 1
@@ -688,7 +688,7 @@ class TestSignals:
                 raise AssertionError("it waited")
             return real(*arguments)
 
-        monkeypatch.setattr(_loop, "evaluate", evaluate)
+        monkeypatch.setattr(_alone, "evaluate", evaluate)
         with pytest.raises(bptt.Interrupted, match="in epoch 2"):
             Run(validation=0.3).fit(tmp_path)
         monkeypatch.undo()

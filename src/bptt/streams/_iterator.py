@@ -28,6 +28,11 @@ class IteratorStream(Stream):
         return True
 
     @property
+    def is_part(self) -> bool:
+        """A live source is read by one process."""
+        return False
+
+    @property
     def carries(self) -> bool:
         """A given state goes on into it."""
         return True
@@ -69,6 +74,10 @@ class IteratorStream(Stream):
     def split(self, *sizes: float) -> list[Stream]:
         """Refused: it has no end to be split at."""
         self._cannot("be split: give validation data of their own")
+
+    def part(self, rank: int, world: int) -> Stream:
+        """Refused: what one process reads, no other can."""
+        self._cannot("be shared among processes")
 
     def fingerprint(self) -> str:
         """Refused: the data have passed."""

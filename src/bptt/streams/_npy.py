@@ -56,7 +56,7 @@ class NpyTable:
 
     def __reduce__(self) -> Any:
         """To another process goes where the rows lie, not the mapped file."""
-        return NpyTable, (self.path, self.index, self.names, self.types)
+        return NpyTable, (self.path, self.index, self.names, self.types, self.header)
 
     def read(self, start: int, stop: int) -> Columns:
         """The selected columns of the rows ``start`` to ``stop - 1``."""

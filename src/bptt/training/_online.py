@@ -210,6 +210,8 @@ class Online:
         for update in windows._window(
             network, self._step_loss, self._batch, self._context, span, place
         ):
+            if not update.count:
+                continue
             self._progress.updates = self.updates
             self.gradient_norm = self._stepper.apply(update, self._progress)
             self.loss = update.loss

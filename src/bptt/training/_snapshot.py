@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bptt.errors import BpttError, CheckpointError, DataError, OptionError
 from bptt.gradients import Update
-from bptt.optimize import CMAES, Solver
+from bptt.optimize import Solver
 from bptt.training._history import Epoch
 from bptt.training._tally import Tally
 
@@ -28,12 +28,6 @@ def check_savable(loop: Loop) -> None:
     Raises:
         OptionError: a part has no ``state_dict`` and ``load_state_dict``.
     """
-    optimizer = loop.stepper.optimizer
-    if isinstance(optimizer, Solver) and isinstance(optimizer.method, CMAES):
-        raise OptionError(
-            "CMA-ES remembers more than a checkpoint can hold: leave checkpoint= out, or take "
-            "another optimizer."
-        )
     for name, part in (("gradient method", loop.method), ("scheduler", loop.scheduler)):
         if part is not None and not _savable(part):
             raise OptionError(
