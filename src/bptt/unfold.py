@@ -7,6 +7,7 @@ live in `bptt.engine`; all have the signature of `bptt.engine.eager.run`, which 
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import Any, Literal, overload
 from weakref import WeakSet
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from bptt.cells._base import PlainCell
 from bptt.engine import Ineligible, Plan, Reason, eager, native, plan_for
+from bptt.engine.usual import keep, usual_of
 from bptt.errors import CellError, OptionError, ShapeError, one_of
 from bptt.state import State, check_given, initial_state, lane_mask, leaves, weight_of
 
@@ -103,35 +105,49 @@ def unfold(
         one_of(BACKENDS, backend=backend)
     if clip_state_gradient is not None:
         _check_clip(clip_state_gradient)
-    steps, lanes = _check_inputs(cell, inputs)
-    own = initial_state(cell, lanes, like=inputs) if initial is None else initial
+    usual = usual_of(cell, inputs) if backend != "eager" and isinstance(inputs, Tensor) else None
+    if usual is None:
+        _check_inputs(cell, inputs)
+    steps, lanes = inputs.shape[0], inputs.shape[1]
+    own = usual.initial(inputs, lanes) if usual else initial_state(cell, lanes, like=inputs)
     if initial is not None:
-        check_given(cell, initial, initial_state(cell, lanes, like=inputs), "initial")
-    start = own if state is None else state
+        check_given(cell, initial, own, "initial")
+        own = initial
+    start = own
     if state is not None:
         check_given(cell, state, own, "state")
-    _check_devices(inputs, start)
+        start = state
+    if usual is None or state is not None or initial is not None:
+        _check_devices(inputs, start)
     reset = check_reset(reset, steps, lanes)
+    if reset is not None:
+        reset = reset.to(inputs.device)
     lengths = check_lengths(lengths, steps, lanes)
     if lengths is not None:
         lengths = lengths.to(inputs.device)
         # Padding may hold anything, NaN included: it is cleared before any product can spread it.
         active = torch.arange(steps, device=inputs.device)[:, None] < lengths
         inputs = torch.where(lane_mask(active, inputs), inputs, torch.zeros_like(inputs))
-    if reset is not None:
-        reset = reset.to(inputs.device)
-    plan = None if backend == "eager" else _plan(cell, inputs, start, own, backend)
-    options: Any = {
-        "initial": own,
-        "reset": reset,
-        "lengths": lengths,
-        "return_states": return_states,
-        "clip": clip_state_gradient,
-    }
+    plan = None
+    if backend != "eager":
+        found = usual.plan(inputs, start, own) if usual else plan_for(cell, inputs, start, own)
+        plan = _accepted(cell, found, backend)
     if plan is None:
-        outputs, last, states = eager.run(cell, inputs, start, **options)
+        run: Any = eager.run
     else:
-        outputs, last, states = native.run(cell, inputs, start, plan=plan, **options)
+        run = partial(native.run, plan=plan)
+        if usual is None:
+            keep(cell, inputs)
+    outputs, last, states = run(
+        cell,
+        inputs,
+        start,
+        initial=own,
+        reset=reset,
+        lengths=lengths,
+        return_states=return_states,
+        clip=clip_state_gradient,
+    )
     if return_states:
         assert states is not None
         return outputs, last, states
@@ -144,11 +160,8 @@ _WARNED: WeakSet[nn.Module] = WeakSet()
 _SILENT = {Reason.DEVICE, Reason.CONTEXT}
 
 
-def _plan(
-    cell: nn.Module, inputs: Tensor, state: State, initial: State, backend: str
-) -> Plan | None:
+def _accepted(cell: nn.Module, found: Plan | Ineligible, backend: str) -> Plan | None:
     """The native executor's plan, or None for the Python loop."""
-    found = plan_for(cell, inputs, state, initial)
     if isinstance(found, Plan):
         return found
     if backend == "native":
@@ -168,7 +181,7 @@ def _warn_once(cell: nn.Module, why: Ineligible) -> None:
     )
 
 
-def _check_inputs(cell: nn.Module, inputs: Tensor) -> tuple[int, int]:
+def _check_inputs(cell: nn.Module, inputs: Tensor) -> None:
     if not isinstance(inputs, Tensor):
         raise ShapeError(f"inputs must be a torch.Tensor, not a {type(inputs).__name__}.")
     if inputs.dim() < 2:
@@ -189,7 +202,6 @@ def _check_inputs(cell: nn.Module, inputs: Tensor) -> tuple[int, int]:
                 f"{type(cell).__name__} reads {size}."
             )
     check_dtype(cell, inputs)
-    return inputs.shape[0], inputs.shape[1]
 
 
 def check_dtype(cell: nn.Module, inputs: Tensor) -> None:

@@ -51,7 +51,7 @@ def run(
     exposed = tuple(range(count)) if return_states or output is None else (output,)
     start = [state] if isinstance(state, Tensor) else leaves(state)
     back = start if initial is state or reset is None else leaves(initial)
-    steps, batch = inputs.shape[:2]
+    steps, batch = inputs.shape[0], inputs.shape[1]
     call = Call(plan, steps, batch, start, back, reset, lengths, clip, exposed, state)
     heads = heads_of(plan, inputs)
     if not plan.wanted.any:

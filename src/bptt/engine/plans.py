@@ -31,6 +31,7 @@ from bptt.state import State, leaves
 
 if TYPE_CHECKING:
     from bptt.engine.around import Around
+    from bptt.engine.usual import Usual
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +94,7 @@ _VARIANTS = 64
 """So many forms of one cell are kept."""
 
 
-class _Known:
+class Known:
     """What is kept of one cell."""
 
     def __init__(self) -> None:
@@ -101,20 +102,22 @@ class _Known:
         self.by_key: dict[Any, dict[Any, Plan | Ineligible]] = {}
         self.current: dict[Any, Plan | Ineligible] = {}
         self.analysed: dict[Any, Any] = {}
+        self.usual: dict[Any, Usual] = {}
 
     def refresh(self, cell: nn.Module) -> None:
         """The cell was changed, or is new."""
         self.guard = Guard(cell)
+        self.usual.clear()
         if len(self.by_key) >= _VARIANTS:  # an attribute that is new in every call
             self.by_key.clear()
             self.analysed.clear()
         self.current = self.by_key.setdefault(self.guard.key, {})
 
 
-_KNOWN: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
+KNOWN: WeakKeyDictionary[nn.Module, Known] = WeakKeyDictionary()
 # The core's programs must be gone before the core is: nanobind counts what is left when Python
 # ends.
-atexit.register(_KNOWN.clear)
+atexit.register(KNOWN.clear)
 
 
 def plan_for(
@@ -128,12 +131,12 @@ def plan_for(
         state, initial: leaves [B, n].
         kernel: "native" or "interpreted".
     """
-    context = _context()
+    context = context_of_call()
     if context is not None:
         return context
-    known = _KNOWN.get(cell)
+    known = KNOWN.get(cell)
     if known is None:
-        known = _KNOWN.setdefault(cell, _Known())
+        known = KNOWN.setdefault(cell, Known())
     if known.guard is None or not known.guard.holds():
         known.refresh(cell)
     assert known.guard is not None
@@ -168,14 +171,14 @@ def plan_made(
 
     ``needs`` tells whether the input, any parameter, and any state need gradients.
     """
-    known = _KNOWN.setdefault(cell, _Known())
+    known = KNOWN.setdefault(cell, Known())
     known.refresh(cell)
     place = [(s.shape[1:], s.dtype, s.device.type, type(s)) for s in leaves(state)]
     head = ("native", inputs.shape[2:], inputs.dtype, inputs.device.type)
     return _make(cell, known, inputs, state, (*head, *needs, *place))
 
 
-def _context() -> Ineligible | None:
+def context_of_call() -> Ineligible | None:
     """Modes of PyTorch under which a call must stay a sequence of ordinary operators."""
     if torch.is_autocast_enabled("cpu"):
         return Ineligible(Reason.CONTEXT, "torch.autocast")
@@ -209,7 +212,7 @@ def core_missing() -> Ineligible | None:
 
 
 def _make(
-    cell: nn.Module, known: _Known, inputs: Tensor, state: State, key: Any
+    cell: nn.Module, known: Known, inputs: Tensor, state: State, key: Any
 ) -> Plan | Ineligible:
     kernel, any_input, any_param, any_state = key[0], key[4], key[5], key[6]
     missing = core_missing() if kernel == "native" else None

@@ -1,0 +1,124 @@
+"""What is kept from call to call never shows: a second call is as the first would be."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bptt
+from bptt.engine.usual import usual_of
+from bptt.errors import ShapeError
+
+
+def unfolded(cell: nn.Module, inputs: Tensor, **options: object) -> Tensor:
+    outputs, _ = bptt.unfold(cell, inputs, **options)  # type: ignore[call-overload]
+    return outputs
+
+
+def twice(cell: nn.Module, inputs: Tensor) -> None:
+    """Two calls, after which the third is a usual one."""
+    unfolded(cell, inputs)
+    assert usual_of(cell, inputs) is not None
+    unfolded(cell, inputs)
+
+
+@pytest.mark.parametrize("kind", ["Elman", "GRU", "LSTM"])
+def test_changes_are_seen(kind: str) -> None:
+    cell = getattr(bptt.cells, kind)(3, 5).double()
+    inputs = torch.randn(4, 2, 3).double()
+    twice(cell, inputs)
+    with pytest.raises(ShapeError, match="2 features"):
+        unfolded(cell, inputs[..., :2])
+    with pytest.raises(ShapeError, match="float32"):
+        unfolded(cell, inputs.float())
+    with pytest.raises(ShapeError, match="must be a torch"):
+        unfolded(cell, inputs.tolist())
+    with pytest.raises(ShapeError, match="initial has the shape"):
+        unfolded(cell, inputs, initial=torch.zeros(2, 4).double())
+    with pytest.raises(ShapeError, match="state has the shape"):
+        unfolded(cell, inputs, state=torch.zeros(3, 5).double())
+    cell.float()
+    with pytest.raises(ShapeError, match="float64"):
+        unfolded(cell, inputs)
+    twice(cell, inputs.float())
+    cell.weight_ih = nn.Parameter(torch.randn_like(cell.weight_ih))
+    expected = unfolded(cell, inputs.float(), backend="eager")
+    torch.testing.assert_close(unfolded(cell, inputs.float()), expected)
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_zeros_are_nobodys(steps: int) -> None:
+    """What a call gives may be changed in place; the next one still starts at zero."""
+    cell, inputs = bptt.cells.GRU(2, 3), torch.randn(steps, 2, 2)
+    reset = torch.zeros(steps, 2, dtype=torch.bool)
+    reset[1:2] = True
+    first = unfolded(cell, inputs, reset=reset).detach().clone()
+    for _ in range(2):
+        outputs, last = bptt.unfold(cell, inputs, reset=reset)
+        assert torch.equal(outputs, first)
+        with torch.no_grad():
+            assert isinstance(last, Tensor)
+            last.fill_(7.0)
+
+
+def test_lanes_may_change() -> None:
+    cell, inputs = bptt.cells.LSTM(2, 3), torch.randn(3, 4, 2)
+    whole = unfolded(cell, inputs)
+    for lanes in (1, 4, 2, 4, 3):
+        torch.testing.assert_close(unfolded(cell, inputs[:, :lanes]), whole[:, :lanes])
+
+
+def test_an_initial_state_of_ones_own_is_asked_for_each_time() -> None:
+    class Own(bptt.cells.LSTM):
+        value = 0.0
+
+        def initial_state(self, batch: int) -> tuple[Tensor, Tensor]:
+            start = torch.full((batch, self.hidden_size), Own.value)
+            return start, start
+
+    cell, inputs = bptt.cells.Stack(Own(2, 3)), torch.randn(3, 1, 2)
+    twice(cell, inputs)
+    before = unfolded(cell, inputs)
+    Own.value = 1.0
+    after = unfolded(cell, inputs)
+    assert not torch.allclose(before, after)
+    torch.testing.assert_close(after, unfolded(cell, inputs, backend="eager"))
+
+
+def test_inference_first() -> None:
+    cell, inputs = bptt.cells.GRU(2, 3), torch.randn(3, 2, 2)
+    reset = torch.tensor([[True, False], [False, True], [False, False]])
+    with torch.inference_mode():
+        unfolded(cell, inputs, reset=reset)
+        unfolded(cell, inputs, reset=reset)
+    loss = unfolded(cell, inputs, reset=reset).square().sum()
+    (first,) = torch.autograd.grad(loss, cell.weight_hh, create_graph=True)
+    first.sum().backward()
+    assert cell.weight_hh.grad is not None
+
+
+def test_needs_of_the_state_are_its_own() -> None:
+    """A carried state, a learned start and plain zeros have plans of their own."""
+    cell, inputs = bptt.cells.Elman(2, 3), torch.randn(3, 2, 2)
+    twice(cell, inputs)
+    for _ in range(2):
+        learned = torch.zeros(2, 3, requires_grad=True)
+        unfolded(cell, inputs, initial=learned).sum().backward()
+        assert learned.grad is not None
+        learned.grad = None
+        unfolded(cell, inputs, state=learned).sum().backward()
+        assert learned.grad is not None
+        with torch.no_grad():
+            assert not unfolded(cell, inputs).requires_grad
+        assert unfolded(cell, inputs).requires_grad
+        wanted = inputs.clone().requires_grad_()
+        unfolded(cell, wanted).sum().backward()
+        assert wanted.grad is not None
+
+
+def test_transforms_are_not_usual() -> None:
+    cell, inputs = bptt.cells.Elman(2, 3), torch.randn(4, 3, 2, 2)
+    twice(cell, inputs[0])
+    found = torch.func.vmap(lambda x: unfolded(cell, x))(inputs)
+    torch.testing.assert_close(found[3], unfolded(cell, inputs[3]))
