@@ -230,12 +230,26 @@ class First(nn.Module):
         return outputs[..., :1]
 
 
+class Last(nn.Module):
+    def forward(self, outputs: Tensor) -> Tensor:
+        return outputs[..., -1:]
+
+
 def test_exploding_gradients_are_told_and_end_the_sweep() -> None:
     network = Network(Linear(torch.tensor([[3.0]])))
     stream = bptt.Stream(torch.full((60, 1), 1e-30), torch.zeros(60, 1))
     diagnosis = bptt.diagnose(network, stream, parts=("reach",), lags=60)
     assert diagnosis.reach is not None
     assert "explode" in diagnosis.reach.verdict()
+
+
+def test_a_memory_of_fixed_length_vanishes_not_by_degrees() -> None:
+    delay = Network(Linear(torch.diag(torch.ones(3), -1)), Last())
+    stream = bptt.Stream(torch.randn(60, 4), torch.zeros(60, 1))
+    reach = bptt.diagnose(delay, stream, parts=("reach",), lags=30).reach
+    assert reach is not None
+    assert reach.end == "vanished"
+    assert "vanish after 4 steps, not by degrees" in reach.verdict()
 
 
 def test_quantiles_are_those_of_numpy() -> None:

@@ -126,6 +126,8 @@ class Reach:
                 f"gradients {grows}vanish after about {steps_of(self.fallen)} (below "
                 f"{percent(self.share)} of their start)"
             )
+        if self.end == "vanished":  # at once, as out of a memory of fixed length
+            return f"gradients {grows}vanish after {steps_of(self.lags)}, not by degrees"
         left = percent(float(self.mean[-1] / start))
         if grown > 10 and peak > self.lags // 2:
             return f"gradients explode: {grown:.3g} times their start at lag {peak}"

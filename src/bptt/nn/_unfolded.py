@@ -10,10 +10,11 @@ from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence
 
 from bptt.engine import Ineligible, eager, native
-from bptt.engine.plans import core_missing
+from bptt.engine.plans import context_of_call, core_missing
 from bptt.nn._kinds import Kind, Standing, cell_of, holding, plan
 from bptt.nn._layers import Shape, each_start, run
 from bptt.nn._sequences import Sequences, enter
+from bptt.nn._usual import keep, usual_call
 from bptt.state import State
 
 Input: TypeAlias = Tensor | PackedSequence
@@ -30,7 +31,11 @@ class _Elsewhere(Exception):
 
 def unfolded(layer: nn.RNNBase, input: Input, hx: Hidden | None) -> Any:
     """What ``layer(input, hx)`` gives, or None where PyTorch's own code is to do it."""
-    if not torch.compiler.is_compiling():
+    compiling = torch.compiler.is_compiling()
+    if not compiling:
+        usual = usual_call(layer, input) if hx is None else None
+        if usual is not None:
+            return usual
         if torch.is_autocast_enabled("cpu"):
             return _in_own_dtype(layer, input, hx)
         if _must_be_seen():
@@ -46,9 +51,12 @@ def unfolded(layer: nn.RNNBase, input: Input, hx: Hidden | None) -> Any:
         return None
     sequences = enter(input, layer.batch_first)
     try:
-        return _run(layer, sequences, hx, weights)
+        found = _run(layer, sequences, hx, weights)
     except _Elsewhere:
         return None
+    if len(weights) == 1 and not compiling and context_of_call() is None:
+        keep(layer, _standing(_kind(layer, 0), weights[0], sequences.inputs), weights[0])
+    return found
 
 
 @torch._disable_dynamo  # type: ignore[attr-defined]  # the public one imports Dynamo at once
@@ -142,6 +150,10 @@ def _kind(layer: nn.RNNBase, number: int) -> Kind:
     return Kind(layer.mode, size, layer.hidden_size, layer.proj_size, layer.bias)
 
 
+def _standing(kind: Kind, weights: list[Tensor], inputs: Tensor) -> Standing:
+    return Standing(kind, _NAMES[inputs.dtype], tuple([w.requires_grad for w in weights]))
+
+
 def _run(
     layer: nn.RNNBase, sequences: Sequences, hx: Hidden | None, weights: list[list[Tensor]]
 ) -> Any:
@@ -189,8 +201,7 @@ def _natively(
     kind: Kind, weights: list[Tensor], inputs: Tensor, state: State, lengths: Tensor | None
 ) -> tuple[Tensor, State, State | None]:
     """By the engine's executor, as `bptt.unfold` calls it; all it would check is checked."""
-    needs = tuple([w.requires_grad for w in weights])
-    cell = cell_of(Standing(kind, _NAMES[inputs.dtype], needs))
+    cell = cell_of(_standing(kind, weights, inputs))
     found = plan(cell, weights, inputs, state)
     if isinstance(found, Ineligible):
         raise _Elsewhere
@@ -234,8 +245,7 @@ def _by_operator(
 ) -> tuple[Tensor, State, State | None]:
     """By the operator ``bptt::unfold``, which compilers and transforms see through."""
     leaves = [state] if isinstance(state, Tensor) else list(state)
-    needs = tuple([w.requires_grad for w in weights])
-    name = Standing(kind, _NAMES[inputs.dtype], needs).name
+    name = _standing(kind, weights, inputs).name
     every = torch.ops.bptt.unfold(name, inputs, leaves, [], weights, None, lengths, None)
     outputs, last = every[0][1:], [states[-1] for states in every]
     if lengths is not None:
