@@ -73,12 +73,15 @@ def network_of(case: dict[str, Any]) -> bptt.Network:
 
 
 def warm_up(case: dict[str, Any]) -> None:
-    """A network like it, trained for some steps, and gone again."""
+    """A small network of the kind, trained for some steps and gone again, loads the libraries."""
+    small = {**case, "hidden": 8, "inputs": 4}
     shape = (60, case["batch"])
-    few = bptt.Stream(torch.randn(*shape, case["inputs"]), torch.randn(*shape, 1))
+    few = bptt.Stream(torch.randn(*shape, 4), torch.randn(*shape, 1))
     method = bptt.Full(segment=20)
-    list(method.updates(network_of(case), "mse", few))
-    bptt.Full(memory="1GB").plan(network_of(case), few)
+    list(method.updates(network_of(small), "mse", few))
+    bptt.Full(memory="1GB").plan(network_of(small), few)
+    for _ in range(3):
+        torch.randn(512, 512) @ torch.randn(512, 512)
     gc.collect()
     give_back()
 
@@ -88,10 +91,9 @@ def child(case: dict[str, Any]) -> None:
     torch.set_num_threads(case["threads"])
     torch.manual_seed(0)
     warm_up(case)
-    stream = stream_of(case)
+    stream, network = stream_of(case), network_of(case)
     print("ready", flush=True)
     sys.stdin.readline()
-    network = network_of(case)
     method = bptt.Full() if case["memory"] is None else bptt.Full(memory=case["memory"])
     plan = None if case["memory"] is None else method.plan(network, stream)
     seconds, sizes = [], []

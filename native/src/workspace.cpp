@@ -46,9 +46,15 @@ std::unique_ptr<Workspace> WorkspaceCache::take() {
 }
 
 void WorkspaceCache::give(std::unique_ptr<Workspace> workspace) {
-    if (workspace->size() > most_) return;
     std::lock_guard<std::mutex> lock(mutex_);
+    latest_ = workspace->size();
+    if (latest_ > most_) return;
     if (!kept_ || kept_->size() < workspace->size()) kept_ = std::move(workspace);
+}
+
+size_t WorkspaceCache::latest() const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return latest_;
 }
 
 }  // namespace bptt

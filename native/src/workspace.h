@@ -32,10 +32,12 @@ public:
     explicit WorkspaceCache(size_t most) : most_(most) {}
     std::unique_ptr<Workspace> take();
     void give(std::unique_ptr<Workspace> workspace);
+    // The bytes of the workspace that was given last, kept or not.
+    size_t latest() const;
 
 private:
-    std::mutex mutex_;
-    size_t most_ = size_t{64} << 20;
+    mutable std::mutex mutex_;
+    size_t most_ = size_t{64} << 20, latest_ = 0;
     std::unique_ptr<Workspace> kept_;
 };
 

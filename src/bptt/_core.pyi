@@ -140,6 +140,10 @@ class Program:
         clip: the state's gradient is clamped to [-clip, clip] after each step (None: not).
         """
 
+    @property
+    def workspace(self) -> int:
+        """The bytes that the latest run worked in: packed weights, and rows of what it computes."""
+
 Place: TypeAlias = tuple[str, int, int, int]
 """(space, index, offset, width): columns of an array over time. Spaces: state (before the step,
 resets applied), next, saved, delta (what the backward program writes over time), input."""
@@ -218,6 +222,10 @@ class Unfolding:
         products read; else empty. Rows that a product reads follow each other in memory. Others as
         in `Program.reverse`.
         """
+
+    @property
+    def workspace(self) -> int:
+        """The bytes that the latest products after the loop worked in."""
 
 def variants() -> dict[str, bool]:
     """Instruction sets compiled in, slowest first, and whether this CPU supports each."""

@@ -13,10 +13,21 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import bptt
+from bptt.engine.plans import _KNOWN
 from bptt.gradients._sweep import Sweep
 from bptt.losses import step_loss
-from bptt.segments import SegmentPlan, advances, bytes_of, one_ahead, repetitions, reversed_states
-from bptt.segments._bytes import peak_of, readable
+from bptt.segments import (
+    Freed,
+    SegmentPlan,
+    _bytes,
+    advances,
+    bytes_of,
+    one_ahead,
+    readable,
+    repetitions,
+    reversed_states,
+)
+from bptt.segments._bytes import peak_of
 from bptt.state import leaves
 
 from .helpers import (
@@ -276,8 +287,49 @@ def test_the_measured_peak_is_the_predicted_one() -> None:
         assert plan.costs is not None
         sweep = Sweep(net, step_loss("mse"), only(stream), plan, None)
         _, peak, _ = peak_of(sweep.run)
-        freed = plan.costs.freed(plan.segment, plan.ahead)
-        assert plan.peak - freed == pytest.approx(peak, rel=0.15)
+        assert plan.peak - plan.freed == pytest.approx(peak, rel=0.15)
+
+
+def test_what_the_core_works_in_is_counted() -> None:
+    torch.manual_seed(0)
+    net = bptt.Network(bptt.cells.GRU(4, 64), nn.Linear(64, 1))
+    stream = bptt.Stream(torch.randn(40, 1, 4), torch.randn(40, 1, 1))
+    costs = bptt.Full().plan(net, stream).costs
+    assert costs is not None
+    matrix = 4 * 64 * 3 * 64
+    # Packed to run, to run and save, and to go back; and what the products after the loop take.
+    assert 3 * matrix < costs.core < 12 * matrix
+    eager = bptt.Network(net.cell, net.readout, backend="eager")
+    plain = bptt.Full().plan(eager, stream).costs
+    assert plain is not None
+    assert plain.core == 0
+
+
+def test_one_program_serves_all_segments() -> None:
+    net = bptt.Network(bptt.cells.GRU(2, 3, dtype=F64), nn.Linear(3, 1, dtype=F64))
+    list(bptt.Full(segment=4).updates(net, "mse", series(12)))
+    assert len(_KNOWN[net.cell].current) == 2  # with a gradient, and without
+
+
+def test_freed_memory_goes_back_when_it_is_more_than_planned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held, times = [100], []
+
+    def give_back() -> None:
+        times.append(held[0])
+        held[0] -= 40
+
+    monkeypatch.setattr(_bytes, "resident", lambda: held[0])
+    monkeypatch.setattr(_bytes, "give_back", give_back)
+    freed = Freed(10)
+    assert (times, held[0]) == ([100], 60)
+    for now, expected in ((70, 1), (71, 2), (41, 2), (42, 3)):
+        held[0] = now
+        freed.tidy()
+        assert len(times) == expected
+    Freed(None).tidy()
+    assert len(times) == 3
 
 
 @pytest.mark.parametrize(
@@ -403,7 +455,7 @@ def test_checkpointed_unfold_within_a_budget() -> None:
     with pytest.raises(bptt.OptionError, match="least possible"):
         bptt.checkpointed_unfold(cell, inputs, memory=500)
     want = torch.autograd.grad(loss_of(*bptt.unfold(cell, inputs)), [inputs, *cell.parameters()])
-    for memory in ("1GB", "300KB", "60KB"):
+    for memory in ("1GB", "600KB", "400KB"):
         outputs, last = bptt.checkpointed_unfold(cell, inputs, memory=memory)
         got = torch.autograd.grad(loss_of(outputs, last), [inputs, *cell.parameters()])
         assert_same(got, want, 1e-11)

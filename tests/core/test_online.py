@@ -387,8 +387,8 @@ def test_rtrl_tells_its_cost_and_is_refused_where_memory_does_not_suffice() -> N
     list(bptt.RTRL(memory=needed).updates(net, "mse", stream))
     with pytest.raises(
         bptt.OptionError,
-        match=r"need 12.1 kB and 1.1e\+03 multiplications a step, for 2 lane\(s\) of 3 state "
-        r"numbers and 63 parameters \(it grows with hidden³.*12.1 kB may be used.*UORO\(\)",
+        match=r"need 12.1 KB and 1.1e\+03 multiplications a step, for 2 lane\(s\) of 3 state "
+        r"numbers and 63 parameters \(it grows with hidden³.*12.1 KB may be used.*UORO\(\)",
     ):
         bptt.RTRL(memory=needed - 1).updates(net, "mse", stream)
     huge = bptt.Network(bptt.cells.GRU(2, 4096), nn.Linear(4096, 1))

@@ -134,7 +134,8 @@ void bind_program(nb::module_& m) {
         .def("reverse", &reverse, "steps"_a, "batch"_a, "states"_a, "time"_a = empty, "rows"_a = empty, "units"_a = empty,
              "matrices"_a = empty, "initial"_a = empty, "reset"_a.none() = none, "lengths"_a.none() = none, "threads"_a = 1,
              "clip"_a.none() = none, "final_grads"_a = empty, "step_grads"_a = empty, "start_grads"_a = empty,
-             "initial_grads"_a = empty);
+             "initial_grads"_a = empty)
+        .def_prop_ro("workspace", [](const CoreProgram& core) { return core.cache.latest(); });
 }
 
 }  // namespace

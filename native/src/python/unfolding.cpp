@@ -380,6 +380,7 @@ void bind_unfolding(nb::module_& m) {
                 new (self) Unfolding{heads, direction(ahead), back, projections, products, {}};
             },
             nb::kw_only(), "heads"_a, "forward"_a, "backward"_a.none() = none, "projections"_a, "products"_a)
+        .def_prop_ro("workspace", [](const Unfolding& u) { return u.cache.latest(); })
         .def("forward", &forward, "steps"_a, "batch"_a, "heads"_a, "start"_a, "states"_a, "last"_a, "times"_a, "saved"_a.none(),
              "initial"_a, "reset"_a.none(), "lengths"_a.none(), "threads"_a)
         .def("backward", &backward, "steps"_a, "batch"_a, "heads"_a, "states"_a, "times"_a, "saved"_a.none(), "initial"_a,

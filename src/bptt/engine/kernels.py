@@ -26,6 +26,10 @@ class Kernel(Protocol):
 
     read_back: tuple[int, ...]
 
+    @property
+    def workspace(self) -> int:
+        """The bytes that it keeps to work in, from the latest runs."""
+
     def forward(
         self,
         states: Sequence[Tensor],
@@ -64,6 +68,11 @@ class Interpreted:
     def __init__(self, program: StepProgram) -> None:
         self.program = program
         self.read_back = tuple(range(len(program.matrices) + len(program.units)))
+
+    @property
+    def workspace(self) -> int:
+        """See `Kernel`."""
+        return 0
 
     def forward(
         self,
@@ -142,6 +151,12 @@ class Native:
             self.saving = lower(program, program.forward, reverse=False, save=bool(program.saved))
             self.backward = lower(program, program.backward, reverse=True, save=True)
         self.read_back = (*self.backward.matrices, *self.backward.units)
+
+    @property
+    def workspace(self) -> int:
+        """See `Kernel`."""
+        programs = {id(low): low.program for low in (self._bare, self.saving, self.backward)}
+        return sum(program.workspace for program in programs.values())
 
     def forward(
         self,

@@ -199,6 +199,7 @@ class _Nothing:
     """A kernel that computes nothing: the loop on tensors that have no values, for their shapes."""
 
     read_back: tuple[int, ...] = ()
+    workspace = 0
 
     def forward(self, *_: Any) -> None:
         """See `bptt.engine.kernels.Kernel`."""

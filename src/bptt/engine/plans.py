@@ -85,6 +85,11 @@ class Plan:
         self.views[i] = (head, head.data_ptr(), view)
         return view
 
+    @property
+    def workspace(self) -> int:
+        """The bytes that the core keeps to work in, from the latest runs."""
+        return self.kernel.workspace + (0 if self.whole is None else self.whole.core.workspace)
+
     def read(self) -> list[Tensor]:
         """The cell's tensors as they are now."""
         return [s.read() for s in self.sources]

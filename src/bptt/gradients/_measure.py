@@ -8,12 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bptt.engine import Plan, plan_for
 from bptt.gradients._sweep import Unfolding
 from bptt.gradients._window import advance
 from bptt.losses import StepLoss
 from bptt.network import Network
-from bptt.segments import Costs, Line, Unchanged, drawn_from, draws, lines, state_bytes
+from bptt.segments import (
+    Costs,
+    Line,
+    Unchanged,
+    deltas,
+    drawn_from,
+    draws,
+    held,
+    lines,
+    programs,
+    state_bytes,
+)
 from bptt.state import State, detach, leaves
 from bptt.streams import Batch, Chunk
 
@@ -42,13 +52,14 @@ def costs_of(network: Network, loss: StepLoss, batch: Batch) -> Costs:
         start = _start(network, chunk)
     worst = [max(pair, key=lambda line: line(1 << 16)) for pair in zip(*found, strict=True)]
     unfolded, swept, advanced = worst
+    core = programs(network.cell, chunk.inputs, start, network.backend)
     return Costs(
-        sweep=swept._replace(each=swept.each + _deltas(network, chunk)),
+        sweep=swept._replace(each=swept.each + deltas(core, chunk.inputs, start)),
         unfold=unfolded,
         advance=advanced,
         state=state_bytes(start),
         gradients=sum(p.nbytes for p in network.parameters() if p.requires_grad),
-        weights=_packed(network, chunk),
+        core=held(core),
         data=batch.held,
         on_cpu=chunk.inputs.device.type == "cpu",
     )
@@ -95,35 +106,8 @@ def _gradient_like(leaf: Tensor) -> Tensor | None:
 def idle_core(network: Network, batch: Batch) -> bool:
     """Whether a second core may unfold ahead: there is one, one is enough for the lanes, and the
     core of this library runs the cell, so that no code of the user's runs in another thread."""
-    few = batch.lanes <= ONE_CORE and torch.get_num_threads() > 1
-    return few and _step_program(network, batch.chunk(0, 1)) is not None
-
-
-def _deltas(network: Network, chunk: Chunk) -> int:
-    """What the core itself allocates for each step as it goes back."""
-    plan = _step_program(network, chunk)
-    if plan is None or plan.whole is None:
-        return 0
-    size = leaves(_start(network, chunk))[0].element_size()
-    return plan.recipe.delta_width * chunk.inputs.shape[1] * size
-
-
-def _packed(network: Network, chunk: Chunk) -> int:
-    """The weights of the recurrence as the core packs them, to run and to learn."""
-    learning = _step_program(network, chunk)
-    if learning is None:
-        return 0
-    with torch.no_grad():
-        running = _step_program(network, chunk)
-    assert running is not None
-    size = leaves(_start(network, chunk))[0].element_size()
-    shapes = (*learning.program.matrices, *running.program.matrices)
-    return size * sum(rows * columns for rows, columns in shapes)
-
-
-def _step_program(network: Network, chunk: Chunk) -> Plan | None:
-    if network.backend == "eager" or chunk.inputs.device.type != "cpu":
-        return None
+    if batch.lanes > ONE_CORE or torch.get_num_threads() == 1:
+        return False
+    chunk = batch.chunk(0, 1)
     start = _start(network, chunk)
-    found = plan_for(network.cell, chunk.inputs, start, start)
-    return found if isinstance(found, Plan) else None
+    return bool(programs(network.cell, chunk.inputs, start, network.backend))

@@ -11,12 +11,12 @@ from torch.func import jacrev, vmap
 from bptt.engine.outputs import outputs_of
 from bptt.errors import OptionError
 from bptt.gradients._local import Local
-from bptt.gradients._memory import available, readable
 from bptt.gradients._online import laid_out
 from bptt.gradients._rtrl import RTRL
 from bptt.gradients._substitute import Substitute
 from bptt.losses import StepLoss, cost, step_loss
 from bptt.network import Network
+from bptt.segments import available, readable
 from bptt.state import State, head
 from bptt.streams import Chunk
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from bptt.errors import OptionError, at_least
 from bptt.gradients._local import Local
-from bptt.gradients._memory import available, readable
 from bptt.gradients._online import Online, Steps, by_time, check_stride, rows
+from bptt.segments import available, readable
 from bptt.state import State, head
 from bptt.streams import Stream
 

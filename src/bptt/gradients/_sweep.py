@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -19,15 +19,14 @@ from bptt.network import Network
 from bptt.segments import (
     Draws,
     Entry,
+    Freed,
     SegmentPlan,
     Unchanged,
     drawn_from,
     draws,
     entering,
-    give_back,
     kept,
     one_ahead,
-    resident,
     reversed_states,
 )
 from bptt.state import State, leaves
@@ -51,7 +50,11 @@ class Unfolding:
     def of(cls, network: Network, chunk: Chunk, state: State | None) -> Unfolding:
         """Unfold a segment from ``state``."""
         with torch.enable_grad():
-            entry = None if state is None else entering(state)
+            lanes = chunk.inputs.shape[1]
+            start = network.initial_state(lanes, like=chunk.inputs) if state is None else state
+            # An initial state that nothing trains enters like any other: one program serves all.
+            trained = state is None and any(leaf.requires_grad for leaf in leaves(start))
+            entry = None if trained else entering(start)
             outputs, last = network.unfold(
                 chunk.inputs, entry, reset=chunk.any_reset, lengths=chunk.lengths
             )
@@ -87,7 +90,7 @@ class Sweep:
     plan: SegmentPlan
     start: State | None
     count: int = 0
-    limit: int = 0
+    freed: Freed = field(default_factory=lambda: Freed(None))
 
     def closure(self) -> Tensor:
         """The same gradient with the present weights, cleared first."""
@@ -97,9 +100,7 @@ class Sweep:
     def run(self) -> tuple[Tensor, State]:
         """Add the gradient to ``.grad``; give the mean loss and the last state."""
         self.count = 0
-        if self.plan.budget is not None:
-            give_back()
-            self.limit = resident() + self.plan.idle
+        self.freed = Freed(None if self.plan.budget is None else self.plan.freed)
         total, end = torch.zeros((), dtype=torch.float64), None
         after: list[Tensor | None] = []
         unfoldings: Generator[Unfolding] = _Unfoldings(self).made()
@@ -118,14 +119,8 @@ class Sweep:
                 after = unfolding.before()
                 total += part.to(total)
                 del unfolding, roots  # before the next one is made
-                self.tidy()
         assert end is not None
         return total / max(self.count, 1), end
-
-    def tidy(self) -> None:
-        """Keep to the plan: what was freed goes back where more than planned is held."""
-        if self.plan.budget is not None and resident() > self.limit:
-            give_back()
 
 
 @dataclass
@@ -148,6 +143,7 @@ class _Unfoldings:
             sweep.plan.segments, sweep.plan.kept, Entry(sweep.start, begin), self._advance
         )
         for index, entry in entries:
+            sweep.freed.tidy()  # where a second core unfolds ahead, it does this too
             chunk = self._chunk(index)
             unchanged = Unchanged(sweep.network.cell)
             with self._drawing(entry.draws):
@@ -168,7 +164,7 @@ class _Unfoldings:
                 unchanged.check()
                 entry = Entry(state, draws(entry.draws))
                 del chunk
-                self.sweep.tidy()
+                self.sweep.freed.tidy()
         return entry
 
     def _chunk(self, index: int) -> Chunk:

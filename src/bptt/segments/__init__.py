@@ -1,10 +1,15 @@
 """Recomputation in segments: which states are kept, what a sweep holds, what fits a budget."""
 
 from bptt.segments._ahead import one_ahead as one_ahead
+from bptt.segments._bytes import Freed as Freed
+from bptt.segments._bytes import available as available
 from bptt.segments._bytes import bytes_of as bytes_of
 from bptt.segments._bytes import give_back as give_back
-from bptt.segments._bytes import resident as resident
+from bptt.segments._bytes import readable as readable
 from bptt.segments._checkpointed import checkpointed_unfold as checkpointed_unfold
+from bptt.segments._core import deltas as deltas
+from bptt.segments._core import held as held
+from bptt.segments._core import programs as programs
 from bptt.segments._draws import Draws as Draws
 from bptt.segments._draws import drawn_from as drawn_from
 from bptt.segments._draws import draws as draws

@@ -6,9 +6,11 @@ import ctypes
 import gc
 import math
 import mmap
+import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -98,11 +100,40 @@ def resident() -> int:
     return (int(whole) - int(shared)) * mmap.PAGESIZE
 
 
+def available() -> int:
+    """The bytes that the machine has free: what Linux calls available, elsewhere all of them."""
+    information = Path("/proc/meminfo")
+    if information.exists():
+        for line in information.read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def give_back() -> None:
     """Return freed memory to the system, where the C library can: it keeps what it frees, in pieces
     that do not fit what comes next."""
     if _trim is not None:
         _trim(0)
+
+
+class Freed:
+    """Returns freed memory to the system from time to time.
+
+    Args:
+        most: so many bytes may be kept before they are returned; None: any number.
+    """
+
+    def __init__(self, most: int | None) -> None:
+        self._most = most
+        self._limit = 0
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Return what was freed if it is too much: whatever came since the last time may be."""
+        if self._most is not None and resident() > self._limit:
+            give_back()
+            self._limit = resident() + self._most
 
 
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None

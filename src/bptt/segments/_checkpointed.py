@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from bptt.errors import CellError, OptionError, at_least
-from bptt.segments._bytes import bytes_of
+from bptt.segments._bytes import Freed, bytes_of
+from bptt.segments._core import deltas, held, programs
 from bptt.segments._draws import drawn_from, draws
 from bptt.segments._plan import Costs, choose, lines, state_bytes
 from bptt.segments._revolve import reversed_states
@@ -79,7 +80,7 @@ def checkpointed_unfold(
     own = initial_state(cell, lanes, like=inputs) if initial is None else initial
     _try_one_step(cell, inputs, own if state is None else state, own, options)
     run = _Run(cell, own if state is None else state, own, inputs, reset, lengths, options)
-    run.segment, run.kept = _segments(run, segment, memory)
+    run.segment, run.kept, run.freed = _segments(run, segment, memory)
     outputs, *last = _Checkpointed.apply(  # type: ignore[no-untyped-call]  # untyped in torch
         run, *run.tensors()
     )
@@ -130,6 +131,7 @@ class _Run:
     options: dict[str, Any]
     segment: int = 1
     kept: int = 1
+    freed: int | None = None
     entries: dict[int, Entry] = field(default_factory=dict)
     drawn: bool = False
 
@@ -222,28 +224,44 @@ class _Checkpointed(torch.autograd.Function):
         of_inputs = torch.zeros_like(run.inputs) if needed[0] else None
         sums: list[Tensor | None] = [None] * len(given)
         after = list(of_last)
+        freed = Freed(run.freed)
         for index, entry in run.states():
-            at = run.span(index)
-            with torch.enable_grad(), run.again(entry):
-                inputs = run.inputs[at].detach().requires_grad_(needed[0])
-                assert entry.state is not None
-                start, back = entering(entry.state), entering(run.initial)
-                outputs, last = run.unfold(at, inputs, start, back)
-            ends = [outputs, *leaves(last)]
-            seeds = [None if of_outputs is None else of_outputs[at], *after]
-            live = [
-                (end, seed)
-                for end, seed in zip(ends, seeds, strict=True)
-                if seed is not None and end.requires_grad
-            ]
-            into = [inputs, *leaves(start), *leaves(back), *given[1 + 2 * n :]]
-            found = _gradients(live, into)
+            found = _of_segment(run, index, entry, needed[0], given[1 + 2 * n :], of_outputs, after)
             if of_inputs is not None and found[0] is not None:
-                of_inputs[at] = found[0]
+                of_inputs[run.span(index)] = found[0]
             after = found[1 : 1 + n]
             for i in range(1 + n, len(given)):
                 sums[i] = _sum(sums[i], found[i])
+            del found
+            freed.tidy()
         return (None, of_inputs, *after, *sums[1 + n :])
+
+
+def _of_segment(
+    run: _Run,
+    index: int,
+    entry: Entry,
+    of_inputs: bool,
+    parameters: tuple[Tensor, ...],
+    of_outputs: Tensor | None,
+    after: list[Tensor | None],
+) -> list[Tensor | None]:
+    """One segment run again, and the gradients of its inputs (if asked for), entering and initial
+    state, and of the parameters."""
+    at = run.span(index)
+    with torch.enable_grad(), run.again(entry):
+        inputs = run.inputs[at].detach().requires_grad_(of_inputs)
+        assert entry.state is not None
+        start, back = entering(entry.state), entering(run.initial)
+        outputs, last = run.unfold(at, inputs, start, back)
+    ends = [outputs, *leaves(last)]
+    seeds = [None if of_outputs is None else of_outputs[at], *after]
+    live = [
+        (end, seed)
+        for end, seed in zip(ends, seeds, strict=True)
+        if seed is not None and end.requires_grad
+    ]
+    return _gradients(live, [inputs, *leaves(start), *leaves(back), *parameters])
 
 
 def _gradients(ends: list[tuple[Tensor, Tensor]], into: list[Tensor]) -> list[Tensor | None]:
@@ -262,15 +280,18 @@ def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
     return other if one is None else one if other is None else one + other
 
 
-def _segments(run: _Run, segment: int | None, memory: int | str | None) -> tuple[int, int]:
-    """The steps of a segment and how many states are kept."""
+def _segments(
+    run: _Run, segment: int | None, memory: int | str | None
+) -> tuple[int, int, int | None]:
+    """The steps of a segment, how many states are kept, and what may stay of freed memory."""
     steps, lanes = run.inputs.shape[:2]
     if memory is None:
         chosen = min(math.isqrt(steps - 1) + 1 if segment is None else segment, steps)
-        return chosen, max(-(-steps // chosen) - 1, 1)
+        return chosen, max(-(-steps // chosen) - 1, 1), None
     plan = choose(_costs(run), steps, lanes, bytes_of(memory), idle_core=False)
     # What a second backward pass starts from stays while Revolve keeps states of its own.
-    return plan.segment, max(plan.kept // 2, 1) if plan.repetitions > 1 else plan.kept
+    kept = max(plan.kept // 2, 1) if plan.repetitions > 1 else plan.kept
+    return plan.segment, kept, plan.freed
 
 
 def _costs(run: _Run) -> Costs:
@@ -306,5 +327,13 @@ def _costs(run: _Run) -> Costs:
     with drawn_from(draws()):
         unfolded, sweep = lines(swept, few)
         (advance,) = lines(advanced, few)
-    gradients = sum(p.nbytes for p in owned)
-    return Costs(sweep, unfolded, advance, state_bytes(run.start), gradients)
+    core = programs(run.cell, run.inputs, run.start, run.options["backend"])
+    return Costs(
+        sweep=sweep._replace(each=sweep.each + deltas(core, run.inputs, run.start)),
+        unfold=unfolded,
+        advance=advance,
+        state=state_bytes(run.start),
+        gradients=sum(p.nbytes for p in owned),
+        core=held(core),
+        on_cpu=run.inputs.device.type == "cpu",
+    )

@@ -16,8 +16,9 @@ ENOUGH_BYTES, ENOUGH_STEPS = 1 << 24, 128
 """Segments larger than both save no time: what a call costs beside its steps is spread out, and
 memory that small is used again instead of being asked for."""
 
-FREED = 1 << 24
-"""Bytes that the C library may keep of what was freed, before they are taken from it."""
+FREED = 1 << 21
+"""Bytes that the C library may keep of what segments freed, before they go back to the system: it
+would keep all, in pieces of which the next segment finds some too small."""
 
 OF_A_TENSOR = 640
 """Bytes that a small tensor takes beside its elements."""
@@ -49,7 +50,7 @@ class Costs:
         advance: at the most, running it without a gradient.
         state: a kept state.
         gradients: of the parameters.
-        weights: as the core keeps them, packed.
+        core: what the core works in, with the packed weights.
         data: read ahead of their use.
         on_cpu: whether that is memory of the C library's.
     """
@@ -59,23 +60,19 @@ class Costs:
     advance: Line
     state: int
     gradients: int = 0
-    weights: int = 0
+    core: int = 0
     data: int = 0
     on_cpu: bool = True
 
     @property
     def fixed(self) -> int:
         """Whatever the segments are; two more states are on their way."""
-        return self.gradients + self.weights + self.data + 2 * self.state
+        return self.gradients + self.core + self.data + 2 * self.state
 
     def working(self, segment: int, ahead: bool) -> int:
         """For the segments at work, two of them where the next one is unfolded ahead."""
         second = self.unfold(segment) if ahead else 0
         return max(self.sweep(segment) + second, self.advance(segment))
-
-    def freed(self, segment: int, ahead: bool) -> int:
-        """What the C library keeps of the memory that earlier segments freed."""
-        return min(self.working(segment, ahead), FREED) if self.on_cpu else 0
 
 
 def state_bytes(state: State) -> int:
@@ -150,14 +147,16 @@ class SegmentPlan:
         assert self.costs is not None
         if self.segments == 1:
             return self.costs.fixed + self.costs.working(self.segment, False)
-        return self.idle + self.costs.working(self.segment, self.ahead)
+        held = self.costs.fixed + self.kept * self.costs.state
+        return held + self.costs.working(self.segment, self.ahead) + self.freed
 
     @property
-    def idle(self) -> int:
-        """The bytes held at the most while no segment is at work."""
+    def freed(self) -> int:
+        """The bytes that the C library may keep of what segments freed."""
         assert self.costs is not None
-        freed = self.costs.freed(self.segment, self.ahead)
-        return self.costs.fixed + self.kept * self.costs.state + freed
+        if self.segments == 1 or not self.costs.on_cpu:
+            return 0
+        return min(self.costs.working(self.segment, self.ahead), FREED)
 
     def __str__(self) -> str:
         times = {0: "none", 1: "each once"}.get(
@@ -185,10 +184,10 @@ class SegmentPlan:
         parts = {
             "segment": costs.working(self.segment, False),
             "another, unfolded ahead by a second core": costs.unfold(self.segment) if ahead else 0,
-            "freed and kept for the next": costs.freed(self.segment, ahead) if several else 0,
+            "freed and kept for the next": self.freed,
             "states": (self.kept + 2) * costs.state,
             "gradients": costs.gradients,
-            "packed weights": costs.weights,
+            "packed weights and workspace": costs.core,
             "data read ahead": costs.data,
         }
         return ", ".join(f"{name} {readable(size)}" for name, size in parts.items() if size)
