@@ -156,7 +156,10 @@ class SegmentPlan:
         assert self.costs is not None
         if self.segments == 1 or not self.costs.on_cpu:
             return 0
-        return min(self.costs.working(self.segment, self.ahead), FREED)
+        # The end of another thread's heap never goes back: there, what was freed stays until it
+        # serves again.
+        other = self.costs.unfold(self.segment) if self.ahead else 0
+        return min(self.costs.working(self.segment, False), FREED) + other
 
     def __str__(self) -> str:
         times = {0: "none", 1: "each once"}.get(
