@@ -15,9 +15,19 @@ import numpy as np
 
 from bptt.errors import DataError
 from bptt.streams._index import Groups, Index, Signature, indexed
-from bptt.streams._table import Columns, Name, Selection, Type, find, need_pyarrow, no_number
+from bptt.streams._table import (
+    Block,
+    Columns,
+    Name,
+    Selection,
+    Type,
+    find,
+    need_pyarrow,
+    no_number,
+    read_apart,
+)
 
-EVERY = 128
+EVERY = 32
 """Rows between two offsets: what decoding a stretch may waste at either end."""
 
 BLOCK = 1 << 22
@@ -40,7 +50,8 @@ class CsvTable:
         """The selected columns of the rows ``start`` to ``stop - 1``."""
         low, high = start // EVERY, -(-stop // EVERY)
         first, last = low * EVERY, min(high * EVERY, self.index.rows)
-        table = self._decode(self._bytes(low, high, start), first)
+        (data,) = self._bytes([(start, stop)])
+        table = self._decode(data, first)
         if table.num_rows != last - first:
             raise DataError(
                 f"{self.path}, rows {first} to {last - 1}: {table.num_rows} rows are where "
@@ -49,42 +60,41 @@ class CsvTable:
         part = table.slice(start - first, stop - start)
         return [to_numpy(part.column(str(name))) for name in self.names]
 
-    def read_many(self, stretches: Ordered[tuple[int, int]]) -> list[Columns]:
-        """Each stretch, all of them decoded in one go: short ones cost a call each otherwise."""
+    def read_many(self, stretches: Ordered[tuple[int, int]]) -> list[Block]:
+        """All stretches decoded in one go: short ones cost a call each otherwise."""
         if len(stretches) == 1:
-            return [self.read(*stretches[0])]
-        pieces, begins, rows = [], [], 0
+            return read_apart(self, stretches)
+        places, rows = [], 0
         for start, stop in stretches:
-            low, high = start // EVERY, -(-stop // EVERY)
-            data = self._bytes(low, high, start)
-            pieces.append(data if data.endswith(b"\n") else data + b"\n")
-            begins.append(rows + start - low * EVERY)
-            rows += min(high * EVERY, self.index.rows) - low * EVERY
+            first, last = start // EVERY * EVERY, min(-(-stop // EVERY) * EVERY, self.index.rows)
+            places.append((rows + start - first, start, stop))
+            rows += last - first
+        pieces = [d if d.endswith(b"\n") else d + b"\n" for d in self._bytes(stretches)]
         try:
             table = parse(b"".join(pieces), self.header, self._wanted(), self.path)
         except need_pyarrow(self.path).ArrowInvalid:
             table = None
         if table is None or table.num_rows != rows:  # one by one, to say where and what
-            return [self.read(start, stop) for start, stop in stretches]
-        arrays = [to_numpy(table.column(str(name))) for name in self.names]
-        return [
-            [array[begin : begin + stop - start] for array in arrays]
-            for begin, (start, stop) in zip(begins, stretches, strict=True)
-        ]
+            return read_apart(self, stretches)
+        return [Block([to_numpy(table.column(str(name))) for name in self.names], places)]
 
     def close(self) -> None:
         """Nothing is held open."""
 
-    def _bytes(self, low: int, high: int, row: int) -> bytes:
-        signature, offsets = self.index.signature, self.index.offsets
-        signature.check(self.path, row)
-        begin, end = int(offsets[low]), int(offsets[min(high, len(offsets) - 1)])
+    def _bytes(self, stretches: Ordered[tuple[int, int]]) -> list[bytes]:
+        """The lines of each stretch of rows, from the offset before it to the one after."""
+        signature, offsets, found = self.index.signature, self.index.offsets, []
+        signature.check(self.path, stretches[0][0])
         with open(self.path, "rb", buffering=0) as file:
-            data = os.pread(file.fileno(), end - begin, begin)
-        signature.check(self.path, row)
-        if len(data) != end - begin:
-            raise DataError(f"{self.path} ends short near row {row}.")
-        return data
+            for start, stop in stretches:
+                begin = int(offsets[start // EVERY])
+                end = int(offsets[min(-(-stop // EVERY), len(offsets) - 1)])
+                found.append((os.pread(file.fileno(), end - begin, begin), end - begin, start))
+        signature.check(self.path, stretches[0][0])
+        for data, size, start in found:
+            if len(data) != size:
+                raise DataError(f"{self.path} ends short near row {start}.")
+        return [data for data, _, _ in found]
 
     def _decode(self, data: bytes, first: int) -> Any:
         try:
@@ -152,7 +162,8 @@ def open_csv(path: Path, selection: Selection, cache: Path | None) -> CsvTable:
     if not index.rows:
         return table
     try:
-        first = parse(table._bytes(0, 1, 0), header, dict.fromkeys(map(str, table.names)), path)
+        (lines,) = table._bytes([(0, 1)])
+        first = parse(lines, header, dict.fromkeys(map(str, table.names)), path)
     except arrow.ArrowInvalid:
         table.types = dict.fromkeys(table.names, "number")
         table.read(0, 1)  # says where and what

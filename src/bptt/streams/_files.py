@@ -25,7 +25,7 @@ from bptt.streams._index import Integers
 from bptt.streams._layout import Layout
 from bptt.streams._sequences import Sequence
 from bptt.streams._source import Kind
-from bptt.streams._table import Table
+from bptt.streams._table import Block, Table
 
 CHUNK_BYTES = 1 << 20
 """What one lane of a chunk read ahead holds, and `MANY` or more together at most `MANY` times as
@@ -206,11 +206,24 @@ class FileSource:
             found = []
             for file, stretches in itertools.groupby(joined, key=lambda run: run[0]):
                 wanted_rows = [(start, stop) for _, start, stop in stretches]
-                found += self.shelf.table(file).read_many(wanted_rows)
-        for (file, start, _), columns in zip(joined, found, strict=True):
-            path = self.shelf.tables[file].path
-            runs.add(file, start, self.form.rows(columns, path, start))
+                found += [(file, b) for b in self.shelf.table(file).read_many(wanted_rows)]
+        for file, block in found:
+            self._add(runs, file, block)
         return runs
+
+    def _add(self, runs: _Runs, file: int, block: Block) -> None:
+        """Convert a block's rows, all at once where all of them are usable."""
+        (_, first, _), *others = block.stretches
+        try:
+            rows = self.form.rows(block.columns, self.shelf.tables[file].path, first)
+        except DataError:
+            if not others:
+                raise
+            for part in block.apart():  # says where, unless it is in a row between the stretches
+                self._add(runs, file, part)
+            return
+        for begin, start, stop in block.stretches:
+            runs.add(file, start, rows.part(begin, begin + stop - start))
 
     def _pairs(self, runs: _Runs, place: _Place) -> Sequence:
         """Inputs beside the targets that they are compared with."""

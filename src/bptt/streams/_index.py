@@ -18,7 +18,7 @@ import numpy as np
 
 from bptt.errors import DataError
 
-VERSION = 2
+VERSION = 3
 """Of the cache's format; others are not read."""
 
 Integers = np.ndarray[Any, np.dtype[np.int64]]

@@ -147,8 +147,10 @@ def assemble(read: Read, like: Sequence, layout: Layout, start: int, stop: int) 
         inputs, targets = only.inputs.unsqueeze(1), only.targets.unsqueeze(1)
         mask = only.mask.unsqueeze(1).clone()
     else:
-        inputs = like.inputs.new_zeros(steps, layout.lanes, *like.inputs.shape[1:])
-        targets = like.targets.new_zeros(steps, layout.lanes, *like.targets.shape[1:])
+        filled = sum(piece.steps for piece in inside) == steps * layout.lanes
+        new = Tensor.new_empty if filled else Tensor.new_zeros
+        inputs = new(like.inputs, (steps, layout.lanes, *like.inputs.shape[1:]))
+        targets = new(like.targets, (steps, layout.lanes, *like.targets.shape[1:]))
         mask = no_flags(steps, layout.lanes, inputs)
         for piece, source in zip(inside, found, strict=True):
             at = slice(piece.at - start, piece.end - start)

@@ -12,7 +12,17 @@ import numpy as np
 
 from bptt.errors import DataError, nearest
 from bptt.streams._index import Groups, Index, Signature, indexed, rows_of
-from bptt.streams._table import Array, Columns, Name, Selection, Type, find, no_number
+from bptt.streams._table import (
+    Array,
+    Block,
+    Columns,
+    Name,
+    Selection,
+    Type,
+    find,
+    no_number,
+    read_apart,
+)
 
 AT_ONCE = 1 << 16
 """Rows looked at together while indexing."""
@@ -71,9 +81,9 @@ class NpyTable:
         self.index.signature.check(self.path, start)
         return found
 
-    def read_many(self, stretches: Ordered[tuple[int, int]]) -> list[Columns]:
+    def read_many(self, stretches: Ordered[tuple[int, int]]) -> list[Block]:
         """`read`, of each."""
-        return [self.read(start, stop) for start, stop in stretches]
+        return read_apart(self, stretches)
 
     def close(self) -> None:
         """Let go of the file; reading maps it again."""

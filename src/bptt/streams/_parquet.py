@@ -19,7 +19,17 @@ import numpy as np
 from bptt.errors import DataError
 from bptt.streams._csv import runs_of, to_numpy
 from bptt.streams._index import Groups, Index, Integers, Signature, indexed, rows_of
-from bptt.streams._table import Columns, Name, Selection, Type, find, need_pyarrow, no_number
+from bptt.streams._table import (
+    Block,
+    Columns,
+    Name,
+    Selection,
+    Type,
+    find,
+    need_pyarrow,
+    no_number,
+    read_apart,
+)
 
 AT_ONCE = 8192
 """Rows decoded at a time."""
@@ -120,9 +130,9 @@ class ParquetTable:
             self._file = _open(self.path)
         return self._file
 
-    def read_many(self, stretches: Ordered[tuple[int, int]]) -> list[Columns]:
+    def read_many(self, stretches: Ordered[tuple[int, int]]) -> list[Block]:
         """`read`, of each."""
-        return [self.read(start, stop) for start, stop in stretches]
+        return read_apart(self, stretches)
 
     def close(self) -> None:
         """Let go of the file; reading opens it again."""

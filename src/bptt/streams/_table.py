@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -87,6 +87,27 @@ def select(
     return Selection(read, goals, lone_inputs, lone_targets, mask, group)  # type: ignore[arg-type]
 
 
+class Block(NamedTuple):
+    """Rows that were decoded together: their columns, and the stretches that lie in them,
+    (place in the columns, first row, row after the last). Between these may lie other rows."""
+
+    columns: Columns
+    stretches: list[tuple[int, int, int]]
+
+    def apart(self) -> list[Block]:
+        """Each stretch by itself."""
+        return [
+            Block(_rows(self.columns, begin, begin + stop - start), [(0, start, stop)])
+            for begin, start, stop in self.stretches
+        ]
+
+
+def _rows(columns: Columns, begin: int, end: int) -> Columns:
+    if isinstance(columns, np.ndarray):
+        return columns[begin:end]
+    return [column[begin:end] for column in columns]
+
+
 class Table(Protocol):
     """One file, opened."""
 
@@ -114,11 +135,16 @@ class Table(Protocol):
             DataError: the file changed, or holds something that is no number.
         """
 
-    def read_many(self, stretches: Ordered[tuple[int, int]]) -> list[Columns]:
-        """`read`, of several stretches in ascending order."""
+    def read_many(self, stretches: Ordered[tuple[int, int]]) -> list[Block]:
+        """`read`, of several stretches in ascending order, some of them together."""
 
     def close(self) -> None:
         """Let go of the file; reading opens it again."""
+
+
+def read_apart(table: Table, stretches: Ordered[tuple[int, int]]) -> list[Block]:
+    """`Table.read_many` of a format that gains nothing by decoding stretches together."""
+    return [Block(table.read(start, stop), [(0, start, stop)]) for start, stop in stretches]
 
 
 def find(names: list[Name], known: list[str], path: Path) -> None:

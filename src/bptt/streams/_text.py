@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bptt.errors import DataError, OptionError
 from bptt.streams._index import Index, Integers, Signature, indexed, rows_of
-from bptt.streams._table import Array, Columns, Name, Type
+from bptt.streams._table import Array, Block, Columns, Name, Type, read_apart
 
 EVERY = 4096
 """Characters between two offsets."""
@@ -122,9 +122,9 @@ class TextTable:
             raise DataError(f"{self.path} ends short near character {start}.")
         return data
 
-    def read_many(self, stretches: Ordered[tuple[int, int]]) -> list[Columns]:
+    def read_many(self, stretches: Ordered[tuple[int, int]]) -> list[Block]:
         """`read`, of each."""
-        return [self.read(start, stop) for start, stop in stretches]
+        return read_apart(self, stretches)
 
     def close(self) -> None:
         """Nothing is held open."""
