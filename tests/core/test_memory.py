@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import bptt
-from bptt.engine.plans import _KNOWN
+from bptt.engine.plans import KNOWN
 from bptt.gradients._sweep import Sweep
 from bptt.losses import step_loss
 from bptt.segments import (
@@ -299,6 +299,9 @@ def test_what_the_core_works_in_is_counted() -> None:
     matrix = 4 * 64 * 3 * 64
     # Packed to run, to run and save, and to go back; and what the products after the loop take.
     assert 3 * matrix < costs.core < 12 * matrix
+    # Beside what the unfolding keeps, a step going back takes the gradients of three gates and of
+    # its output.
+    assert costs.sweep.each - costs.unfold.each >= 4 * 64 * (3 + 1)
     eager = bptt.Network(net.cell, net.readout, backend="eager")
     plain = bptt.Full().plan(eager, stream).costs
     assert plain is not None
@@ -308,7 +311,25 @@ def test_what_the_core_works_in_is_counted() -> None:
 def test_one_program_serves_all_segments() -> None:
     net = bptt.Network(bptt.cells.GRU(2, 3, dtype=F64), nn.Linear(3, 1, dtype=F64))
     list(bptt.Full(segment=4).updates(net, "mse", series(12)))
-    assert len(_KNOWN[net.cell].current) == 2  # with a gradient, and without
+    assert len(KNOWN[net.cell].current) == 2  # with a gradient, and without
+
+
+def test_freed_memory_is_looked_at_between_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, stream = network("GRU", hidden=8), series(400)
+    method = bptt.Full(memory=budget(net, stream, 0.25))
+    segments = method.plan(net, stream).segments
+    looks = [0]
+
+    def resident() -> int:
+        looks[0] += 1
+        return 0
+
+    monkeypatch.setattr(_bytes, "resident", resident)
+    list(method.updates(net, "mse", stream))
+    assert looks[0] >= 2 * segments - 1  # each is run once, and all but the last advanced
+    looks[0] = 0
+    list(bptt.Full(segment=50).updates(net, "mse", stream))
+    assert looks[0] == 0
 
 
 def test_freed_memory_goes_back_when_it_is_more_than_planned(

@@ -106,6 +106,25 @@ def test_a_file_that_changes_is_refused(kind: str, tmp_path: Path) -> None:
         read(source)
 
 
+def test_a_read_that_ends_short_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Size and time of change may lie, as on some network drives."""
+    source = stream(csv(tmp_path / "a.csv"))
+    monkeypatch.setattr(os, "pread", lambda file, size, at: b"0,0,0\n" * (size // 12))
+    with pytest.raises(bptt.DataError, match=r"a.csv ends short near row 0"):
+        read(source)
+
+
+def test_a_bad_row_troubles_only_who_reads_it(tmp_path: Path) -> None:
+    """Documents that lie between the same two offsets of the index are decoded together."""
+    groups = {t: f"g{t // 5}" for t in range(ROWS)}
+    path = csv(tmp_path / "a.csv", g=groups, a={7: "nan"})
+    source = stream(path, group="g")._source
+    first, third = source.read([(0, 0, 5), (2, 0, 5)])
+    assert len(first) == len(third) == 5
+    with pytest.raises(bptt.DataError, match=r"a.csv, row 7, column 'a': inputs are nan"):
+        source.read([(0, 0, 5), (1, 0, 5), (3, 0, 5)])
+
+
 def test_a_touched_file_is_refused(tmp_path: Path) -> None:
     path = csv(tmp_path / "a.csv")
     source = stream(path)
