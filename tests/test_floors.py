@@ -26,6 +26,7 @@ FLOOR = {
     "diagnostics": 4,
     "optimize": 4.5,
     "training": 5,
+    "runs": 5.25,
     "comparison": 5.5,
     "forecasting": 5.5,
     "text": 5.75,

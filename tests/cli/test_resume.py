@@ -3,6 +3,9 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -54,8 +57,9 @@ def same(one, other):
     rows = [Path(f"{run}/history.csv").read_text().splitlines() for run in (one, other)]
     kept = [[row.split(",")[:7] for row in run] for run in rows]  # without the clock's columns
     assert kept[0] == kept[1]
-    metrics = [json.loads(Path(f"{run}/run.json").read_text())["metrics"] for run in (one, other)]
-    assert metrics[0] == metrics[1]
+    records = [json.loads(Path(f"{run}/run.json").read_text()) for run in (one, other)]
+    for found in ("metrics", "bits"):
+        assert records[0].get(found) == records[1].get(found)
 
 
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -72,6 +76,82 @@ def test_a_signal_saves_and_shows_how_to_go_on(how, code, table, broken, tmp_pat
     os.chdir("..")
     assert resumed.exit_code == 0, resumed.output
     same("whole", "my run")
+
+
+@pytest.fixture
+def book(tmp_path):
+    path = tmp_path / "book.txt"
+    path.write_text("the cat sat on the mat.\n" * 60)
+    return path
+
+
+TEXT = ("--task", "text", "--epochs", "2", "--hidden", "8", "--depth", "16", "--lanes", "4")
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, MemoryError()])
+def test_a_text_goes_on(how, book, broken):
+    assert call("fit", book, *TEXT, "--quiet", "--out", "whole").exit_code == 0
+    mend = broken(27, how)  # in the second epoch
+    stopped = call("fit", book, *TEXT, "--quiet", "--out", "run")
+    mend()
+    assert stopped.exit_code == (143 if how == signal.SIGTERM else 1)
+    assert sorted(os.listdir("run")) == ["checkpoints", "job.json"]
+    assert json.loads(Path("run/job.json").read_text())["task"] == "text"
+    resumed = call("fit", "--resume", "run", "--quiet")
+    assert resumed.exit_code == 0, resumed.output
+    same("whole", "run")
+    assert call("predict", "run", "--sample", "5").exit_code == 0
+
+
+def test_a_text_whose_process_was_killed_goes_on(book):
+    assert call("fit", book, *TEXT, "--quiet", "--out", "whole").exit_code == 0
+    arguments = ["fit", book, *TEXT, "--quiet", "--out", "run", "--checkpoint", "1"]
+    process = subprocess.Popen([sys.executable, "-c", SLOWLY, *arguments], cwd=book.parent)
+    try:
+        deadline = time.monotonic() + 60
+        while not Path("run/checkpoints/checkpoint-00000002").is_dir():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+    resumed = call("fit", "--resume", "run", "--quiet")
+    assert resumed.exit_code == 0, resumed.output
+    same("whole", "run")
+
+
+SLOWLY = """
+import math, time
+from bptt.cli import main
+from bptt.training import Checkpoint
+from bptt.training._step import Stepper
+Checkpoint.__init__.__defaults__ = (*Checkpoint.__init__.__defaults__[:-1], math.inf)
+apply = Stepper.apply
+Stepper.apply = lambda *arguments: (time.sleep(0.05), apply(*arguments))[1]
+main()
+"""
+"""Saves after every update, and leaves the time to be killed."""
+
+
+def test_a_text_goes_on_with_what_may_change(book):
+    longer = [*TEXT[:2], "--epochs", "3", *TEXT[4:]]
+    assert call("fit", book, *longer, "--quiet", "--out", "whole").exit_code == 0
+    assert call("fit", book, *TEXT, "--quiet", "--out", "run").exit_code == 0
+    refused = call("fit", "--resume", "run", "--jobs", "2")
+    assert refused.exit_code == 2
+    assert "--jobs does not go with --task text" in words(refused.output)
+    more = ("--epochs", "3", "--on-nonfinite", "skip")
+    assert call("fit", "--resume", "run", *more, "--quiet").exit_code == 0
+    same("whole", "run")
+    book.write_text("the mat sat on the cat.\n" * 60)
+    changed = call("fit", "--resume", "run", "--epochs", "4")
+    assert changed.exit_code == 2
+    assert "changed since the checkpoint" in words(changed.output)
+    book.write_text("the cow sat on the mat.\n" * 60)  # another alphabet
+    misfit = call("fit", "--resume", "run", "--epochs", "4", "--force")
+    assert misfit.exit_code == 2
+    assert "does not fit the network" in words(misfit.output)
 
 
 def test_starts_go_on(table, broken):
@@ -168,7 +248,11 @@ def test_refused(name, tmp_path):
         (lambda job: {k: v for k, v in job.items() if k != "data"}, "no 'data'"),
         (lambda job: {**job, "data": 3}, "is damaged"),
         (lambda job: {**job, "every": None}, "is damaged"),
+        (lambda job: {**job, "every": True}, "is damaged"),
         (lambda job: {**job, "missing": "perhaps"}, "is damaged"),
+        (lambda job: {**job, "task": "sculpture"}, "task is 'sculpture'"),
+        (lambda job: {**job, "task": "text"}, "is damaged"),
+        (lambda job: {k: v for k, v in job.items() if k != "task"} | {"every": []}, "neither a"),
         (lambda job: [job], "is damaged"),
         (lambda job: {**job, "data": "/nowhere/data.csv"}, "there is no file"),
     ],

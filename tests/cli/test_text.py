@@ -33,7 +33,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_holds_no_pickle_and_says_what_it_learnt(run: Path) -> None:
-    assert {f.name for f in run.iterdir()} == {"model.safetensors", "run.json", "history.csv"}
+    kept = {"model.safetensors", "run.json", "history.csv", "job.json", "checkpoints"}
+    assert {file.name for file in run.iterdir()} == kept
     content = json.loads((run / "run.json").read_text(encoding="utf-8"))
     assert content["vocabulary"] == "".join(sorted(set("the cat sat on the mat.\n")))
     bits = content["bits"]
@@ -139,6 +140,7 @@ def test_a_damaged_run_is_refused(run: Path, tmp_path: Path) -> None:
     for changes, message in [
         ({"format": 99}, "reads up to 1: update"),
         ({"options": {}}, "options are not those"),
+        ({"options": {**json.loads((run / "run.json").read_text())["options"], "x": 1}}, "not th"),
         ({"vocabulary": "abc"}, "does not fit run.json"),
         ({"vocabulary": 5}, "vocabulary is no text"),
     ]:

@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bptt.errors import DataError, OptionError
-from bptt.forecasting import check_folder, load, save
+from bptt.forecasting import load, save
+from bptt.runs import check_folder
 
 from .cases import driven
 

@@ -8,6 +8,7 @@ shows as an exception). The bytes of a failing case are printed, for ``--case``.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import os
 import random
 import resource
@@ -20,8 +21,8 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from types import FunctionType
-from typing import Any
+from types import FrameType, FunctionType
+from typing import Any, NoReturn
 
 MEMORY = 1 << 30
 """Bytes that a target may take beyond what it has when it begins."""
@@ -49,6 +50,14 @@ def cases(target: str, seed: int, count: int) -> Iterator[bytes]:
         yield source.randbytes(source.choice([8, 16, 32, 64, 160]))
 
 
+class TooLong(BaseException):
+    """A case took more than `SECONDS`; not an `Exception`, so that nothing takes it for its own."""
+
+
+def _too_long(number: int, frame: FrameType | None) -> NoReturn:
+    raise TooLong
+
+
 class Case:
     """Runs cases of one target, and remembers what failed."""
 
@@ -57,6 +66,7 @@ class Case:
         from tests.fuzz.targets import Targets
 
         torch.set_num_threads(1)
+        signal.signal(signal.SIGALRM, _too_long)
         self.run = Targets(folder).all[target]
         self.mark = folder.parent / "case"
         self.failed: dict[str, tuple[str, bytes]] = {}
@@ -69,17 +79,19 @@ class Case:
 
         self.mark.write_text(data.hex())  # survives a death of the process
         signal.alarm(SECONDS)
+        faulthandler.dump_traceback_later(2 * SECONDS, exit=True)  # native code takes no signals
         try:
             self.run(Draw(data))
         except BpttError:
             self.refused += 1
-        except Exception as error:
+        except (Exception, TooLong) as error:
             frames = traceback.extract_tb(error.__traceback__)
             own = [frame for frame in frames if "bptt" in frame.filename] or frames
             where = " and ".join(f"{f.filename}:{f.lineno}" for f in (own[-1], frames[-1]))
             self.failed.setdefault(where, (f"{error!r:.300} <- {error.__cause__!r:.300}", data))
         finally:
             signal.alarm(0)
+            faulthandler.cancel_dump_traceback_later()
 
 
 def child(target: str, engine: str, seed: int, count: int, folder: str, case: str) -> int:

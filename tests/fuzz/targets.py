@@ -16,8 +16,8 @@ import torch
 from tests.fuzz.damage import Draw, damaged, spoiled_json, spoiled_tensors
 
 import bptt
-from bptt import _core
-from bptt.forecasting import Options, load, plan, read_table, save, select, train
+from bptt import _core, runs, text
+from bptt.forecasting import Job, Options, load, plan, read_table, save, select, train
 
 ROWS = 60
 
@@ -66,6 +66,16 @@ class Targets:
         save(train(plan(series, fast), progress=False), self.folder / "run")
         for name in ("model.safetensors", "run.json"):
             self.good[name] = (self.folder / "run" / name).read_bytes()
+        job = Job(data=path, inputs=("u",), target="y", missing="refuse", options=fast)
+        runs.note(self.folder / "run", job)
+        self.good["job.json"] = (self.folder / "run" / "job.json").read_bytes()
+        book = self.put("book.txt", b"the cat sat on the mat. " * 20)
+        small = text.Options(epochs=1, hidden=3, embedding=2, lanes=2)
+        text.save(text.train(text.task(book, small), progress=False), self.folder / "book")
+        for name in ("model.safetensors", "run.json"):
+            self.good[f"book/{name}"] = (self.folder / "book" / name).read_bytes()
+        runs.note(self.folder / "book", text.Job(data=book, options=small))
+        self.good["book/job.json"] = (self.folder / "book" / "job.json").read_bytes()
 
     def _checkpoint(self) -> None:
         self.saved = self.folder / "saved"
@@ -89,16 +99,22 @@ class Targets:
         return path
 
     def model(self, draw: Draw) -> None:
-        """The loader of runs."""
-        weights, record = self.good["model.safetensors"], self.good["run.json"]
-        which = draw.number(3)
+        """The loaders of runs, of tables and of texts, and of what they were begun with."""
+        kind = draw.choice(["", "", "book/"])
+        folder = self.folder / (kind or "run")
+        which = draw.number(4)
+        if which == 3:
+            (folder / "job.json").write_bytes(spoiled_json(draw, self.good[f"{kind}job.json"]))
+            runs.begun(folder, [Job, text.Job])
+            return
+        weights, record = self.good[f"{kind}model.safetensors"], self.good[f"{kind}run.json"]
         if which != 1:
             weights = spoiled_tensors(draw, weights)
         if which != 0:
             record = spoiled_json(draw, record)
-        self.put("run/model.safetensors", weights)
-        self.put("run/run.json", record)
-        load(self.folder / "run")
+        (folder / "model.safetensors").write_bytes(weights)
+        (folder / "run.json").write_bytes(record)
+        text.load(folder) if kind else load(folder)
 
     def checkpoint(self, draw: Draw) -> None:
         """Going on from a checkpoint, with its checksums wrong, or made right by a stranger."""

@@ -248,3 +248,17 @@ def test_threads_do_not_parse_the_header_of_an_array(
     monkeypatch.setattr(np, "load", fail)
     (batch,) = source.in_order()
     assert batch.chunk(0, 20).inputs.flatten().tolist() == [3.0 * t for t in range(20)]
+
+
+def test_parquet_whose_row_counts_disagree(tmp_path: Path) -> None:
+    """A footer that says of the file, not of its row group, that it has two rows more."""
+    path = tmp_path / "a.parquet"
+    pa.parquet.write_table(pa.table({"a": np.zeros(60)}), path)
+    data = bytearray(path.read_bytes())
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    # Thrift's compact protocol: a field after the schema, 64 bits, zigzag: 60 is 120.
+    at = data.index(bytes([0x16, 120]), footer)
+    data[at + 1] = 124
+    path.write_bytes(data)
+    with pytest.raises(bptt.DataError, match=r"says that it has 62 rows, and .* have 60"):
+        bptt.Stream.from_files(path, inputs=["a"], horizon=1)

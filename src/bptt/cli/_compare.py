@@ -11,7 +11,7 @@ from rich.markup import escape
 from torch import nn
 
 from bptt import cells, tasks
-from bptt.cli._fit import read_series
+from bptt.cli._forecast import read_series
 from bptt.cli._show import say, show_comparison
 from bptt.comparison import Comparison, check, compare
 from bptt.errors import OptionError, at_least

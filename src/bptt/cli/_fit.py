@@ -1,43 +1,31 @@
-"""``bptt fit``: read, check, train, test, write."""
+"""``bptt fit``: read, check, train, test, write; and go on with what was broken off."""
 
 from __future__ import annotations
 
 import shlex
 import signal
-import statistics
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from rich.markup import escape
 
+from bptt import forecasting, text
+from bptt.cli import _forecast, _text
 from bptt.cli._processes import decided, first, joined, started_again
-from bptt.cli._show import FAILED, leave, say, show_metrics
+from bptt.cli._ready import Ready, Resume
+from bptt.cli._show import FAILED, leave, say
 from bptt.errors import NonFiniteError, OptionError
-from bptt.forecasting import (
-    Job,
-    Options,
-    Plan,
-    Result,
-    Series,
-    begin,
-    begun,
-    check_folder,
-    note,
-    plan,
-    read_table,
-    save,
-    select,
-    sunspots,
-    train,
-)
-from bptt.forecasting._job import CHECKPOINTS
-from bptt.training import Checkpoint, History, Interrupted
+from bptt.runs import CHECKPOINTS, Job, begin, begun, check_folder, note
+from bptt.training import Checkpoint, Interrupted
 
-DEFAULTS = Options()
+TASKS: dict[type[Job], Callable[[Any], Ready[Any]]] = {
+    forecasting.Job: _forecast.ready,
+    text.Job: _text.ready,
+}
 
 
 @dataclass(frozen=True)
@@ -56,17 +44,26 @@ class Output:
 
 @dataclass(frozen=True)
 class Changes:
-    """What may be other than recorded when a run goes on; None leaves it as it was."""
+    """What is to be other than recorded when a run goes on, by name.
 
-    epochs: int | None = None
-    jobs: int | None = None
-    on_nonfinite: str | None = None
-    every: str | int | None = None
+    Attributes:
+        job: of the job itself.
+        options: of its options.
+    """
 
+    job: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
-def names(text: str) -> tuple[str, ...]:
-    """Column names out of ``"A,B"``."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    def of(self, job: Job) -> Job:
+        """The job so changed.
+
+        Raises:
+            OptionError: its task knows no such thing.
+        """
+        for given, changed in ((self.job, job), (self.options, job.options)):
+            for name in given.keys() - {known.name for known in fields(changed)}:
+                raise OptionError(f"--{name} does not go with --task {job.task}.")
+        return replace(job, **self.job, options=replace(job.options, **self.options))
 
 
 def every(text: str) -> str | int | None:
@@ -89,14 +86,11 @@ def run(job: Job, output: Output) -> None:
 
 
 def _begin(job: Job, output: Output) -> None:
-    folder = chosen(output)
-    if job.jobs is not None and job.options.starts == 1:
-        raise OptionError("--jobs says how many starts run at once: give --starts as well.")
-    made = _planned(job)
-    _announce(made)
+    folder = _chosen(output)
+    ready = TASKS[type(job)](job)
     saved = decided(lambda: begin(folder, job)) if output.save else None
     checkpoint = None if saved is None else Checkpoint(saved, every=job.every)
-    _train(made, job, folder, checkpoint, False, output)
+    _train(ready, folder, checkpoint, False, output)
 
 
 def go_on(folder: Path, changes: Changes, force: bool, quiet: bool) -> None:
@@ -106,36 +100,25 @@ def go_on(folder: Path, changes: Changes, force: bool, quiet: bool) -> None:
 
 
 def _go_on(folder: Path, changes: Changes, force: bool, quiet: bool) -> None:
-    job = begun(folder)
-    asked = {"epochs": changes.epochs, "on_nonfinite": changes.on_nonfinite}
-    options = {name: value for name, value in asked.items() if value is not None}
-    job = replace(
-        job,
-        options=replace(job.options, **options),  # type: ignore[arg-type]  # by their names
-        jobs=job.jobs if changes.jobs is None else changes.jobs,
-        every=job.every if changes.every is None else changes.every,
-    )
-    made = _planned(job)
-    _announce(made)
+    job = changes.of(begun(folder, TASKS))
+    ready = TASKS[type(job)](job)
     if first():
         note(folder, job)
     checkpoint = Checkpoint(folder / CHECKPOINTS, every=job.every)
-    resume: bool | Literal["force"] = "force" if force else True
-    _train(made, job, folder, checkpoint, resume, Output(folder, True, quiet))
+    _train(ready, folder, checkpoint, "force" if force else True, Output(folder, True, quiet))
 
 
 def _train(
-    made: Plan,
-    job: Job,
+    ready: Ready[Any],
     folder: Path,
     checkpoint: Checkpoint | None,
-    resume: bool | Literal["force"],
+    resume: Resume,
     output: Output,
 ) -> None:
     again = f"bptt fit --resume {shlex.quote(str(folder))}"
     try:
-        with _left_at_once(job.options.starts == 1):
-            result = train(made, not output.quiet, job.jobs, checkpoint, resume)
+        with _left_at_once(ready.alone):
+            result = ready.train(not output.quiet, checkpoint, resume)
     except Interrupted as stopped:
         leave("Stopped", f"Training is saved. Go on with\n\n  {again}", 128 + stopped.signal)
     except NonFiniteError as error:
@@ -145,8 +128,8 @@ def _train(
         leave("Training stopped", f"{error}{kept}", FAILED)
     if not first():
         return
-    _report(result)
-    files = save(result, folder, output.force or checkpoint is not None)
+    ready.show(result)
+    files = ready.save(result, folder, output.force or checkpoint is not None)
     say(f"Written to [bold]{escape(str(folder))}[/bold]: {', '.join(file.name for file in files)}")
 
 
@@ -169,7 +152,7 @@ def _left_at_once(alone: bool) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def chosen(output: Output) -> Path:
+def _chosen(output: Output) -> Path:
     """The folder that a new run goes to, the same in all processes; refused where it cannot.
 
     Without a name it is the first of ``bptt-run``, ``bptt-run-2``, … that is not there.
@@ -190,61 +173,3 @@ def _free_folder() -> tuple[Path, Path]:
         count += 1
         last, folder = folder, Path(f"bptt-run-{count}")
     return folder, last
-
-
-def read_series(
-    data: Path | None, inputs: tuple[str, ...], target: str | None, missing: str
-) -> Series:
-    """The chosen columns of a table, or the series that the package carries."""
-    if data is not None:
-        return select(read_table(data), inputs, target, missing)
-    if inputs or target:
-        raise OptionError(
-            "--inputs and --target name columns of DATA, and none is given: bptt fit DATA --inputs "
-            "A,B --target Y. Without DATA the sunspot numbers are forecast from their own past."
-        )
-    return sunspots()
-
-
-def _planned(job: Job) -> Plan:
-    series = read_series(job.data, job.inputs, job.target, job.missing)
-    return plan(series, job.options, job.missing)
-
-
-def _announce(plan: Plan) -> None:
-    series, options, split = plan.series, plan.options, plan.split
-    past = "" if options.simulate else f"the past of {series.target_name}"
-    seen = ", ".join(filter(None, [*series.input_names, past]))
-    ahead = f"{options.ahead} step{'s' * (options.ahead != 1)} ahead"
-    ahead = ahead if options.ahead else "at the same step"
-    say(
-        f"[bold]{'Simulating' if options.simulate else 'Predicting'} "
-        f"{escape(series.target_name)}[/bold] {ahead} from {escape(seen)}"
-    )
-    say(
-        f"{escape(series.source)}: {split.total} rows; {split.train} to train, "
-        f"{split.fitted - split.train} to validate, {split.total - split.fitted} to test"
-    )
-
-
-def _report(result: Result) -> None:
-    history = result.history
-    if history.start is not None:
-        _report_starts(history)
-    kept = (
-        f"epoch {history.best_epoch} was kept"
-        if history.best_epoch
-        else "no epoch was better on the validation part than the linear path alone, which was kept"
-    )
-    say(f"Stopped after {len(history)} epochs ({history.stop_reason}); {kept}.\n")
-    show_metrics(result.metrics, result.plan.series.target_name)
-
-
-def _report_starts(history: History) -> None:
-    losses = sorted(start.loss for start in history.starts if start.error is None)
-    failed = len(history.starts) - len(losses)
-    say(
-        f"Start {history.start} of {len(history.starts)} was kept, with a validation loss of "
-        f"{losses[0]:.4g}; median {statistics.median(losses):.4g}, worst {losses[-1]:.4g}"
-        f"{f'; {failed} failed' if failed else ''}."
-    )

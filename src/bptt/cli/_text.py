@@ -10,41 +10,48 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bptt.cli._fit import Output, chosen
-from bptt.cli._processes import first, joined
+from bptt.cli._ready import Ready, Resume
 from bptt.cli._show import say
 from bptt.errors import OptionError
-from bptt.text import Options, load, save, task, train
+from bptt.text import Job, Options, Result, load, save, task, train
+from bptt.training import Checkpoint
 
 DEFAULTS = Options()
-OUTPUT = {"data", "task", "out", "force", "quiet"}
+OUTPUT = {"data", "task", "out", "force", "quiet", "checkpoint"}
 
 
-def fit(data: Path | None, given: dict[str, Any], output: Output) -> None:
-    """Learn a text; ``given`` are the options that the user gave."""
+def job(data: Path | None, given: dict[str, Any], every: str | int) -> Job:
+    """To learn a text; ``given`` are the options that the user gave."""
     known = {field.name for field in fields(Options)}
     for name in given.keys() - known - OUTPUT:
         raise OptionError(
             f"--{name.replace('_', '-')} does not go with --task text. What does: "
-            f"{', '.join('--' + option for option in sorted(known - {'embedding'}))}."
+            f"{', '.join('--' + option for option in sorted(known - {'embedding'}))}.".replace(
+                "_", "-"
+            )
         )
     if data is None:
         raise OptionError("--task text learns a text file: bptt fit book.txt --task text.")
-    with joined():
-        _fit(data, Options(**{name: given[name] for name in given.keys() & known}), output)
+    options = Options(**{name: given[name] for name in given.keys() & known})
+    return Job(data=data, options=options, every=every)
 
 
-def _fit(data: Path, options: Options, output: Output) -> None:
-    folder = chosen(output)
-    made = task(data, options)
+def ready(job: Job) -> Ready[Result]:
+    """Read and check what ``job`` is about, and say what is to be done."""
+    made = task(job.data, job.options)
     unit, size = made.options.unit, len(made.vocabulary)
-    say(f"[bold]Predicting the next {unit}[/bold] of {escape(str(data))}, {size} symbols")
+    say(f"[bold]Predicting the next {unit}[/bold] of {escape(str(job.data))}, {size} symbols")
     parts = {"train": made.training, "validate": made.validation, "test": made.test}
     say(", ".join(f"{part.steps:,} {unit}s to {name}" for name, part in parts.items()))
-    result = train(made, progress=not output.quiet)
-    if not first():
-        return
-    history = result.history
+
+    def run(progress: bool, checkpoint: Checkpoint | None, resume: Resume) -> Result:
+        return train(made, progress, checkpoint, resume)
+
+    return Ready(run, _report, save)
+
+
+def _report(result: Result) -> None:
+    history, unit = result.history, result.task.options.unit
     say(
         f"Stopped after {len(history)} epochs ({history.stop_reason}); epoch {history.best_epoch} "
         "was kept.\n"
@@ -57,9 +64,8 @@ def _fit(data: Path, options: Options, output: Output) -> None:
         table.add_row(name, f"{bits:.3f}", style="bold green" if bits == least else None)
     Console().print(table)
     say("\nA sample:\n")
-    _show(result.model.sample("", 300, seed=made.options.seed))
-    files = save(result, folder, output.force)
-    say(f"\nWritten to [bold]{escape(str(folder))}[/bold]: {', '.join(f.name for f in files)}")
+    _show(result.model.sample("", 300, seed=result.task.options.seed))
+    say()
 
 
 def predict(

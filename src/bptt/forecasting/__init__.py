@@ -7,9 +7,6 @@ defaults do and why.
 
 from bptt.forecasting._forecaster import Forecaster as Forecaster
 from bptt.forecasting._job import Job as Job
-from bptt.forecasting._job import begin as begin
-from bptt.forecasting._job import begun as begun
-from bptt.forecasting._job import note as note
 from bptt.forecasting._linear import Linear as Linear
 from bptt.forecasting._linear import least_squares as least_squares
 from bptt.forecasting._metrics import Metrics as Metrics
@@ -18,10 +15,8 @@ from bptt.forecasting._model import Tapped as Tapped
 from bptt.forecasting._options import Options as Options
 from bptt.forecasting._report import diagnose_run as diagnose_run
 from bptt.forecasting._report import report as report
-from bptt.forecasting._run_folder import check_folder as check_folder
 from bptt.forecasting._run_folder import load as load
 from bptt.forecasting._run_folder import save as save
-from bptt.forecasting._run_folder import task_of as task_of
 from bptt.forecasting._scaling import Scaling as Scaling
 from bptt.forecasting._series import Series as Series
 from bptt.forecasting._series import select as select

@@ -10,10 +10,10 @@ import torch
 
 from bptt.errors import DataError, OptionError, at_least, one_of
 from bptt.gradients import Full, GradientMethod, SlidingWindow, Truncated
+from bptt.training import POLICIES
 
 CELLS = ("gru", "lstm", "elman", "leaky")
 METHODS = ("truncated", "full", "sliding-window")
-POLICIES = ("stop", "skip", "rollback")
 LOSSES = ("mse", "mae", "huber")
 LEARNING_RATES = {"adam": 2e-3, "adamw": 2e-3, "rmsprop": 1e-3, "sgd": 1e-2, "lbfgs": 1.0}
 """The optimizers by name, and the learning rate of each where none is given."""

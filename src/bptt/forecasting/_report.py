@@ -11,8 +11,9 @@ from typing import Any
 
 from bptt.diagnostics import Diagnosis, Section, Table, diagnose, page, sections_of
 from bptt.errors import DataError, OptionError
-from bptt.forecasting._run_folder import HISTORY, MODEL, RECORD, STARTS, load, read_record
+from bptt.forecasting._run_folder import STARTS, load, read_record
 from bptt.forecasting._series import Series
+from bptt.runs import HISTORY, MODEL, RECORD
 
 DIAGNOSIS = "diagnosis"
 

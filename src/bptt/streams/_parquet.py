@@ -175,6 +175,11 @@ def open_parquet(path: Path, selection: Selection, cache: Path | None) -> Parque
         }
         sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
         rows = metadata.num_rows
+        if min(sizes, default=0) < 0 or sum(sizes) != rows:
+            raise DataError(
+                f"{path} is no whole Parquet file: it says that it has {rows} rows, and that its "
+                f"row groups have {sum(sizes)}."
+            )
 
         def build(signature: Signature) -> Index:
             group = selection.group

@@ -1,5 +1,6 @@
 """Language models of text files: the next character, or the next byte."""
 
+from bptt.text._job import Job as Job
 from bptt.text._model import Options as Options
 from bptt.text._model import TextModel as TextModel
 from bptt.text._model import load as load

@@ -13,13 +13,16 @@ from torch import nn
 
 from bptt import cells
 from bptt.errors import BpttError, DataError, OptionError, at_least, one_of
-from bptt.forecasting._run_folder import MODEL, RECORD, check_size, load_weights, read_json
 from bptt.network import Network
+from bptt.runs import MODEL, RECORD, check_size, load_weights, read_json
 from bptt.streams import Stream, Vocabulary
-from bptt.training import evaluate
+from bptt.training import POLICIES, evaluate
 
 CELLS = ("gru", "lstm", "elman")
 FORMAT = 1
+
+LATER = frozenset({"on_nonfinite"})
+"""Options that older runs lack, and whose defaults are what those did."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Options:
         validation: the share of the text before the test part to validate on.
         test: the share at its end to test on.
         seed: of the initial weights.
+        on_nonfinite: ``"stop"``, ``"skip"`` or ``"rollback"``, see `bptt.fit`.
 
     Raises:
         OptionError: an option is unknown or out of range.
@@ -60,10 +64,12 @@ class Options:
     validation: float = 0.05
     test: float = 0.05
     seed: int = 0
+    on_nonfinite: str = "stop"
 
     def __post_init__(self) -> None:
         one_of(("character", "byte"), unit=self.unit)
         one_of(CELLS, cell=self.cell)
+        one_of(POLICIES, on_nonfinite=self.on_nonfinite)
         whole = ("hidden", "layers", "embedding", "lanes", "depth", "epochs", "patience")
         at_least(1, **{name: getattr(self, name) for name in whole})
         at_least(0, seed=self.seed)
@@ -181,7 +187,8 @@ def load(folder: str | Path) -> TextModel:
         )
     try:
         given = content["options"]
-        if given.keys() != {field.name for field in fields(Options)}:
+        known = {field.name for field in fields(Options)}
+        if not known - LATER <= given.keys() <= known:
             raise ValueError("options are not those that are known")
         symbols = content["vocabulary"]
         if symbols is not None and not isinstance(symbols, str):

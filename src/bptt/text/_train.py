@@ -6,17 +6,18 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from bptt.errors import DataError
-from bptt.forecasting._run_folder import HISTORY, MODEL, RECORD, tensors_of, whole, write_record
 from bptt.gradients import Truncated
+from bptt.runs import HISTORY, MODEL, RECORD, tensors_of, whole, write_record
 from bptt.streams import Chunk, Stream, Vocabulary
 from bptt.text._model import Options, TextModel, build
-from bptt.training import History, Patience, fit
+from bptt.training import Checkpoint, History, Patience, fit
 
 LARGEST_PAIRS = 1024
 """Vocabularies up to this size are compared with the frequencies of pairs of symbols."""
@@ -70,12 +71,24 @@ def task(path: str | Path, options: Options, cache: str | Path | None = None) ->
     return Task(Path(path), stream.vocabulary, options, *parts)
 
 
-def train(task: Task, progress: bool = True) -> Result:
+def train(
+    task: Task,
+    progress: bool = True,
+    checkpoint: Checkpoint | None = None,
+    resume: bool | Literal["force"] = False,
+) -> Result:
     """Train by truncated backpropagation through time with Adam, keep the epoch with the lowest
     validation loss, and test.
 
+    Args:
+        task: from `task`.
+        progress: show a bar.
+        checkpoint: where and how often training is saved.
+        resume: whether to go on from there, see `bptt.fit`.
+
     Raises:
         NonFiniteError: the loss or gradient became NaN or infinite.
+        Interrupted: Ctrl-C or SIGTERM, and training is saved.
     """
     options = task.options
     torch.manual_seed(options.seed)
@@ -90,8 +103,11 @@ def train(task: Task, progress: bool = True) -> Result:
         validation=task.validation,
         stop=Patience(options.patience, restore_best=True),
         clip=options.clip,
+        on_nonfinite=options.on_nonfinite,  # type: ignore[arg-type]  # checked by Options
         progress=progress,
         seed=options.seed,
+        checkpoint=checkpoint,
+        resume=resume,
     )
     model.network.eval()
     bits = {f"network ({options.cell})": model.bits(task.test), **_counted(task)}

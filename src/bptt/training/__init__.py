@@ -9,6 +9,7 @@ from bptt.training._history import Epoch as Epoch
 from bptt.training._history import History as History
 from bptt.training._history import Progress as Progress
 from bptt.training._history import Start as Start
+from bptt.training._nonfinite import POLICIES as POLICIES
 from bptt.training._nonfinite import NonFiniteReport as NonFiniteReport
 from bptt.training._nonfinite import NonFiniteWarning as NonFiniteWarning
 from bptt.training._online import Online as Online

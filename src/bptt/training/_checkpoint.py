@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 import warnings
@@ -115,6 +116,8 @@ class Saver:
         state = unpack(found.content)
         try:
             self._cost, self._updates = float(state["saving"]), int(state["progress"]["updates"])
+            if not 0 <= self._cost < math.inf:
+                raise ValueError(f"saving took {self._cost} seconds")
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{found.path} is no checkpoint of a run: {error!r}.") from error
         self.newest = found.path

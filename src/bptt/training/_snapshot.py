@@ -205,7 +205,7 @@ def _load(loop: Loop, state: dict[str, Any]) -> None:
             callback.load_state_dict(saved)  # type: ignore[attr-defined]  # looked for just now
     loop.history.epochs[:] = [_epoch(one) for one in state["history"]["epochs"]]
     loop.history.initial_validation = state["history"]["initial_validation"]
-    progress = state["progress"]
+    progress = _whole_progress(state)
     loop.progress.update = _update(progress["update"])
     loop.progress.epoch, loop.progress.updates = int(progress["epoch"]), int(progress["updates"])
     loop.progress.elapsed = float(progress["elapsed"])
@@ -236,6 +236,18 @@ def _numbers(values: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(value, (int, float)):
             raise TypeError(f"{name} is {value!r:.80}, no number")
     return values
+
+
+def _whole_progress(state: dict[str, Any]) -> dict[str, Any]:
+    """Where the run stood, if that agrees with its history: else it might never end."""
+    progress: dict[str, Any] = state["progress"]
+    epochs = len(state["history"]["epochs"]) + (state["tally"] is not None)
+    if progress["epoch"] != epochs or not progress["updates"] >= 0 <= progress["elapsed"]:
+        raise ValueError(
+            f"epoch {progress['epoch']!r:.80} after {progress['updates']!r:.80} updates and "
+            f"{progress['elapsed']!r:.80} seconds is not where {epochs} epoch(s) lead"
+        )
+    return progress
 
 
 def _shape(tensor: Tensor | None) -> str:

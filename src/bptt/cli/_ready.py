@@ -1,0 +1,32 @@
+"""What ``bptt fit`` needs of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Literal, TypeVar
+
+from bptt.training import Checkpoint
+
+R = TypeVar("R")
+
+Resume = bool | Literal["force"]
+
+
+@dataclass(frozen=True)
+class Ready(Generic[R]):
+    """A job whose data are read and checked.
+
+    Attributes:
+        train: from whether to show a bar, where and how often to save, and whether to go on from
+            there, to the result.
+        show: the result, on the terminal.
+        save: the result in a folder, replacing what is there or not; the files written.
+        alone: whether training starts no processes of its own.
+    """
+
+    train: Callable[[bool, Checkpoint | None, Resume], R]
+    show: Callable[[R], None]
+    save: Callable[[R, Path, bool], list[Path]]
+    alone: bool = True
