@@ -65,6 +65,13 @@ def at_least(minimum: int, **named: int) -> None:
             raise OptionError(f"{name} must be at least {minimum}, not {value}.")
 
 
+def at_most(maximum: int, **named: int) -> None:
+    """Refuse whole numbers above ``maximum``."""
+    for name, value in named.items():
+        if value > maximum:
+            raise OptionError(f"{name} must be at most {maximum}, not {value}.")
+
+
 def one_of(choices: tuple[str, ...], **named: str) -> None:
     """Refuse options that are not one of the words ``choices``."""
     for name, value in named.items():

@@ -453,6 +453,10 @@ class TestRefusals:
             ({"loss": "mae"}, "loss='mse', this one has 'mae'"),
             ({"clip": 1.0}, "clip=None, this one has 1.0"),
             ({"optimizer": OPTIMIZERS["sgd"]}, "optimizer='Adam', this one has 'SGD'"),
+            (
+                {"optimizer": lambda p: torch.optim.Adam(p, 0.5)},
+                "the optimizer's lr='0.01', this one has '0.5'",
+            ),
             ({"validation": 0.2}, "validation=False"),
             ({"stop": lambda: bptt.TimeLimit(9)}, "stop="),
             (
@@ -472,7 +476,7 @@ class TestRefusals:
         before = run.weights.clone()
         with pytest.raises(bptt.BpttError, match=message):
             run.fit(tmp_path, resume=True)
-        assert "method" in other or "stream" in other or torch.equal(run.weights, before)
+        assert torch.equal(run.weights, before)
 
     def test_a_folder_with_another_run(self, tmp_path: Path) -> None:
         Run().fit(tmp_path, epochs=1)
@@ -487,7 +491,11 @@ class TestRefusals:
             (lambda: bptt.Checkpoint("x", every=0), "every must be at least 1"),
             (lambda: bptt.Checkpoint("x", every=0.5), "every must be a whole number"),
             (lambda: bptt.Checkpoint("x", keep=0), "keep must be at least 1"),
-            (lambda: bptt.Checkpoint("x", share=0), "share must be above 0"),
+            (lambda: bptt.Checkpoint("x", share=0), "share must be a number above 0"),
+            (lambda: bptt.Checkpoint("x", share="1%"), "share must be a number above 0, not '1%'"),
+            (lambda: bptt.Checkpoint(b"x"), "folder must be a path, not b'x'"),
+            (lambda: bptt.Checkpoint("a\0b"), "folder must be a path"),
+            (lambda: bptt.fit(net(), stream(), checkpoint=3), "folder must be a path, not 3"),
             (lambda: bptt.fit(net(), stream(), resume=True), "give checkpoint="),
             (lambda: bptt.fit(net(), stream(), resume="yes", checkpoint="x"), "'force'"),
         ],
@@ -519,6 +527,55 @@ class TestRefusals:
         _store.write(tmp_path, pack({"a": 1}), keep=1)
         with pytest.raises(bptt.CheckpointError, match="no checkpoint of a run"):
             Run().fit(tmp_path, resume=True)
+
+    @pytest.mark.parametrize(
+        ("place", "value"),
+        [
+            (("progress", "epoch"), -(2**63)),  # it would never end
+            (("progress", "epoch"), 3),
+            (("progress", "updates"), -1),
+            (("progress", "elapsed"), math.nan),
+            (("saving",), -math.inf),
+        ],
+    )
+    def test_a_place_that_the_history_does_not_lead_to(
+        self, place: tuple[str, ...], value: float, tmp_path: Path
+    ) -> None:
+        from bptt.training._pack import pack, unpack
+
+        with pytest.raises(Died):
+            Run().fit(tmp_path / "run", die=5)
+        state = unpack(_store.newest(tmp_path / "run").content)
+        (state if len(place) == 1 else state[place[0]])[place[-1]] = value
+        _store.write(tmp_path / "other", pack(state), keep=1)
+        with pytest.raises(bptt.CheckpointError, match=r"is not where|saving took"):
+            Run().fit(tmp_path / "other", resume=True)
+
+    def test_two_runs_in_one_folder(self, tmp_path: Path) -> None:
+        def other(progress: bptt.Progress) -> None:
+            with pytest.raises(bptt.CheckpointError, match="written to by another run"):
+                Run().fit(tmp_path, resume=True)
+            seen.append(progress.updates)
+
+        other.every = 20  # type: ignore[attr-defined]
+        seen: list[int] = []
+        run = Run()
+        run.fit(tmp_path, callbacks=[other])
+        assert seen == [20, 40]
+        whole = Run()
+        whole.fit()
+        assert torch.equal(run.weights, whole.weights)
+        Run().fit(tmp_path, resume=True)  # it was let go
+
+    def test_no_folder_for_checkpoints(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("x")
+        for place, message in {
+            "file": "file is a file: name a folder",
+            "file/below": "Not a directory",
+            "x" * 300: "no checkpoint could be written .*: File name too long",
+        }.items():
+            with pytest.raises(bptt.CheckpointError, match=message):
+                Run().fit(tmp_path / place)
 
     def test_a_checkpoint_that_lost_a_part(self, tmp_path: Path) -> None:
         from bptt.training._pack import pack, unpack
@@ -588,8 +645,9 @@ class TestCost:
     """With a clock of its own: no time is measured."""
 
     @pytest.fixture
-    def clock(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    def clock(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[float]:
         now = [100.0]
+        monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(_checkpoint.time, "perf_counter", lambda: now[0])
         return now
 
@@ -611,6 +669,7 @@ class TestCost:
             if saver.due(update):
                 when.append(clock[0] - began)
                 saver.save(update)
+        saver.close()
         return when, saver
 
     def test_every_so_often(self, clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:

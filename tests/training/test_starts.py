@@ -223,6 +223,7 @@ def test_a_scheduler_is_made_for_each_optimizer() -> None:
     ("options", "message"),
     [
         ({"starts": 0}, "starts must be at least 1"),
+        ({"starts": 10**11}, "starts must be at most 1000000"),
         ({"starts": "many"}, "starts must be a whole number"),
         ({"starts": []}, "at least one"),
         ({"starts": [1, 1]}, "each number once"),

@@ -35,6 +35,10 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             leave("Training stopped", str(error), FAILED)
         except BpttError as error:
             leave("Error", str(error), BAD_INPUT)
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+                raise
+            leave("Error", "there is not enough memory for this: ask for less.", FAILED)
         except OSError as error:
             leave("Error", f"{error.strerror or error}: {error.filename}", BAD_INPUT)
         except KeyboardInterrupt:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bptt.errors import DataError, OptionError, at_least, one_of
+from bptt.errors import DataError, OptionError, at_least, at_most, one_of
 from bptt.gradients import Full, GradientMethod, SlidingWindow, Truncated
 from bptt.training import POLICIES
 
@@ -85,6 +85,8 @@ class Options:
             starts=self.starts,
             lanes=self.lanes,
         )
+        at_most(2**20, hidden=self.hidden)
+        at_most(2**10, layers=self.layers)
         at_least(0, seed=self.seed)
         if self.seed >= 2**63:
             raise OptionError(f"seed must be below 2**63, not {self.seed}.")

@@ -1,5 +1,6 @@
 """Runs on disk: what they were asked for, from their first moment, and what came of them."""
 
+from bptt.runs._folder import CHECKPOINTS as CHECKPOINTS
 from bptt.runs._folder import HISTORY as HISTORY
 from bptt.runs._folder import MODEL as MODEL
 from bptt.runs._folder import RECORD as RECORD
@@ -11,7 +12,6 @@ from bptt.runs._folder import task_of as task_of
 from bptt.runs._folder import tensors_of as tensors_of
 from bptt.runs._folder import whole as whole
 from bptt.runs._folder import write_record as write_record
-from bptt.runs._job import CHECKPOINTS as CHECKPOINTS
 from bptt.runs._job import Job as Job
 from bptt.runs._job import begin as begin
 from bptt.runs._job import begun as begun

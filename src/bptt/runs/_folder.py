@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from bptt.errors import DataError, OptionError
 from bptt.network import Network
 
 MODEL, RECORD, HISTORY = "model.safetensors", "run.json", "history.csv"
+CHECKPOINTS = "checkpoints"
 
 
 def check_folder(folder: str | Path, force: bool = False) -> None:
@@ -34,6 +36,11 @@ def check_folder(folder: str | Path, force: bool = False) -> None:
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise OptionError(f"{folder} is a file: name a folder to put the run in.")
+    if (folder / CHECKPOINTS).is_dir() and not (folder / RECORD).exists() and not force:
+        raise OptionError(
+            f"{folder} holds a run that was broken off: go on with it by `bptt fit --resume "
+            f"{folder}`, name another folder, or begin anew in its place with --force."
+        )
     if folder.is_dir() and any(folder.iterdir()) and not force:
         raise OptionError(
             f"{folder} exists and is not empty: name another folder, or replace the run in it with "
@@ -51,12 +58,18 @@ def whole(folder: str | Path, force: bool = False) -> Iterator[Path]:
     """A folder to write into, whose files are moved to ``folder`` together at the end."""
     folder = Path(folder).absolute()
     check_folder(folder, force)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
-        yield Path(name)
-        folder.mkdir(exist_ok=True)
-        for file in sorted(Path(name).iterdir()):
-            os.replace(file, folder / file.name)
+    absent = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        # Inside: the folder above may not be one to write to.
+        with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as name:
+            yield Path(name)
+            for file in sorted(Path(name).iterdir()):
+                os.replace(file, folder / file.name)
+    except BaseException:
+        if absent:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def write_record(path: Path, content: dict[str, Any]) -> None:

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
 from bptt.errors import BpttError, DataError
+from bptt.runs._folder import CHECKPOINTS
+from bptt.training._hold import Hold
 
-JOB, CHECKPOINTS = "job.json", "checkpoints"
+JOB = "job.json"
 
 FORMAT = 1
 """Of ``job.json``; raised when an older reader would fail."""
@@ -49,11 +51,17 @@ def begin(folder: Path, job: Job) -> Path:
 
     Returns:
         The folder for the checkpoints.
+
+    Raises:
+        CheckpointError: another process trains there.
     """
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    saved = folder / CHECKPOINTS
+    if saved.is_dir():
+        with Hold(saved):  # nobody trains there
+            shutil.rmtree(saved, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     note(folder, job)
-    return folder / CHECKPOINTS
+    return saved
 
 
 def note(folder: Path, job: Job) -> None:

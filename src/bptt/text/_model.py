@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from bptt import cells
-from bptt.errors import BpttError, DataError, OptionError, at_least, one_of
+from bptt.errors import BpttError, DataError, OptionError, at_least, at_most, one_of
 from bptt.network import Network
 from bptt.runs import MODEL, RECORD, check_size, load_weights, read_json
 from bptt.streams import Stream, Vocabulary
@@ -72,7 +72,10 @@ class Options:
         one_of(POLICIES, on_nonfinite=self.on_nonfinite)
         whole = ("hidden", "layers", "embedding", "lanes", "depth", "epochs", "patience")
         at_least(1, **{name: getattr(self, name) for name in whole})
+        at_most(2**20, hidden=self.hidden, embedding=self.embedding, lanes=self.lanes)
+        at_most(2**10, layers=self.layers)
         at_least(0, seed=self.seed)
+        at_most(2**63 - 1, seed=self.seed)
         for name in ("lr", "clip"):
             value = getattr(self, name)
             if not (value > 0 and math.isfinite(value)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import time
 import warnings
@@ -14,6 +15,7 @@ from typing import Any
 
 from bptt.errors import CheckpointError, OptionError, at_least
 from bptt.training import _store
+from bptt.training._hold import Hold
 from bptt.training._pack import pack, unpack
 
 _UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}
@@ -45,8 +47,11 @@ class Checkpoint:
 
     def __post_init__(self) -> None:
         at_least(1, keep=self.keep)
-        if not self.share > 0:
-            raise OptionError(f"share must be above 0, not {self.share}.")
+        if not isinstance(self.share, (int, float)) or not self.share > 0:
+            raise OptionError(f"share must be a number above 0, not {self.share!r}.")
+        named = os.fspath(self.folder) if isinstance(self.folder, os.PathLike) else self.folder
+        if not isinstance(named, str) or "\0" in named:
+            raise OptionError(f"folder must be a path, not {self.folder!r}.")
         if isinstance(self.every, str):
             _seconds(self.every)
         else:
@@ -66,6 +71,7 @@ class Saver:
         state: all that is to be saved, as `bptt.training._pack.pack` takes it; None where another
             process saves it.
         about: plain numbers and strings for the manifest.
+        writes: whether it is this process that saves.
     """
 
     def __init__(
@@ -73,6 +79,7 @@ class Saver:
         checkpoint: Checkpoint,
         state: Callable[[], dict[str, Any] | None],
         about: Callable[[], dict[str, Any]],
+        writes: bool = True,
     ) -> None:
         self.checkpoint = checkpoint
         self.folder = checkpoint.path
@@ -82,6 +89,8 @@ class Saver:
         self._began = self._last = time.perf_counter()
         self._updates = 0
         self._cost = 0.0
+        self._writes = writes
+        self._hold: Hold | None = None
 
     def start(self) -> None:
         """Begin a run in a folder without checkpoints, with the first one.
@@ -90,12 +99,12 @@ class Saver:
             OptionError: there are some.
             CheckpointError: something in the run cannot be saved, or not here.
         """
+        self._take()
         if _store.checkpoints(self.folder):
             raise OptionError(
                 f"{self.folder} holds the checkpoints of a run: go on with it by resume=True, name "
                 "another folder, or remove them."
             )
-        self._sweep()
         self.save(0)
 
     def resume(self) -> dict[str, Any] | None:
@@ -103,12 +112,14 @@ class Saver:
         are named in a warning.
 
         Raises:
-            CheckpointError: all are damaged, or the newest is of a newer version.
+            CheckpointError: all are damaged, the newest is of a newer version, or another run
+                writes there.
         """
+        if _store.checkpoints(self.folder):
+            self._take()
         found = _store.newest(self.folder)
         if found is None:
             return None
-        self._sweep()
         if found.damaged:
             warnings.warn(
                 f"{' '.join(found.damaged)} Training goes on from {found.path.name}.", stacklevel=4
@@ -157,8 +168,17 @@ class Saver:
         self.spent += cost
         return self.newest or self.folder
 
-    def _sweep(self) -> None:
-        _store.sweep(self.folder)
+    def close(self) -> None:
+        """Others may save there."""
+        if self._hold is not None:
+            self._hold.release()
+
+    def _take(self) -> None:
+        """Nobody else may save there, and what a killed process left unfinished goes."""
+        if self._writes and self._hold is None:
+            _store.make(self.folder)
+            self._hold = Hold(self.folder)
+            _store.sweep(self.folder)
 
 
 def _seconds(text: str) -> float:

@@ -214,6 +214,8 @@ def fit(
             return loop.run(bar, signals)
         finally:
             bar.close()
+            if loop.saver is not None:
+                loop.saver.close()
             network.train(mode)
 
 
@@ -253,7 +255,12 @@ def _begin_saving(loop: Loop, where: Checkpoint, resume: bool | Literal["force"]
     loop.fingerprint = {"training": loop.train.fingerprint()}
     if loop.judge is not None:
         loop.fingerprint["validation"] = loop.judge.fingerprint()
-    loop.saver = Saver(where, lambda: loop.processes.gathered(take(loop)), lambda: about(loop))
+    loop.saver = Saver(
+        where,
+        lambda: loop.processes.gathered(take(loop)),
+        lambda: about(loop),
+        writes=loop.processes.rank == 0,
+    )
     state = loop.saver.resume() if resume else None
     if state is None:
         loop.saver.start()

@@ -148,6 +148,7 @@ def _options(loop: Loop) -> dict[str, Any]:
     return {
         "loss": loss if isinstance(loss, str) else getattr(loss, "__qualname__", "a function"),
         "optimizer": type(stepper.optimizer).__name__,
+        **_made_with(stepper.optimizer),
         "scheduler": None if loop.scheduler is None else type(loop.scheduler).__name__,
         "clip": stepper.clip,
         "clip_value": stepper.clip_value,
@@ -157,12 +158,20 @@ def _options(loop: Loop) -> dict[str, Any]:
     }
 
 
+def _made_with(optimizer: torch.optim.Optimizer) -> dict[str, str]:
+    """What an optimizer was made with; schedulers leave that as it is."""
+    plain = (type(None), bool, int, float, str, tuple, Tensor)
+    made = {name: v for name, v in optimizer.defaults.items() if isinstance(v, plain)}
+    return {f"the optimizer's {name}": repr(value) for name, value in made.items()}
+
+
 def _check(loop: Loop, state: dict[str, Any], force: bool) -> None:
     for name, here in _options(loop).items():
-        if state["options"][name] != here:
+        saved = state["options"].get(name, here)  # another PyTorch may know more of an optimizer's
+        if saved != here:
             raise OptionError(
-                f"the run was saved with {name}={state['options'][name]!r}, this one has "
-                f"{here!r}: go on with the same options, or begin a new run in another folder."
+                f"the run was saved with {name}={saved!r}, this one has {here!r}: go on with the "
+                "same options, or begin a new run in another folder."
             )
     if state["data"] != loop.fingerprint and not force:
         changed = [
@@ -190,13 +199,13 @@ def _check(loop: Loop, state: dict[str, Any], force: bool) -> None:
 
 
 def _load(loop: Loop, state: dict[str, Any]) -> None:
+    device = next(loop.network.parameters()).device
+    loop.method.load_state_dict(_moved(state["method"], device))  # type: ignore[attr-defined]
+    loop.train.load_state_dict(state["stream"])
     _set_weights(loop.network, state["network"])
     loop.stepper.optimizer.load_state_dict(state["optimizer"])
     if loop.scheduler is not None:
         loop.scheduler.load_state_dict(state["scheduler"])
-    device = next(loop.network.parameters()).device
-    loop.method.load_state_dict(_moved(state["method"], device))  # type: ignore[attr-defined]
-    loop.train.load_state_dict(state["stream"])
     loop.recovery.load_state_dict(state["recovery"])
     for criterion, saved in zip(loop.criteria, state["criteria"], strict=True):
         criterion.load_state_dict(saved)

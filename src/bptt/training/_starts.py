@@ -36,6 +36,9 @@ _generator = threading.Lock()
 
 Weights = dict[str, Tensor]
 
+MOST = 10**6
+"""Starts at a time: with more, something else was meant."""
+
 
 class Outcome(NamedTuple):
     """What comes back from one start: its record, and what training left unless it failed."""
@@ -149,6 +152,8 @@ def _numbers(starts: Any) -> list[int]:
             raise OptionError(f"starts= takes each number once, and at least one, not {numbers}.")
         return numbers
     at_least(1, starts=starts)
+    if starts > MOST:
+        raise OptionError(f"starts must be at most {MOST}, not {starts}.")
     return list(range(starts))
 
 

@@ -59,10 +59,23 @@ class Found:
 
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in ``folder``, the newest last; whether they are whole is not looked at."""
-    if not folder.is_dir():
-        return []
-    found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
-    return sorted(found, key=_number)
+    try:
+        inside = list(folder.iterdir()) if os.path.isdir(folder) else []
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be read: {error.strerror or error}.") from error
+    return sorted((path for path in inside if _NAME.fullmatch(path.name)), key=_number)
+
+
+def make(folder: Path) -> None:
+    """The folder, if it is absent.
+
+    Raises:
+        CheckpointError: it cannot be made.
+    """
+    try:
+        _make(folder)
+    except OSError as error:
+        raise CheckpointError(_why(error, folder, 0)) from error
 
 
 def write(folder: Path, content: Packed, keep: int, **about: Any) -> Path:
@@ -84,9 +97,7 @@ def write(folder: Path, content: Packed, keep: int, **about: Any) -> Path:
     files = {TENSORS: _serialised(content), STATE: _json(content.plain)}
     manifest = _manifest(files, about)
     try:
-        if not folder.is_dir():
-            folder.mkdir(parents=True)
-            _flush(folder.parent)
+        _make(folder)
         present = checkpoints(folder)
         path = folder / f"checkpoint-{_number(present[-1]) + 1 if present else 0:08d}"
         unfinished = folder / f"{_UNFINISHED[0]}{path.name}"
@@ -242,6 +253,12 @@ def _flush(folder: Path) -> None:
         os.close(handle)
 
 
+def _make(folder: Path) -> None:
+    if not os.path.isdir(folder):
+        folder.mkdir(parents=True)
+        _flush(folder.parent)
+
+
 def _remove(old: list[Path]) -> None:
     """Renamed first, so that one half removed is not taken for a checkpoint."""
     for path in old:
@@ -252,6 +269,8 @@ def _remove(old: list[Path]) -> None:
 
 def _why(error: OSError, folder: Path, size: int) -> str:
     """What to do about a checkpoint that could not be written."""
+    if os.path.isfile(folder):  # unlike Path's, it never raises
+        return f"{folder} is a file: name a folder for the checkpoints."
     whole = [path.name for path in checkpoints(folder)[-1:]]
     kept = f" The last one, {whole[0]}, is intact." if whole else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
