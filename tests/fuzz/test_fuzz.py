@@ -28,6 +28,7 @@ def fuzz(*arguments: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
+        timeout=300,
     )
 
 

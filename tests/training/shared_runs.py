@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -44,6 +45,14 @@ def with_lanes() -> bptt.Stream:
     mask[24:28] = False
     targets = torch.where(mask[..., None], data.roll(-1, 0), torch.nan)
     return bptt.Stream(data, targets, mask=mask)
+
+
+def overflowing() -> bptt.Stream:
+    """A loss of the last lane is not finite."""
+    data = torch.stack([waves(30, 3.0 * lane) for lane in range(5)], dim=1)[..., None]
+    targets = data.roll(-1, 0)
+    targets[13, 4] = 1e200
+    return bptt.Stream(data, targets)
 
 
 def from_file(folder: Path) -> bptt.Stream:
@@ -121,6 +130,18 @@ CASES: dict[str, Case] = {
     "sliding window, one lane": case(
         lambda _: bptt.Stream(waves(25), horizon=1), lambda: bptt.SlidingWindow(5), sgd
     ),
+    "rtrl": case(
+        lambda _: with_lanes(), lambda: bptt.RTRL(stride=3), sgd, learned, validation=with_lanes()
+    ),
+    "evolution, mini-batches": case(
+        lambda _: ragged(batch=4), lambda: bptt.EvolutionStrategies(pairs=3), sgd
+    ),
+    "an infinite loss skipped": case(
+        lambda _: overflowing(), lambda: bptt.Truncated(4), sgd, on_nonfinite="skip"
+    ),
+    "an infinite loss rolled back": case(
+        lambda _: overflowing(), lambda: bptt.RTRL(stride=4), adam, on_nonfinite="rollback"
+    ),
     "a file": case(
         from_file, lambda: bptt.Truncated(4), net=lambda: network("auto"), validation=0.25
     ),
@@ -197,6 +218,12 @@ def failures(rank: int) -> dict[str, str]:
         "out of step": told(method=OnlyCounted()),
         "a criterion of its own": told(stop=Impatient()),
         "a shard": told(data=files),
+        "uoro": told(method=bptt.UORO()),
+        "least squares": told(
+            data=with_lanes(),
+            method=bptt.Full(),
+            optimizer=bptt.optimize.LeastSquares(),
+        ),
         "starts": told(starts=2),
         "and then": told(),
     }
@@ -212,6 +239,7 @@ def die(rank: int) -> str:
 
 def work(rank: int, world: int, folder: str, failing: bool) -> None:
     """One of several processes: all cases, and then what goes wrong, if it is to."""
+    warnings.simplefilter("ignore", bptt.NonFiniteWarning)
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     dist.init_process_group(

@@ -7,13 +7,14 @@ import math
 import multiprocessing
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tests.training.shared_runs import CASES, found, work
+from torch import Tensor
 
 import bptt
 
@@ -62,6 +63,7 @@ def flat(tree: Any) -> Iterator[float]:
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.usefixtures("_double")
+@pytest.mark.filterwarnings("ignore::bptt.NonFiniteWarning")
 def test_several_processes_are_one(name: str, together: Any, tmp_path: Path) -> None:
     one = found(CASES[name], tmp_path)
     for results in together.values():
@@ -87,6 +89,8 @@ ALL = {
     "a criterion of its own": "ProcessError: the processes fell out of step: process 0 is at an "
     "update, steps 12 to 15 of batch 0, process 1 is at the end",
     "a shard": "OptionError: each process takes its own lanes",
+    "uoro": "OptionError: UORO draws the random signs of all lanes together",
+    "least squares": "OptionError: LeastSquares evaluates the loss by itself",
     "starts": "OptionError: starts= runs through joblib",
     "and then": "none",
 }
@@ -111,7 +115,11 @@ def test_torchrun_goes_on_from_the_last_checkpoint(together: Any, tmp_path: Path
     command += ["--max-restarts=1", "--monitor-interval=0.1", "-m", "tests.training.shared_runs"]
     root = Path(__file__).parents[2]
     ran = subprocess.run(
-        [sys.executable, *command, str(tmp_path)], cwd=root, capture_output=True, text=True
+        [sys.executable, *command, str(tmp_path)],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=180,
     )
     assert ran.returncode == 0, ran.stderr
     for rank in range(2):
@@ -119,6 +127,60 @@ def test_torchrun_goes_on_from_the_last_checkpoint(together: Any, tmp_path: Path
         assert result["again"]
         assert result["checkpoints"] == 3
         assert result["restarted"] == together[2][rank]["unbroken"]  # bit for bit
+
+
+METHODS: dict[str, tuple[Callable[[], Any], Callable[..., torch.nn.Module]]] = {
+    "full": (bptt.Full, bptt.cells.LSTM),
+    "segments": (lambda: bptt.Full(segment=3), bptt.cells.GRU),
+    "carried": (lambda: bptt.Truncated(5, 2), bptt.cells.GRU),
+    "recomputed": (lambda: bptt.Truncated(5, 2, context="recomputed"), bptt.cells.LSTM),
+    "stored": (lambda: bptt.Truncated(5, 2, history="stored"), bptt.cells.GRU),
+    "sliding window": (lambda: bptt.SlidingWindow(4), bptt.cells.GRU),
+    "rtrl": (lambda: bptt.RTRL(stride=2), bptt.cells.LSTM),
+    "focused": (lambda: bptt.Focused(stride=2), bptt.cells.SelfRecurrent),
+    "evolution": (lambda: bptt.EvolutionStrategies(pairs=2), bptt.cells.GRU),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("world", [2, 5])  # five: there are processes without a lane
+@pytest.mark.usefixtures("_double")
+def test_the_parts_of_a_gradient_make_the_whole(method: str, world: int) -> None:
+    """With the weights held, at every update; uneven ends, and windows in which nothing counts."""
+    data = [torch.rand(n, 1) for n in (9, 6, 5)]
+    make, cell = METHODS[method]
+    torch.manual_seed(0)
+    net = bptt.Network(cell(1, 3), torch.nn.Linear(3, 1), learn_initial_state=True, backend="eager")
+
+    def stream() -> bptt.Stream:
+        return bptt.Stream(data, horizon=1, lanes=3, burn_in=1)
+
+    def sums(part: bptt.Stream) -> list[tuple[int, int, int, float, Tensor]]:
+        found = []
+        for update in make().updates(net, "mse", part):
+            gradient = [torch.zeros_like(p) if p.grad is None else p.grad for p in net.parameters()]
+            flat = torch.cat([one.flatten() for one in gradient])
+            count = update.count
+            loss = update.loss * count if count else 0.0
+            flat = flat * count if count else torch.zeros_like(flat)
+            found.append((update.start, update.stop, count, loss, flat))
+            net.zero_grad()
+        return found
+
+    whole = {one[:2]: one[2:] for one in sums(stream())}
+    parts = [sums(stream().part(rank, world)) for rank in range(world)]
+    assert all([one[:2] for one in part] == [one[:2] for one in parts[0]] for part in parts)
+    assert sum(one[2] for one in parts[0]) > 0
+    for together in zip(*parts, strict=True):
+        count, loss = (sum(one[i] for one in together) for i in (2, 3))
+        expected = whole.get(together[0][:2])
+        if expected is None:  # nothing counts
+            assert count == 0
+            continue
+        assert (count, loss) == (expected[0], pytest.approx(expected[1], rel=1e-12))
+        total = torch.stack([one[4] for one in together]).sum(0)
+        assert torch.allclose(total, expected[2], rtol=1e-10, atol=1e-13)
+    assert len(whole) <= len(parts[0])
 
 
 def test_a_part_has_every_window_of_the_whole() -> None:

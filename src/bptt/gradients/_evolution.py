@@ -28,7 +28,7 @@ from bptt.gradients._online import check_seed
 from bptt.gradients._problem import Problem
 from bptt.gradients._resume import Place, begin, load, save
 from bptt.gradients._update import Update
-from bptt.gradients._window import add_gradient, advance
+from bptt.gradients._window import add_gradient, advance, inspect
 from bptt.losses import Loss, StepLoss, step_loss
 from bptt.network import Network
 from bptt.state import State
@@ -90,16 +90,18 @@ class EvolutionStrategies:
         with closing(batches):
             for index, batch in enumerate(batches, 0 if begun is None else begun.batch + 1):
                 problem = Problem(network, loss, batch.chunk(0, batch.length), start)
-                self.state = end = advance(network, problem.chunk, start)
-                count, start = int(problem.chunk.mask.sum()), None
-                if not count:
+                chunk = problem.chunk
+                seen = partial(inspect, network, loss, chunk.part, chunk.steps, 0, start)
+                self.state = end = advance(network, chunk, start)
+                count, start = int(chunk.mask.sum()), None
+                if not (count or stream.is_part):
                     continue
                 mixed = np.random.SeedSequence([self.seed, stream.epoch, index])
                 seed = int(mixed.generate_state(1, np.uint64)[0]) >> 1
                 value = self._estimate(problem, seed)
                 self._place = Place.at(stream, index, batch)
                 closure = partial(self._again, problem, seed)
-                yield Update(value, count, 0, batch.length, index, end, closure)
+                yield Update(value, count, 0, batch.length, index, end, closure, inspect=seen)
         self._place = None
 
     def _again(self, problem: Problem, seed: int) -> Tensor:
@@ -109,6 +111,8 @@ class EvolutionStrategies:
     @torch.no_grad()
     def _estimate(self, problem: Problem, seed: int) -> float:
         """Add the estimate to ``.grad``; the loss at the present weights."""
+        if not bool(problem.chunk.mask.any()):
+            return 0.0
         weights = problem.parameters
         held = [w.clone() for w in weights]
         total = [torch.zeros_like(w) for w in weights]

@@ -64,7 +64,9 @@ class Focused(Online):
         name = type(local.network.cell).__name__
         self._units = _units(local, name)
         batch = next(iter(stream.in_order()))
-        inputs = batch.chunk(0, 1).inputs[0, :1].expand(PROBES, *batch.chunk(0, 1).inputs.shape[2:])
+        found = batch.chunk(0, 1).inputs
+        one = found[0, :1] if batch.lanes else found.new_zeros(1, *found.shape[2:])
+        inputs = one.expand(PROBES, *found.shape[2:])
         # Draws of its own: the caller's generator stays where it stands.
         draws = torch.Generator().manual_seed(0)
         states = torch.randn(PROBES, local.size, generator=draws).to(local.like)

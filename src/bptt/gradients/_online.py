@@ -25,6 +25,7 @@ from bptt.gradients._context import Span
 from bptt.gradients._local import Local
 from bptt.gradients._resume import Place, Traced, begin, load, save
 from bptt.gradients._update import Update
+from bptt.gradients._window import inspect
 from bptt.losses import Loss, StepLoss, cost, step_loss
 from bptt.network import Network
 from bptt.state import State, at, detach, lane_mask, map_state, select
@@ -153,9 +154,12 @@ class Online(ABC):
                     chunk = batch.chunk(span.start, span.stop)
                     seeds = (stream.epoch, index, low)
                     run = partial(self._stretch, local, loss, chunk, carried, seeds)
+                    seen = partial(
+                        inspect, local.network, loss, chunk.part, chunk.steps, 0, carried.state
+                    )
                     count = int(chunk.mask.sum())
                     value, carried = run()
-                    if count:
+                    if count or stream.is_part:
                         self._place = Place.at(stream, index, batch, span, carried)
                         assert carried.state is not None
                         yield Update(
@@ -166,6 +170,7 @@ class Online(ABC):
                             index,
                             carried.state,
                             partial(_again, local.network, run),
+                            inspect=seen,
                         )
                     low = span.stop
                 self.state = carried.state

@@ -160,12 +160,13 @@ def mended(saved: dict[str, Any], initial: Callable[[int], State], every: bool) 
     bad = torch.full((place["lanes"],), every)
     for name in (name for plain in kept for name in _names(plain)):
         bad |= ~torch.isfinite(tensors[name].reshape(place["lanes"], -1)).all(1).cpu()
-    trace = place.get("trace")
-    if trace is not None:
-        finite = all(bool(torch.isfinite(tensors[name]).all()) for name in _names(trace))
-        if not finite or bool(bad.any()):
-            # What came about through the old states says nothing of the new ones: it begins anew.
-            saved = {**saved, "pass": {**place, "trace": None}}
+    # What came about through an old state says nothing of the new one; nor does what overflowed.
+    trace = [] if place.get("trace") is None else _names(place["trace"])
+    lost = bad.clone()
+    for name in trace:
+        lost |= ~torch.isfinite(tensors[name].reshape(place["lanes"], -1)).all(1).cpu()
+    for name in trace:
+        tensors[name][lost] = 0.0
     start = leaves(initial(place["lanes"]))
     for plain in kept:
         for name, leaf in zip(_names(plain), start, strict=True):

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bptt.errors import OptionError
 from bptt.gradients._local import Local
 from bptt.gradients._online import Online, Steps, by_time, check_seed, check_stride, rows
 from bptt.state import State
@@ -57,7 +58,13 @@ class UORO(Online):
         return self.stride
 
     def check(self, local: Local, stream: Stream) -> None:
-        """Nothing: what can be carried can be carried so."""
+        """Refuse a part of a stream: what can be carried can be carried so, but the signs of a lane
+        are drawn with those of all others."""
+        if stream.is_part:
+            raise OptionError(
+                "UORO draws the random signs of all lanes together, and several processes have "
+                "some lanes each: train with one process, or by RTRL() or Truncated()."
+            )
 
     def numbers(self, local: Local) -> int:
         """The signs and their products."""
