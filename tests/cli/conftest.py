@@ -1,4 +1,8 @@
+from functools import partial
+
 import pytest
+
+from bptt import Network
 
 from .cases import FAST, call, write_table
 
@@ -7,6 +11,14 @@ from .cases import FAST, call, write_table
 def apart(tmp_path, monkeypatch):
     """Every test runs in a folder of its own."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def untraced(monkeypatch):
+    """What is trained twice ends alike on every executor, and eagerly nothing has to be traced; the
+    fixture `runs` is as users have it."""
+    for task in ("forecasting", "text"):
+        monkeypatch.setattr(f"bptt.{task}._model.Network", partial(Network, backend="eager"))
 
 
 @pytest.fixture

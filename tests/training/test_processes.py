@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,17 +28,19 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[st
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.training.shared_runs"])
     results = {}
+    folder = tmp_path_factory.mktemp("processes")
+    running = [
+        context.Process(target=work, args=(rank, world, str(folder), world == 2))
+        for world in (2, 3)
+        for rank in range(world)
+    ]
+    for process in running:
+        process.start()
+    deadline = time.monotonic() + 180
+    for process in running:
+        process.join(max(deadline - time.monotonic(), 0))
+        process.kill()
     for world in (2, 3):
-        folder = tmp_path_factory.mktemp("processes")
-        running = [
-            context.Process(target=work, args=(rank, world, str(folder), world == 2))
-            for rank in range(world)
-        ]
-        for process in running:
-            process.start()
-        for process in running:
-            process.join(120)
-            process.kill()
         results[world] = [
             json.loads((folder / f"{world}-{rank}.json").read_text()) for rank in range(world)
         ]
