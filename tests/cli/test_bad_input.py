@@ -3,6 +3,7 @@
 import os
 
 import pytest
+import torch
 
 from .cases import FAST, call, words
 
@@ -82,6 +83,9 @@ FIT = {
     ),
     "depth 0": (good(), (*COLUMNS, "--depth", "0"), "depth must be at least 1"),
     "stride 0": (good(), (*COLUMNS, "--stride", "0"), "stride must be at least 1"),
+    "too many units": (good(), (*COLUMNS, "--hidden", "9" * 30), "hidden must be at most 1048576"),
+    "too many layers": (good(), (*COLUMNS, "--layers", "2000"), "layers must be at most 1024"),
+    "too many starts": (good(), (*COLUMNS, "--starts", "9" * 12), "starts must be at most 1000000"),
     "no units": (good(), (*COLUMNS, "--hidden", "0"), "hidden must be at least 1"),
     "no epochs": (good(), (*COLUMNS, "--epochs", "0"), "epochs must be at least 1"),
     "a negative rate": (good(), (*COLUMNS, "--lr", "-1"), "lr must be a finite number above 0"),
@@ -181,3 +185,22 @@ def test_a_loss_that_explodes_is_told_and_the_last_checkpoint_kept(starts, tmp_p
     assert "A smaller learning rate" in words(result.output)
     assert "bptt fit --resume run" in words(result.output)
     assert sorted(os.listdir("run")) == ["checkpoints", "job.json"]
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
+)
+def test_what_does_not_fit_into_memory_is_told(error, table, monkeypatch):
+    def build(*arguments):
+        raise error
+
+    monkeypatch.setattr("bptt.forecasting._train.build", build)
+    result = call("fit", table, *COLUMNS, *FAST, "--out", "run")
+    assert result.exit_code == 1
+    assert "there is not enough memory for this" in words(result.output)
+
+
+def test_other_errors_are_not_taken_for_it(table, monkeypatch):
+    monkeypatch.setattr("bptt.forecasting._train.build", lambda *_: torch.zeros(2) @ torch.zeros(3))
+    result = call("fit", table, *COLUMNS, *FAST, "--out", "run")
+    assert isinstance(result.exception, RuntimeError)

@@ -87,6 +87,7 @@ class Options:
         )
         at_most(2**20, hidden=self.hidden)
         at_most(2**10, layers=self.layers)
+        at_most(10**6, starts=self.starts)
         at_least(0, seed=self.seed)
         if self.seed >= 2**63:
             raise OptionError(f"seed must be below 2**63, not {self.seed}.")

@@ -93,7 +93,8 @@ class Alone:
         if len(parts) != self.world:
             raise OptionError(
                 f"the checkpoint was saved by {len(parts)} process(es), each with lanes of its "
-                f"own: go on with as many, not with {self.world}."
+                f"own: go on with as many (torchrun --nproc-per-node {len(parts)}), not with "
+                f"{self.world}."
             )
         return {**state, **parts[self.rank]}
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from bptt.errors import BpttError, OptionError, at_least
+from bptt.errors import BpttError, OptionError, at_least, at_most
 from bptt.network import Network
 from bptt.streams import Stream
 from bptt.training._checkpoint import Checkpoint
@@ -152,8 +152,7 @@ def _numbers(starts: Any) -> list[int]:
             raise OptionError(f"starts= takes each number once, and at least one, not {numbers}.")
         return numbers
     at_least(1, starts=starts)
-    if starts > MOST:
-        raise OptionError(f"starts must be at most {MOST}, not {starts}.")
+    at_most(MOST, starts=starts)
     return list(range(starts))
 
 
