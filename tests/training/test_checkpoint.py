@@ -452,6 +452,7 @@ class TestRefusals:
             ({"method": lambda: bptt.Full()}, "not of a Full"),
             ({"loss": "mae"}, "loss='mse', this one has 'mae'"),
             ({"clip": 1.0}, "clip=None, this one has 1.0"),
+            ({"seed": 4}, "seed=None, this one has 4"),
             ({"optimizer": OPTIMIZERS["sgd"]}, "optimizer='Adam', this one has 'SGD'"),
             (
                 {"optimizer": lambda p: torch.optim.Adam(p, 0.5)},
@@ -534,12 +535,14 @@ class TestRefusals:
             (("progress", "epoch"), -(2**63)),  # it would never end
             (("progress", "epoch"), 3),
             (("progress", "updates"), -1),
+            (("progress", "updates"), math.inf),
+            (("random", "python"), [3, torch.tensor([-1] * 625), None]),
             (("progress", "elapsed"), math.nan),
             (("saving",), -math.inf),
         ],
     )
     def test_a_place_that_the_history_does_not_lead_to(
-        self, place: tuple[str, ...], value: float, tmp_path: Path
+        self, place: tuple[str, ...], value: Any, tmp_path: Path
     ) -> None:
         from bptt.training._pack import pack, unpack
 
@@ -548,7 +551,7 @@ class TestRefusals:
         state = unpack(_store.newest(tmp_path / "run").content)
         (state if len(place) == 1 else state[place[0]])[place[-1]] = value
         _store.write(tmp_path / "other", pack(state), keep=1)
-        with pytest.raises(bptt.CheckpointError, match=r"is not where|saving took"):
+        with pytest.raises(bptt.CheckpointError, match=r"is not where|saving took|Overflow"):
             Run().fit(tmp_path / "other", resume=True)
 
     def test_two_runs_in_one_folder(self, tmp_path: Path) -> None:
@@ -828,9 +831,8 @@ class TestStarts:
             method=bptt.Truncated(9, 4),
             epochs=2,
             starts=3,
-            seed=5,
             progress=False,
-            **options,
+            **{"seed": 5, **options},
         )
         return network, history
 
@@ -846,7 +848,7 @@ class TestStarts:
         interrupt.every = 1  # type: ignore[attr-defined]
         with pytest.raises(bptt.Interrupted, match="start-1"):
             self.fit(checkpoint=tmp_path, callbacks=[interrupt])
-        assert sorted(p.name for p in tmp_path.iterdir()) == ["start-0", "start-1"]
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["seed", "start-0", "start-1"]
         seen: list[int] = []
 
         def count(progress: bptt.Progress) -> None:
@@ -859,6 +861,17 @@ class TestStarts:
         assert all(
             torch.equal(a, b) for a, b in zip(mended.parameters(), whole.parameters(), strict=True)
         )
+
+    def test_one_seed_and_one_kind_of_run_in_a_folder(self, tmp_path: Path) -> None:
+        options = {"checkpoint": tmp_path / "starts", "resume": True}
+        self.fit(**options)
+        with pytest.raises(bptt.OptionError, match=r"holds starts of seed=\d+, not 77"):
+            self.fit(**{**options, "seed": 77})
+        with pytest.raises(bptt.OptionError, match="holds several starts"):
+            Run().fit(tmp_path / "starts", resume=True)
+        Run().fit(tmp_path / "one", epochs=1)
+        with pytest.raises(bptt.OptionError, match="the checkpoints of a single run"):
+            self.fit(**{**options, "checkpoint": tmp_path / "one"})
 
     def test_they_need_a_seed(self, tmp_path: Path) -> None:
         with pytest.raises(bptt.OptionError, match="needs a seed"):

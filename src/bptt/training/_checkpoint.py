@@ -99,6 +99,10 @@ class Saver:
             OptionError: there are some.
             CheckpointError: something in the run cannot be saved, or not here.
         """
+        if os.path.exists(self.folder / SEED):  # unlike Path's, it never raises
+            raise OptionError(
+                f"{self.folder} holds several starts: go on with starts=, or name another folder."
+            )
         self._take()
         if _store.checkpoints(self.folder):
             raise OptionError(
@@ -129,7 +133,7 @@ class Saver:
             self._cost, self._updates = float(state["saving"]), int(state["progress"]["updates"])
             if not 0 <= self._cost < math.inf:
                 raise ValueError(f"saving took {self._cost} seconds")
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise CheckpointError(f"{found.path} is no checkpoint of a run: {error!r}.") from error
         self.newest = found.path
         self._began = self._last = time.perf_counter()
@@ -179,6 +183,34 @@ class Saver:
             _store.make(self.folder)
             self._hold = Hold(self.folder)
             _store.sweep(self.folder)
+
+
+SEED = "seed"
+"""The file that says of which seed the starts in a folder are."""
+
+
+def own_seed(folder: Path, seed: int) -> None:
+    """The starts in ``folder`` are those of one seed; the first ones say which.
+
+    Raises:
+        OptionError: they are of another one, or it holds the checkpoints of a single run.
+        CheckpointError: it cannot be written to.
+    """
+    if _store.checkpoints(folder):
+        raise OptionError(
+            f"{folder} holds the checkpoints of a single run: name another folder for the starts."
+        )
+    _store.make(folder)
+    path = folder / SEED
+    if path.is_file():
+        found = path.read_bytes()[:32].decode(errors="replace").strip()
+        if found != str(seed):
+            raise OptionError(
+                f"{folder} holds starts of seed={found}, not {seed}: give that one, or name "
+                "another folder."
+            )
+        return
+    _store.write_whole(path, f"{seed}\n".encode())
 
 
 def _seconds(text: str) -> float:

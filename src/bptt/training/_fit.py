@@ -197,6 +197,7 @@ def fit(
         recovery,
         together,
         verbose,
+        seed,
     )
     bar = Bar(train.steps, epochs, enabled=progress and together.rank == 0)
     mode = network.training

@@ -55,6 +55,7 @@ class Loop:
     recovery: Recovery
     processes: Alone
     verbose: bool = False
+    seed: int | None = None
     history: History = field(default_factory=History, init=False)
     progress: Progress = field(init=False)
     best: Best = field(init=False)

@@ -99,7 +99,14 @@ def give(loop: Loop, state: dict[str, Any], force: bool) -> None:
         _load(loop, state)
     except BpttError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+        RuntimeError,
+    ) as error:
         raise CheckpointError(
             f"the checkpoint does not fit this run: {type(error).__name__}: {error}."
         ) from error
@@ -150,6 +157,7 @@ def _options(loop: Loop) -> dict[str, Any]:
         "optimizer": type(stepper.optimizer).__name__,
         **_made_with(stepper.optimizer),
         "scheduler": None if loop.scheduler is None else type(loop.scheduler).__name__,
+        "seed": loop.seed,
         "clip": stepper.clip,
         "clip_value": stepper.clip_value,
         "clip_state_gradient": loop.network.clip_state_gradient,

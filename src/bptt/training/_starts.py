@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from bptt.errors import BpttError, OptionError, at_least, at_most
 from bptt.network import Network
 from bptt.streams import Stream
-from bptt.training._checkpoint import Checkpoint
+from bptt.training._checkpoint import Checkpoint, own_seed
 from bptt.training._history import History, Start
 from bptt.training._loop import Callback
 
@@ -82,6 +82,8 @@ def best_of(
     with torch.random.fork_rng():
         draw_anew(copy.deepcopy(network))  # refuses before work
     root = int(torch.randint(2**62, ())) if seed is None else seed
+    if checkpoint is not None:
+        own_seed(checkpoint.path, root)
     one = partial(_train_one, network, stream, train, callbacks, root, checkpoint)
     best: Outcome | None = None
     found = []

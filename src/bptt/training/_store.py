@@ -253,6 +253,22 @@ def _flush(folder: Path) -> None:
         os.close(handle)
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """A small file, all of it or nothing.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    unfinished = path.with_name(f"{_UNFINISHED[0]}{path.name}")
+    try:
+        unfinished.unlink(missing_ok=True)
+        _write(unfinished, data)
+        os.replace(unfinished, path)
+        _flush(path.parent)
+    except OSError as error:
+        raise CheckpointError(_why(error, path.parent, len(data))) from error
+
+
 def _make(folder: Path) -> None:
     if not os.path.isdir(folder):
         folder.mkdir(parents=True)
