@@ -142,6 +142,14 @@ private:
 
 void check_plan(const Plan& plan) { Checker(plan).all(); }
 
+namespace {
+
+// A matrix that products read where it lies: by rows, or by a few columns.
+bool is_direct(const View& m, ptrdiff_t lanes) { return m.column_stride == 1 && m.columns % lanes == 0; }
+bool is_dots(const View& m) { return m.row_stride == 1 && m.columns <= 4 && m.rows >= 8; }
+
+}  // namespace
+
 template <class T>
 const OnlineKernels<T>& online_kernels() {
 #if defined(BPTT_HAS_AVX2)
@@ -177,9 +185,10 @@ Memory<T>::Memory(const Plan& plan, const OnlineKernels<T>& online, const Kernel
     for (const Array& a : plan.arrays) reserve(rows_of(a.domain) * a.width);
     const ptrdiff_t panel = 2 * online.lanes;
     for (const Matrix& m : plan.matrices) {
-        const bool direct = m.view.column_stride == 1 && m.view.columns % online.lanes == 0;
-        packed_.push_back({nullptr, direct ? m.view.row_stride : panel, direct ? panel : m.view.rows * panel});
-        if (!direct) reserve(kernels.packed_size(m.view.rows, m.view.columns));
+        const bool direct = is_direct(m.view, online.lanes), dots = is_dots(m.view);
+        const ptrdiff_t panel_step = dots ? m.view.column_stride : direct ? panel : m.view.rows * panel;
+        packed_.push_back({nullptr, direct ? m.view.row_stride : panel, panel_step, dots});
+        if (!direct && !dots) reserve(kernels.packed_size(m.view.rows, m.view.columns));
     }
     memory_.assign(static_cast<size_t>(total + 16), T(0));
     const auto address = reinterpret_cast<uintptr_t>(memory_.data());
@@ -190,7 +199,7 @@ Memory<T>::Memory(const Plan& plan, const OnlineKernels<T>& online, const Kernel
     for (size_t i = 0; i < plan.arrays.size(); ++i) arrays_.push_back(base + places[next++]);
     for (size_t i = 0; i < plan.matrices.size(); ++i) {
         const Matrix& m = plan.matrices[i];
-        if (m.view.column_stride != 1 || m.view.columns % online.lanes != 0) packed_[i].memory = base + places[next++];
+        if (!is_direct(m.view, online.lanes) && !is_dots(m.view)) packed_[i].memory = base + places[next++];
     }
     entered_.assign(plan.arrays.size(), -1);
     for (const Leaf& leaf : plan.leaves) entered_[static_cast<size_t>(leaf.states)] = leaf.entered;
@@ -240,7 +249,7 @@ BoundRow<T> Memory<T>::bind(const RowOp& op, int64_t rows, bool resetting) const
         const Packed& packed = packed_[static_cast<size_t>(op.matrix)];
         bound.product = {dst.data, a.data, b.data, packed.memory != nullptr ? packed.memory : view(m.view),
                          dst.row, a.row, b.row, packed.row_step, packed.panel_step, rows, m.view.rows, m.view.columns};
-        bound.multiply = online_.product(rows, m.view.columns);
+        bound.multiply = packed.dots ? online_.dots : online_.product(rows, m.view.columns);
         return bound;
     }
     const int mask = (a.scalar ? scalar_a : 0) | (b.scalar ? scalar_b : 0) | (c.scalar ? scalar_c : 0);

@@ -59,6 +59,7 @@ private:
     struct Packed {
         T* memory = nullptr;  // null: read where it lies
         ptrdiff_t row_step = 0, panel_step = 0;
+        bool dots = false;  // few contiguous columns
     };
 
     const Plan& plan_;

@@ -142,7 +142,7 @@ void test_runs(OptimizerKind kind, int counted, bool recomputed, int64_t depth, 
         for (int64_t i = 0; i < report.updates; ++i) CHECK(std::isfinite(losses[static_cast<size_t>(i)]), "loss");
     } while (report.halt == Halt::updates);
     CHECK(report.halt == Halt::done, "halt %d", static_cast<int>(report.halt));
-    CHECK(made > 2, "only %lld updates", static_cast<long long>(made));
+    CHECK(made > (depth < length ? 2 : 0), "only %lld updates", static_cast<long long>(made));
     std::vector<T> context(static_cast<size_t>(lanes * hidden));
     CHECK(learner->copy_state(Learner::What::present, {context.data()}), "a state");
     for (const T v : w) CHECK(std::isfinite(v), "weight");

@@ -114,6 +114,30 @@ void product_exact(const Product<T>& x) {
 }
 
 template <class T>
+T dot(const T* a, const T* b, ptrdiff_t count) {
+    constexpr ptrdiff_t L = lanes<T>;
+    Vec<T> sum[4] = {};
+    ptrdiff_t i = 0;
+    for (; i + 4 * L <= count; i += 4 * L)
+        for (int j = 0; j < 4; ++j) sum[j] = fma(load<T>(a + i + j * L), load<T>(b + i + j * L), sum[j]);
+    for (; i + L <= count; i += L) sum[0] = fma(load<T>(a + i), load<T>(b + i), sum[0]);
+    const Vec<T> all = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    T total = 0;
+    for (int j = 0; j < L; ++j) total += all[j];
+    for (; i < count; ++i) total += a[i] * b[i];
+    return total;
+}
+
+template <class T>
+void dots(const Product<T>& x) {
+    for (ptrdiff_t r = 0; r < x.rows; ++r)
+        for (ptrdiff_t j = 0; j < x.n; ++j) {
+            const T start = x.init == nullptr ? T(0) : x.init[r * x.init_stride + j];
+            x.dst[r * x.dst_stride + j] = start + dot<T>(x.a + r * x.a_stride, x.m + j * x.panel_step, x.k);
+        }
+}
+
+template <class T>
 ProductKernel<T> product_for(ptrdiff_t rows, ptrdiff_t n) {
     if (rows == 1 && n == lanes<T>) return product_exact<T, 1, 4>;
     if (rows == 1 && n == 2 * lanes<T>) return product_exact<T, 2, 4>;
@@ -417,7 +441,7 @@ double squares(const T* x, ptrdiff_t count) {
 
 template <class T>
 OnlineKernels<T> make_online_table() {
-    return {product_for<T>, cross<T>,
+    return {product_for<T>, dots<T>, cross<T>,
             {difference_loss<Squared, T>, difference_loss<Absolute, T>, difference_loss<Huber, T>, index_loss<T>,
              share_loss<T>},
             update<T>, squares<T>, lanes<T>};

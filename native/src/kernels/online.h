@@ -74,6 +74,8 @@ template <class T>
 struct OnlineKernels {
     // The kernel for so many rows and columns: one of its own for the commonest small sizes.
     ProductKernel<T> (*product)(ptrdiff_t rows, ptrdiff_t n);
+    // For few columns that are contiguous themselves, `panel_step` apart: nothing to pack.
+    ProductKernel<T> dots;
     void (*cross)(const Cross<T>&);
     double (*loss[5])(const LossCall<T>&);
     void (*update)(const UpdateCall<T>&);
