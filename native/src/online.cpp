@@ -257,8 +257,8 @@ void TypedLearner<T>::start(std::vector<BoundRow<T>>& ops, int64_t step) {
     for (BoundRow<T>& op : ops) {
         T* dst = op.dst + step * op.dst_step;
         const T* a = op.a + step * op.a_step;
-        const T* b = op.b == nullptr ? nullptr : op.b + step * op.b_step;
-        const T* c = op.c == nullptr ? nullptr : op.c + step * op.c_step;
+        const T* b = op.b + step * op.b_step;  // where there is none, the step is 0
+        const T* c = op.c + step * op.c_step;
         if (op.kernel == nullptr) op.product.dst = dst, op.product.a = a, op.product.init = b;
         else op.call.dst = dst, op.call.a = a, op.call.b = b, op.call.c = c;
     }
@@ -269,12 +269,12 @@ void TypedLearner<T>::advance(BoundRow<T>& op, ptrdiff_t direction) {
     if (op.kernel == nullptr) {
         op.product.dst += direction * op.dst_step;
         op.product.a += direction * op.a_step;
-        if (op.product.init != nullptr) op.product.init += direction * op.b_step;
+        op.product.init += direction * op.b_step;  // where there is none, the step is 0
     } else {
         op.call.dst += direction * op.dst_step;
         op.call.a += direction * op.a_step;
-        if (op.call.b != nullptr) op.call.b += direction * op.b_step;
-        if (op.call.c != nullptr) op.call.c += direction * op.c_step;
+        op.call.b += direction * op.b_step;
+        op.call.c += direction * op.c_step;
     }
 }
 

@@ -113,6 +113,18 @@ void product_exact(const Product<T>& x) {
     product_block<T, 1, V, C>(x, lanes<T>);
 }
 
+// The sum of a vector's elements, by halves.
+template <class T>
+BPTT_INLINE T of_lanes(Vec<T> x) {
+    T lane[lanes<T>];
+    store<T>(lane, x);
+#pragma GCC unroll 4
+    for (ptrdiff_t half = lanes<T> / 2; half > 0; half /= 2)
+#pragma GCC unroll 4
+        for (ptrdiff_t j = 0; j < half; ++j) lane[j] += lane[j + half];
+    return lane[0];
+}
+
 template <class T>
 T dot(const T* a, const T* b, ptrdiff_t count) {
     constexpr ptrdiff_t L = lanes<T>;
@@ -121,9 +133,7 @@ T dot(const T* a, const T* b, ptrdiff_t count) {
     for (; i + 4 * L <= count; i += 4 * L)
         for (int j = 0; j < 4; ++j) sum[j] = fma(load<T>(a + i + j * L), load<T>(b + i + j * L), sum[j]);
     for (; i + L <= count; i += L) sum[0] = fma(load<T>(a + i), load<T>(b + i), sum[0]);
-    const Vec<T> all = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-    T total = 0;
-    for (int j = 0; j < L; ++j) total += all[j];
+    T total = of_lanes<T>((sum[0] + sum[1]) + (sum[2] + sum[3]));
     for (; i < count; ++i) total += a[i] * b[i];
     return total;
 }
@@ -145,6 +155,12 @@ ProductKernel<T> product_for(ptrdiff_t rows, ptrdiff_t n) {
     if (rows == 1 && n == 8 * lanes<T>) return product_exact<T, 8, 1>;
     return product<T>;
 }
+
+// A number as a type; the standard library's is not to be instantiated here.
+template <int N>
+struct Count {
+    static constexpr int value = N;
+};
 
 // -- sums over rows ------------------------------------------------------------------------------
 
@@ -186,36 +202,49 @@ __attribute__((noinline)) void cross_block(const Cross<T>& x, ptrdiff_t last) {
             put<T>(x.dst + i * x.dst_stride + v * L, sum[i][v] * factor, v + 1 < V ? L : last, x.accumulate);
 }
 
-// Vectors down a's columns, for results of one or two columns.
+// V vectors down a's columns, times one column of b (null: of ones); `last` elements of the last vector count.
+template <class T, int V>
+BPTT_INLINE void cross_column(const Cross<T>& x, const T* a, const T* b, T* dst, ptrdiff_t last) {
+    constexpr ptrdiff_t L = lanes<T>;
+    Vec<T> sum[V] = {};
+    for (ptrdiff_t r = 0; r < x.rows; ++r, a += x.a_stride) {
+        const Vec<T> s = b == nullptr ? splat<T>(1) : splat<T>(b[r * x.b_stride]);
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) sum[v] = fma(s, load<T>(a + v * L), sum[v]);
+    }
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) {
+        const ptrdiff_t count = v + 1 < V ? L : last;
+        const Vec<T> y = sum[v] * splat<T>(x.factor);
+        if (x.dst_stride == 1) {
+            put<T>(dst + v * L, y, count, x.accumulate);
+            continue;
+        }
+        T lane[L];
+        store<T>(lane, y);
+        for (ptrdiff_t c = 0; c < count; ++c) {
+            T& to = dst[(v * L + c) * x.dst_stride];
+            to = x.accumulate ? to + lane[c] : lane[c];
+        }
+    }
+}
+
+// For results of one or two columns.
 template <class T>
 void cross_columns(const Cross<T>& x) {
     constexpr ptrdiff_t L = lanes<T>;
-    const Vec<T> factor = splat<T>(x.factor);
-    for (ptrdiff_t j = 0; j < x.n; ++j)
-        for (ptrdiff_t i = 0; i < x.m; i += 4 * L) {
-            Vec<T> sum[4] = {};
-            const int vectors = static_cast<int>(x.m - i >= 4 * L ? 4 : (x.m - i + L - 1) / L);
-            const T* a = x.a + i;
-            const T* b = x.b == nullptr ? nullptr : x.b + j;
-            for (ptrdiff_t r = 0; r < x.rows; ++r, a += x.a_stride) {
-                const Vec<T> s = b == nullptr ? splat<T>(1) : splat<T>(b[r * x.b_stride]);
-                for (int v = 0; v < vectors; ++v) sum[v] = fma(s, load<T>(a + v * L), sum[v]);
-            }
-            for (int v = 0; v < vectors; ++v) {
-                const ptrdiff_t at = i + v * L, count = x.m - at < L ? x.m - at : L;
-                const Vec<T> y = sum[v] * factor;
-                if (x.dst_stride == 1) {
-                    put<T>(x.dst + at + j, y, count, x.accumulate);
-                    continue;
-                }
-                T lane[L];
-                store<T>(lane, y);
-                for (ptrdiff_t c = 0; c < count; ++c) {
-                    T& to = x.dst[(at + c) * x.dst_stride + j];
-                    to = x.accumulate ? to + lane[c] : lane[c];
-                }
-            }
-        }
+    for (ptrdiff_t j = 0; j < x.n; ++j) {
+        const T* b = x.b == nullptr ? nullptr : x.b + j;
+        ptrdiff_t i = 0;
+        const auto next = [&](auto vectors, ptrdiff_t last) {
+            constexpr int V = decltype(vectors)::value;
+            cross_column<T, V>(x, x.a + i, b, x.dst + i * x.dst_stride + j, last);
+            i += V * L;
+        };
+        while (x.m - i >= 4 * L) next(Count<4>{}, L);
+        if (x.m - i >= 2 * L) next(Count<2>{}, L);
+        while (x.m > i) next(Count<1>{}, x.m - i < L ? x.m - i : L);
+    }
 }
 
 template <class T, int V, int M>
@@ -432,9 +461,8 @@ double squares(const T* x, ptrdiff_t count) {
             const Vec<T> y = load<T>(x + i + j * L);
             sum[j] = fma(y, y, sum[j]);
         }
-    const Vec<T> all = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-    double total = 0;
-    for (int j = 0; j < L; ++j) total += static_cast<double>(all[j]);
+    for (; i + L <= count; i += L) sum[0] = fma(load<T>(x + i), load<T>(x + i), sum[0]);
+    double total = static_cast<double>(of_lanes<T>((sum[0] + sum[1]) + (sum[2] + sum[3])));
     for (; i < count; ++i) total += static_cast<double>(x[i]) * static_cast<double>(x[i]);
     return total;
 }
