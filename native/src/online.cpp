@@ -5,17 +5,19 @@
 #include <cmath>
 #include <limits>
 #include <stdexcept>
+#include <utility>
 
 #include "online_memory.h"
+#include "online_update.h"
 
 namespace bptt::online {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// A gradient's norm, or a sum of squared weights, from which on an update is left to the caller: float32 ends at 3e38.
-constexpr double huge = 1e15;
-constexpr int64_t between_looks = 64;  // updates: too few to leave the range in between
+// Updates between two looks at the weights, and where windows take longer than that many seconds.
+constexpr int64_t usual_interval = 64, slow_interval = 8;
+constexpr double slow = 2e-5;
 
 template <class T>
 class TypedLearner final : public Learner {
@@ -30,10 +32,10 @@ public:
     void extend(int64_t length) override { length_ = length; }
     Report run(const Data& data, int64_t most, double seconds, double* losses, double* norms, int64_t* counts) override;
     bool copy_state(What what, const std::vector<void*>& to) const override;
-    std::vector<bool> fresh() const override;
+    std::vector<bool> fresh() const override { return updater_.fresh(); }
     void predict(const Data& data, int64_t first, void* to) override;
-    Position position() const override { return {start_, reached_, pending_}; }
-    int64_t needed() const override { return pending_.follow >= 0 ? pending_.start : start_; }
+    Position position() const override { return {at_.start, at_.reached, at_.pending}; }
+    int64_t needed() const override { return at_.pending.follow >= 0 ? at_.pending.start : at_.start; }
 
 private:
     // States of all leaves, [lanes, width] side by side; `given` false: the initial state.
@@ -46,17 +48,19 @@ private:
     const Kernels<T>& kernels_;
     const OnlineKernels<T>& online_;
     Memory<T> memory_;
+    Updater<T> updater_;
     Method method_;
-    std::vector<Slot> slots_;
-    std::vector<UpdateCall<T>> calls_;  // what of them does not change from update to update
     int64_t state_size_ = 0;
 
     // Where training stands.
-    Kept context_, entry_, moved_, end_, window_entry_, window_end_;
-    int64_t length_ = 0, start_ = 0, reached_ = 0;
-    Span pending_{0, 0, 0, -1};
-    bool dirty_ = true;
-    int64_t looked_ = 0;
+    struct Standing {
+        Kept context, entry, moved, end;  // what goes on; of the last update, see What
+        int64_t start = 0, reached = 0;
+        Span pending{0, 0, 0, -1};
+    };
+    Standing at_, marked_;
+    int64_t length_ = 0;
+    bool dirty_ = true;  // whether the parameters changed since what is derived from them was found
 
     // The window at hand.
     Data data_;
@@ -118,16 +122,9 @@ private:
     void renew();
     Span next_span() const;
     void move(const Span& span);
-    bool has_gradient(const Slot& slot) const;
-    double squared_norm() const;
-    double squared_weights() const;
-    void apply(double scale);
-    void apply(size_t slot, double scale);
-    void prepare_calls();
-
-    // Adam's corrections of the last number of updates met: mostly all parameters share it.
-    double known_count_ = -1, known_beta1_ = 0, known_beta2_ = 0, first_correction_ = 1, second_correction_ = 1;
-    void correct(const Slot& slot, double count);
+    Halt advance(Report& report, int64_t most, int64_t look, Clock::time_point end, double* losses, double* norms,
+                 int64_t* counts);
+    bool learn(const Span& span, Report& report, double* losses, double* norms, int64_t* counts);
 };
 
 template <class T>
@@ -135,9 +132,10 @@ TypedLearner<T>::TypedLearner(Plan plan)
     : plan_(std::move(plan)),
       kernels_(kernels<T>()),
       online_(online_kernels<T>()),
-      memory_(plan_, online_, kernels_) {
+      memory_(plan_, online_, kernels_),
+      updater_(plan_, memory_, online_) {
     for (const Leaf& leaf : plan_.leaves) state_size_ += lanes() * leaf.width;
-    for (Kept* kept : {&context_, &entry_, &moved_, &end_, &window_entry_, &window_end_})
+    for (Kept* kept : {&at_.context, &at_.entry, &at_.moved, &at_.end})
         kept->values.assign(static_cast<size_t>(state_size_), T(0));
     counted_rows_.assign(static_cast<size_t>(plan_.steps * lanes()), 0);
     const int64_t width = memory_.width(plan_.prediction);
@@ -153,7 +151,7 @@ void TypedLearner<T>::bind(const std::vector<void*>& sources) {
     bound_counted_ = -1;
     for (const auto& op : prepare_) memory_.run(op);
     memory_.pack(true);
-    prepare_calls();
+    updater_.bind();
     dirty_ = true;
 }
 
@@ -165,26 +163,25 @@ void TypedLearner<T>::set_buffer(int buffer, const void* values) {
 template <class T>
 void TypedLearner<T>::configure(const Method& method, const std::vector<Slot>& slots) {
     method_ = method;
-    slots_ = slots;
-    prepare_calls();
+    updater_.configure(slots);
 }
 
 template <class T>
 void TypedLearner<T>::enter(const std::vector<const void*>& context, int64_t length, int64_t start, int64_t reached,
                             const Span& pending) {
-    context_.given = !context.empty();
-    T* to = context_.values.data();
+    at_.context.given = !context.empty();
+    T* to = at_.context.values.data();
     for (size_t j = 0; j < context.size(); ++j) {
         const auto count = static_cast<size_t>(lanes() * leaf(j).width);
         std::memcpy(to, context[j], count * sizeof(T));
         to += count;
     }
-    length_ = length, start_ = start, reached_ = reached, pending_ = pending;
+    length_ = length, at_.start = start, at_.reached = reached, at_.pending = pending;
 }
 
 template <class T>
 bool TypedLearner<T>::copy_state(What what, const std::vector<void*>& to) const {
-    const Kept* const all[] = {&entry_, &moved_, &end_, &window_end_, &context_};
+    const Kept* const all[] = {&at_.entry, &at_.moved, &at_.end, &at_.context};
     const Kept& kept = *all[static_cast<int>(what)];
     if (!kept.given) return false;
     const T* from = kept.values.data();
@@ -194,13 +191,6 @@ bool TypedLearner<T>::copy_state(What what, const std::vector<void*>& to) const 
         from += count;
     }
     return true;
-}
-
-template <class T>
-std::vector<bool> TypedLearner<T>::fresh() const {
-    std::vector<bool> found;
-    for (const Slot& slot : slots_) found.push_back(slot.fresh);
-    return found;
 }
 
 // -- running bound instructions ------------------------------------------------------------------
@@ -527,19 +517,19 @@ template <class T>
 void TypedLearner<T>::renew() {
     if (method_.recomputed) {
         refresh();
-        pass_over(context_, pending_.start, pending_.follow);
+        pass_over(at_.context, at_.pending.start, at_.pending.follow);
     }
-    pending_.follow = -1;
+    at_.pending.follow = -1;
 }
 
 template <class T>
 Span TypedLearner<T>::next_span() const {
     Span span;
-    span.start = start_;
-    span.stop = std::min(start_ + method_.depth, length_);
-    span.follow = span.stop == length_ ? length_ : std::min(start_ + method_.stride, length_);
-    const int64_t unseen = reached_ > start_ ? reached_ - start_ : 0;
-    span.first = method_.counted == 0 ? unseen : method_.counted == 1 ? span.stop - start_ - 1 : 0;
+    span.start = at_.start;
+    span.stop = std::min(at_.start + method_.depth, length_);
+    span.follow = span.stop == length_ ? length_ : std::min(at_.start + method_.stride, length_);
+    const int64_t unseen = at_.reached > at_.start ? at_.reached - at_.start : 0;
+    span.first = method_.counted == 0 ? unseen : method_.counted == 1 ? span.stop - at_.start - 1 : 0;
     return span;
 }
 
@@ -548,177 +538,109 @@ template <class T>
 void TypedLearner<T>::move(const Span& span) {
     if (method_.recomputed) return;
     if (span.follow < span.stop) {
-        keep(span.follow - span.start, context_);
+        keep(span.follow - span.start, at_.context);
         return;
     }
-    keep(steps_, context_);
-    if (span.follow > span.stop) pass_over(context_, span.stop, span.follow);
+    keep(steps_, at_.context);
+    if (span.follow > span.stop) pass_over(at_.context, span.stop, span.follow);
 }
 
+// Loss, gradient and update of the window; false: not finite, or huge, and not made.
 template <class T>
-Report TypedLearner<T>::run(const Data& data, int64_t most, double seconds, double* losses, double* norms,
-                            int64_t* counts) {
-    const auto limit = std::chrono::duration<double>(seconds);
-    const auto began = Clock::now();
-    data_ = data;
+bool TypedLearner<T>::learn(const Span& span, Report& report, double* losses, double* norms, int64_t* counts) {
+    read_out();
+    const auto loss = static_cast<double>(static_cast<T>(find_loss()));
+    run(read_backward_);
+    backward();
+    find_gradients();
+    const double norm = updater_.norm(initial_entered_);
+    losses[report.updates] = loss;
+    norms[report.updates] = norm;
+    counts[report.updates] = counted_;
+    if (!std::isfinite(loss) || !(norm < huge)) return false;
+    at_.entry = at_.context;
+    keep(steps_, at_.end);
+    move(span);
+    at_.moved = at_.context;
+    updater_.apply(method_.clip < 0 ? 1.0 : std::min(1.0, method_.clip / (norm + 1e-6)), initial_entered_);
     dirty_ = true;
-    looked_ = 0;
-    Report report;
-    int64_t windows = 0, ask = 0;  // the clock is asked at most every few microseconds
-    while (true) {
-        if (pending_.follow >= 0) {
-            if (!covered(pending_.start, pending_.follow)) return report.halt = Halt::data, report;
+    report.last = span;
+    ++report.updates;
+    return true;
+}
+
+// Window after window, until there are `most` updates in all; the clock is looked at after every `look` windows.
+template <class T>
+Halt TypedLearner<T>::advance(Report& report, int64_t most, int64_t look, Clock::time_point end, double* losses,
+                              double* norms, int64_t* counts) {
+    for (int64_t windows = 1;; ++windows) {
+        if (at_.pending.follow >= 0) {
+            if (!covered(at_.pending.start, at_.pending.follow)) return Halt::data;
             renew();
         }
-        if (start_ >= length_) return report.halt = Halt::done, report;
+        if (at_.start >= length_) return Halt::done;
         const Span span = next_span();
-        if (!covered(span.start, std::max(span.stop, span.follow))) return report.halt = Halt::data, report;
+        if (!covered(span.start, std::max(span.stop, span.follow))) return Halt::data;
         refresh();
-        window_entry_ = context_;
-        at_initial_ = !context_.given;
-        put_states(context_);
+        at_initial_ = !at_.context.given;
+        put_states(at_.context);
         take_window(span.start, span.stop - span.start);
         initial_entered_ = at_initial_ || resetting_;
         forward();
         count_rows(span.first);
-        const bool counts_any = counted_ > 0;
-        double loss = 0, squared = 0;
-        if (counts_any) {
-            read_out();
-            loss = static_cast<double>(static_cast<T>(find_loss()));
-            run(read_backward_);
-            backward();
-            find_gradients();
-            squared = squared_norm();
-        }
-        keep(steps_, window_end_);
-        if (counts_any) {
-            const double norm = static_cast<double>(static_cast<T>(std::sqrt(squared)));
-            losses[report.updates] = loss;
-            norms[report.updates] = norm;
-            counts[report.updates] = counted_;
-            // Neither loss nor gradient nor, by far, the weights to come are out of range.
-            const bool look = looked_++ % between_looks == 0;
-            if (!std::isfinite(loss) || !(norm < huge) || (look && !(squared_weights() < huge))) {
-                report.withheld = span;
-                report.halt = Halt::nonfinite;
-                return report;
-            }
-            report.last = span;
-            std::swap(end_, window_end_);
-            std::swap(entry_, window_entry_);
-            const double scale = method_.clip < 0 ? 1.0 : std::min(1.0, method_.clip / (norm + 1e-6));
-            move(span);
-            moved_ = context_;
-            apply(scale);
+        if (counted_ == 0) move(span);
+        else if (!learn(span, report, losses, norms, counts)) return Halt::nonfinite;
+        at_.start = span.follow;
+        at_.reached = span.stop;
+        at_.pending = span;
+        if (report.updates >= most) return Halt::updates;
+        if (windows % look == 0 && Clock::now() >= end) return Halt::time;
+    }
+}
+
+// Whether an optimizer made weights that are not finite, or huge, is looked at only now and then; if so, we go back to
+// the look before, come again one by one, and stop before the very update that did it.
+template <class T>
+Report TypedLearner<T>::run(const Data& data, int64_t most, double seconds, double* losses, double* norms,
+                            int64_t* counts) {
+    data_ = data;
+    dirty_ = true;
+    Report report;
+    auto now = Clock::now();
+    const auto end = now + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(std::min(seconds, 1e9)));
+    for (int64_t interval = slow_interval;;) {
+        marked_ = at_;
+        const Report before = report;
+        updater_.mark();
+        const int64_t next = std::min(most, before.updates + interval);
+        report.halt = advance(report, next, interval == usual_interval ? slow_interval : 1, end, losses, norms, counts);
+        const int64_t made = report.updates - before.updates;
+        const bool finite = report.halt != Halt::nonfinite;
+        if (made > 0 && !(finite && updater_.in_range())) {
+            const bool found = finite && made == 1;  // else: it may have been an earlier update
+            at_ = marked_;
+            report = before;
+            updater_.go_back();
             dirty_ = true;
-            ++report.updates;
-        } else {
-            move(span);
+            if (found) return report.halt = Halt::nonfinite, report;
+            interval = 1;
+            continue;
         }
-        start_ = span.follow;
-        reached_ = span.stop;
-        pending_ = span;
-        if (report.updates >= most) return report.halt = Halt::updates, report;
-        if (++windows < ask) continue;
-        const std::chrono::duration<double> spent = Clock::now() - began;
-        if (spent >= limit) return report.halt = Halt::time, report;
-        ask = windows + (spent.count() < 2e-5 * static_cast<double>(windows) ? 8 : 1);
+        if (report.halt != Halt::updates || report.updates >= most) return report;
+        const auto then = std::exchange(now, Clock::now());
+        if (now >= end) return report.halt = Halt::time, report;
+        const std::chrono::duration<double> spent = now - then;
+        if (interval > 1) interval = spent.count() < slow * static_cast<double>(made) ? usual_interval : slow_interval;
     }
-}
-
-// -- the update ----------------------------------------------------------------------------------
-
-template <class T>
-bool TypedLearner<T>::has_gradient(const Slot& slot) const {
-    return !slot.learned_initial || initial_entered_;
-}
-
-template <class T>
-double TypedLearner<T>::squared_norm() const {
-    double total = 0;
-    for (const Slot& slot : slots_)
-        if (has_gradient(slot))
-            total += online_.squares(memory_.buffer(slot.gradient), plan_.buffers[static_cast<size_t>(slot.gradient)]);
-    return total;
-}
-
-template <class T>
-double TypedLearner<T>::squared_weights() const {
-    double total = 0;
-    for (const Slot& slot : slots_)
-        total += online_.squares(memory_.buffer(slot.source), plan_.buffers[static_cast<size_t>(slot.source)]);
-    return total;
-}
-
-template <class T>
-void TypedLearner<T>::apply(double scale) {
-    for (size_t i = 0; i < slots_.size(); ++i)
-        if (has_gradient(slots_[i])) apply(i, scale);
-}
-
-double counted_up(const Slot& slot) {
-    if (slot.count == nullptr) return 0;
-    if (slot.count_is_double) return *static_cast<double*>(slot.count) += 1.0;
-    return static_cast<double>(*static_cast<float*>(slot.count) += 1.0f);
-}
-
-template <class T>
-void TypedLearner<T>::correct(const Slot& slot, double count) {
-    if (count == known_count_ && slot.beta1 == known_beta1_ && slot.beta2 == known_beta2_) return;
-    known_count_ = count, known_beta1_ = slot.beta1, known_beta2_ = slot.beta2;
-    first_correction_ = 1 - std::pow(slot.beta1, count);
-    second_correction_ = std::sqrt(1 - std::pow(slot.beta2, count));
-}
-
-template <class T>
-void TypedLearner<T>::prepare_calls() {
-    calls_.clear();
-    for (const Slot& slot : slots_) {
-        UpdateCall<T> call{};
-        call.kind = slot.kind;
-        call.weight = memory_.buffer(slot.source);
-        call.gradient = memory_.buffer(slot.gradient);
-        call.first = static_cast<T*>(slot.state[0]);
-        call.second = static_cast<T*>(slot.state[1]);
-        call.third = static_cast<T*>(slot.state[2]);
-        call.count = plan_.buffers[static_cast<size_t>(slot.source)];
-        call.rate = static_cast<T>(slot.rate);
-        call.decay = static_cast<T>(slot.decay);
-        call.momentum = static_cast<T>(slot.momentum);
-        call.dampening = static_cast<T>(slot.dampening);
-        call.beta1 = static_cast<T>(slot.beta1);
-        call.beta2 = static_cast<T>(slot.beta2);
-        call.epsilon = static_cast<T>(slot.epsilon);
-        call.nesterov = slot.nesterov;
-        call.decoupled = slot.decoupled;
-        calls_.push_back(call);
-    }
-}
-
-template <class T>
-void TypedLearner<T>::apply(size_t i, double scale) {
-    Slot& slot = slots_[i];
-    UpdateCall<T>& call = calls_[i];
-    call.scale = static_cast<T>(slot.maximize ? -scale : scale);
-    call.fresh = slot.fresh;
-    const double count = counted_up(slot);
-    if (slot.kind == OptimizerKind::adam) {
-        correct(slot, count);
-        call.step_size = static_cast<T>(slot.rate / first_correction_);
-        call.correction = static_cast<T>(second_correction_);
-    }
-    online_.update(call);
-    slot.fresh = false;
 }
 
 template <class T>
 void TypedLearner<T>::predict(const Data& data, int64_t first, void* to) {
     data_ = data;
     dirty_ = true;
-    if (pending_.follow >= 0 && covered(pending_.start, pending_.follow)) renew();
+    if (at_.pending.follow >= 0 && covered(at_.pending.start, at_.pending.follow)) renew();
     refresh();
-    Kept state = context_;
+    Kept state = at_.context;
     pass_over(state, first, data.base + data.steps);
     in_order_ = true;
     counted_ = lanes();

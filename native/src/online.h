@@ -129,14 +129,14 @@ struct Position {
     Span pending;
 };
 
+// nonfinite: the next update's loss or gradient, or the weights it would make, are not finite, or huge; it is not made.
 enum class Halt : int { done, updates, time, data, nonfinite };
 
 // What one call did. Arrays are the caller's.
 struct Report {
     Halt halt = Halt::done;
     int64_t updates = 0;
-    Span last;      // the window of the last update
-    Span withheld;  // of the one that was not made, where loss or gradient is not finite
+    Span last;  // the window of the last update
 };
 
 class Learner {
@@ -155,8 +155,8 @@ public:
     virtual Report run(const Data& data, int64_t most, double seconds, double* losses, double* norms,
                        int64_t* counts) = 0;
     // Of the last update: the context that went into the window, that which goes on (before it is renewed), the state at
-    // the window's end; the latter of the window withheld; or the present context.
-    enum class What : int { entry, context, end, withheld, present };
+    // the window's end; or the present context.
+    enum class What : int { entry, context, end, present };
     virtual bool copy_state(What what, const std::vector<void*>& to) const = 0;  // false: at the initial state
     virtual std::vector<bool> fresh() const = 0;
     // The prediction after the last of `data`'s steps from `first` on, from the present context; [lanes, width].

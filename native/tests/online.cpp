@@ -198,12 +198,71 @@ void test_runs(OptimizerKind kind, int counted, bool recomputed, int64_t depth, 
     for (const T v : w) CHECK(std::isfinite(v), "weight");
 }
 
+// Weights that leave the range at an update in the middle of a stretch: all before it is made, that one is not.
+template <class T>
+void test_going_back(OptimizerKind kind) {
+    const int64_t inputs = 2, hidden = 5, depth = 3, length = 60;
+    const auto x = random_array<T>(static_cast<size_t>(length * inputs), 3), y = random_array<T>(static_cast<size_t>(length * hidden), 4);
+    const std::vector<uint8_t> mask(static_cast<size_t>(length), 1);
+    std::vector<double> losses(64), norms(64);
+    std::vector<int64_t> counts(64);
+    struct Found {
+        std::vector<T> numbers;
+        std::vector<double> counts;
+        Report report;
+        Position position;
+    };
+    const auto run = [&](int64_t most) {
+        auto learner = make_learner(small_plan(sizeof(T) == 4 ? Dtype::float32 : Dtype::float64, inputs, hidden, depth, 1));
+        Found found;
+        auto u = random_array<T>(static_cast<size_t>(inputs * hidden), 1), w = random_array<T>(static_cast<size_t>(hidden * hidden), 2);
+        std::vector<T> state[2] = {std::vector<T>(w.size(), T(0)), std::vector<T>(w.size(), T(0))};
+        learner->bind({u.data(), w.data()});
+        double count = 0;
+        std::vector<online::Slot> slots(2);
+        for (int i = 0; i < 2; ++i) slots[static_cast<size_t>(i)].source = i, slots[static_cast<size_t>(i)].gradient = 2 + i;
+        online::Slot& slot = slots[1];
+        slot.kind = kind, slot.rate = 1, slot.decay = 4, slot.decoupled = true, slot.momentum = 0.5, slot.beta1 = 0.9, slot.beta2 = 0.99;
+        slot.epsilon = 1e-8, slot.fresh = true, slot.count = &count, slot.count_is_double = true;
+        slot.state[0] = state[0].data(), slot.state[1] = state[1].data();
+        learner->configure({depth, 1, 0, true, false, -1}, slots);
+        learner->enter({}, length, 0, 0, {0, 0, 0, -1});
+        found.report = learner->run({x.data(), y.data(), mask.data(), nullptr, nullptr, 0, length}, most, 10.0, losses.data(),
+                                    norms.data(), counts.data());
+        found.position = learner->position();
+        for (const auto* part : {&u, &w, &state[0], &state[1]})
+            found.numbers.insert(found.numbers.end(), part->begin(), part->end());
+        std::vector<T> context(static_cast<size_t>(hidden)), end(context);
+        learner->copy_state(Learner::What::context, {context.data()});
+        learner->copy_state(Learner::What::end, {end.data()});
+        found.numbers.insert(found.numbers.end(), context.begin(), context.end());
+        found.numbers.insert(found.numbers.end(), end.begin(), end.end());
+        found.counts = {count, slot.fresh ? 1.0 : 0.0, learner->fresh()[1] ? 1.0 : 0.0};
+        return found;
+    };
+    const Found whole = run(64);
+    CHECK(whole.report.halt == Halt::nonfinite, "halt %d", static_cast<int>(whole.report.halt));
+    const int64_t made = whole.report.updates;
+    CHECK(made > 8 && made < 56, "%lld updates", static_cast<long long>(made));
+    const Found stopped = run(made), further = run(made + 1);
+    CHECK(stopped.report.halt == Halt::updates && stopped.report.updates == made, "the updates before");
+    CHECK(further.report.halt == Halt::nonfinite && further.report.updates == made, "the update itself");
+    for (const Found& other : {stopped, further}) {
+        CHECK(other.numbers == whole.numbers, "weights, optimizer or states differ");
+        CHECK(other.counts == whole.counts, "counts");
+        CHECK(other.position.start == whole.position.start && other.position.reached == whole.position.reached, "position");
+        CHECK(other.report.last.start == whole.report.last.start, "last");
+    }
+}
+
 template <class T>
 void all() {
     test_products<T>();
     test_dots<T>();
     test_squares<T>();
     test_crosses<T>();
+    test_going_back<T>(OptimizerKind::sgd);
+    test_going_back<T>(OptimizerKind::adam);
     for (const auto kind : {OptimizerKind::sgd, OptimizerKind::adam, OptimizerKind::rmsprop})
         for (int counted = 0; counted < 3; ++counted)
             for (const bool recomputed : {false, true})

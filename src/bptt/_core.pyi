@@ -246,6 +246,15 @@ def put_row(to: Array, index: int, row: Array) -> bool:
     """Copy a row [lanes, ...] (without the lane, where there is one) into ``to[index]``, if all of
     its numbers are finite; whether they are. ValueError or TypeError where it does not fit."""
 
+def unchanged(
+    same: list[tuple[Any, ...]], sizes: list[tuple[Any, ...]], tensors: list[tuple[Any, ...]]
+) -> bool:
+    """Whether each (dict, key, value) holds that very value, each (container, size) has that size,
+    and each (tensor, requires_grad, dtype, shape) is such."""
+
+def in_place(tensors: list[tuple[Any, int]]) -> bool:
+    """Whether each (tensor, address) is contiguous, lies there and has no gradient."""
+
 class Learner:
     """The online loop: updates for many windows in one call, without allocating and without the
     interpreter (native/src/online.h tells what a plan may say).
@@ -292,6 +301,26 @@ class Learner:
     def extend(self, length: int) -> None:
         """The batch has so many steps."""
 
+    def step(
+        self,
+        inputs: Array,
+        targets: Array,
+        mask: Array,
+        base: int,
+        number: int,
+        horizon: int,
+        input: Array,
+        target: Array,
+        due: bool,
+        to: Array,
+    ) -> tuple[int, float, float] | None:
+        """A step of live data: `put_row` of input and target (for ``horizon`` steps ago), the
+        window that is ``due``, and the prediction into ``to``, after it, or with no horizon before.
+
+        inputs, targets, mask: as of `run`, from step ``base`` on. Gives how many updates were made,
+        their loss and gradient norm; None, and the same step is to be taken again in parts, where a
+        row holds what is not finite or the update would. Raises what `put_row` raises."""
+
     def run(
         self,
         inputs: Array,
@@ -306,10 +335,10 @@ class Learner:
         norms: Array,
         counts: Array,
         most: int,
-    ) -> tuple[str, int, tuple[int, int, int, int], tuple[int, int, int, int]]:
+    ) -> tuple[str, int, tuple[int, int, int, int]]:
         """Windows until the batch is done, ``most`` updates are made, ``seconds`` are over, more
-        steps are needed, or a loss or gradient is not finite, or it or the weights are huge (that
-        update is withheld).
+        steps are needed, or the next update's loss or gradient, or the weights it makes, are not
+        finite, or huge (that update is not made).
 
         inputs [steps, lanes, features], targets [steps, lanes, features] or int64 [steps, lanes],
         mask and reset bool [steps, lanes], lengths int64 [lanes]: contiguous steps of the batch
@@ -317,14 +346,14 @@ class Learner:
         counts (int64) [most] are written. Gives what `report` gives.
         """
 
-    def report(self) -> tuple[str, int, tuple[int, int, int, int], tuple[int, int, int, int]]:
+    def report(self) -> tuple[str, int, tuple[int, int, int, int]]:
         """Of the last run: why it came back ("done", "updates", "time", "data", "nonfinite"), how
-        many updates it made, the window of the last one, and the one withheld."""
+        many updates it made, and the window of the last one."""
 
     def state(self, what: str, to: list[Array]) -> bool:
         """Copy a state into ``to``, leaves [lanes, n]: "entry", "context" or "end" of the last
-        update's window, "withheld", the end of the one not made, or the "present" context. False,
-        and nothing copied, at the initial state."""
+        update's window, or the "present" context. False, and nothing copied, at the initial
+        state."""
 
     def predict(
         self, inputs: Array, reset: Array | None, base: int, steps: int, first: int, to: Array

@@ -417,6 +417,12 @@ def test_autocast() -> None:
     assert reason.reason is Reason.CONTEXT
 
 
+@pytest.mark.filterwarnings("ignore:Anomaly Detection")
+def test_anomaly_detection_sees_the_run_not_the_trace() -> None:
+    with torch.autograd.set_detect_anomaly(True):
+        assert not isinstance(found(cells.GRU(SIZE, SIZE)), Ineligible)
+
+
 def test_output_and_state_is_an_error_that_points_to_output() -> None:
     cell = Custom(lambda self, drive, state, input: (drive, drive))
     with pytest.raises(CellError, match=r"output\(state\)"):

@@ -203,6 +203,31 @@ def test_a_non_finite_loss_stops_at_the_very_update() -> None:
     assert_alike(*weights)
 
 
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+@pytest.mark.filterwarnings("ignore")
+def test_an_optimizer_that_makes_weights_infinite_stops_at_the_very_update(
+    kind: Any, stretches: list[int]
+) -> None:
+    told, nets, optimizers = [], [], []
+    for backend in ("auto", "eager"):
+        net = network(dtype=torch.float32)
+        net.backend = backend
+        optimizer = kind(net.parameters(), 1e3, weight_decay=1e3)  # times -1e6 at every update
+        given = bptt.Stream(*data(dtype=torch.float32), horizon=1)
+        with pytest.raises(bptt.NonFiniteError) as caught:
+            fit(net, given, optimizer=optimizer, loss="mae")
+        told.append(str(caught.value))
+        nets.append(net)
+        optimizers.append(optimizer)
+    assert "weights that are not finite in epoch 1, update 7," in told[0]
+    assert told[0][:90] == told[1][:90]
+    assert stretches[0] < 7  # the core began, and went back
+    assert_alike(*nets, rtol=1e-4)
+    for one, other in zip(*(o.state.values() for o in optimizers), strict=True):
+        for name, value in one.items():
+            torch.testing.assert_close(value, other[name], rtol=1e-4, atol=1e-6)
+
+
 def test_ctrl_c_ends_within_a_tenth_of_a_second_after_a_whole_update() -> None:
     net, method = network(), bptt.SlidingWindow(4)
     optimizer = sgd(net.parameters())
@@ -284,6 +309,22 @@ def test_verbose_says_how_updates_are_made(
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 1
     assert reason in printed[0]
+
+
+@pytest.mark.parametrize(
+    ("readout", "reason"),
+    [
+        (nn.Sequential(nn.Dropout(0.1), nn.Linear(6, 1)), "Dropout in the readout (a readout is"),
+        (nn.Sequential(nn.Linear(6, 1)), "hooks of readout.0 (a readout is"),
+    ],
+)
+def test_verbose_names_what_is_in_the_readout(
+    readout: nn.Sequential, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "hooks" in reason:
+        readout[0].register_forward_hook(lambda *_: None)
+    fit(bptt.Network(bptt.cells.Elman(2, 6), readout).double(), epochs=1, verbose=True)
+    assert reason in capsys.readouterr().out
 
 
 def test_verbose_names_the_operator_of_a_cell(capsys: pytest.CaptureFixture[str]) -> None:

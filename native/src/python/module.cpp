@@ -5,6 +5,7 @@
 #include "../isa.h"
 #include "arguments.h"
 #include "describe.h"
+#include "guard.h"
 #include "measure.h"
 #include "online.h"
 #include "unfolding.h"
@@ -155,5 +156,6 @@ NB_MODULE(_core, m) {
     m.def("multiply", &bptt::multiply, "a"_a, "matrix"_a, "out"_a, "threads"_a = 1, "repeat"_a = 1);
     bptt::bind_program(m);
     bptt::bind_unfolding(m);
+    bptt::bind_guard(m);
     bptt::bind_online(m);
 }

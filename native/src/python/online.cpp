@@ -217,6 +217,37 @@ private:
     std::vector<nb::ndarray<nb::ro>> kept_;
 };
 
+// to[index] = row, without the lane where there is one; whether its numbers are finite.
+bool put_row(nb::handle to, int64_t index, nb::handle row) {
+    std::vector<nb::ndarray<nb::ro>> kept;
+    const dlpack::Tensor a = import_quickly(to, {"to"}, kept), b = import_quickly(row, {"row"}, kept);
+    if (a.device.type != dlpack::device_cpu || b.device.type != dlpack::device_cpu) wrong("not in the CPU's memory");
+    if (a.dtype.code != b.dtype.code || a.dtype.bits != b.dtype.bits) throw nb::type_error("row: of another dtype");
+    const int first = b.ndim == a.ndim - 1 ? 1 : b.ndim == a.ndim - 2 && a.shape[1] == 1 ? 2 : -1;
+    if (first < 0 || index < 0 || index >= a.shape[0]) wrong("row: does not fit");
+    int64_t count = 1, step_a = 1, step_b = 1;
+    for (int i = a.ndim - 1; i >= 1; --i) {
+        const int j = i - first;
+        if (j >= 0 && a.shape[i] != b.shape[j]) wrong("row: does not fit");
+        if (a.strides != nullptr && a.shape[i] > 1 && a.strides[i] != step_a) wrong("to: is not contiguous");
+        if (j >= 0 && b.strides != nullptr && b.shape[j] > 1 && b.strides[j] != step_b) wrong("row: is not contiguous");
+        count *= a.shape[i], step_a *= a.shape[i];
+        if (j >= 0) step_b *= b.shape[j];
+    }
+    const auto bytes = static_cast<size_t>(count) * (a.dtype.bits / 8);
+    char* into = static_cast<char*>(a.data) + a.byte_offset + static_cast<size_t>(index) * bytes;
+    const char* from = static_cast<const char*>(b.data) + b.byte_offset;
+    const auto finite = [&](auto zero) {
+        const auto* x = reinterpret_cast<const decltype(zero)*>(from);
+        for (int64_t i = 0; i < count; ++i)
+            if (!std::isfinite(x[i])) return false;
+        return true;
+    };
+    if (a.dtype.code == dlpack::code_float && !(a.dtype.bits == 32 ? finite(0.0f) : finite(0.0))) return false;
+    std::memcpy(into, from, bytes);
+    return true;
+}
+
 class CoreLearner {
 public:
     explicit CoreLearner(const nb::dict& d) {
@@ -296,8 +327,7 @@ public:
     nb::tuple report() const {
         static const char* names[] = {"done", "updates", "time", "data", "nonfinite"};
         const auto tuple = [](const Span& s) { return nb::make_tuple(s.start, s.stop, s.first, s.follow); };
-        return nb::make_tuple(names[static_cast<int>(report_.halt)], report_.updates, tuple(report_.last),
-                              tuple(report_.withheld));
+        return nb::make_tuple(names[static_cast<int>(report_.halt)], report_.updates, tuple(report_.last));
     }
 
     bool state(const std::string& what, const nb::list& to) const {
@@ -305,8 +335,8 @@ public:
         std::vector<void*> found;
         Taken taken;
         for (size_t j = 0; j < state_.size(); ++j) found.push_back(taken.take(to[j], "to", real(), state_[j]));
-        static const std::string names[] = {"entry", "context", "end", "withheld", "present"};
-        for (int i = 0; i < 5; ++i)
+        static const std::string names[] = {"entry", "context", "end", "present"};
+        for (int i = 0; i < 4; ++i)
             if (names[i] == what) return learner_->copy_state(static_cast<Learner::What>(i), found);
         wrong("there is no state '" + what + "'");
     }
@@ -323,6 +353,29 @@ public:
         void* out = taken.take(to, "to", real(), plan_.lanes * width(plan_.prediction));
         nb::gil_scoped_release unlocked;
         learner_->predict(data, first, out);
+    }
+
+    // See _core.pyi.
+    nb::object step(nb::handle inputs, nb::handle targets, nb::handle mask, int64_t base, int64_t number, int64_t horizon,
+                    nb::handle input, nb::handle target, bool due, nb::handle to) {
+        if (!bound_ || !configured_) wrong("bind and configure come first");
+        const int64_t row = number - base, compared = row - horizon;
+        if (compared < 0 || horizon < 0 || !put_row(inputs, row, input) || !put_row(targets, compared, target)) return nb::none();
+        Taken taken;
+        Data data = data_of(taken, inputs, targets, mask, nb::none(), nb::none(), base, row + 1);
+        std::memset(const_cast<uint8_t*>(data.mask) + compared * plan_.lanes, 1, static_cast<size_t>(plan_.lanes));
+        void* out = taken.take(to, "to", real(), plan_.lanes * width(plan_.prediction));
+        double loss = 0, norm = 0;
+        int64_t count = 0;
+        {
+            nb::gil_scoped_release unlocked;
+            report_ = Report{};
+            if (horizon == 0) learner_->predict(data, learner_->position().start, out);
+            if (due) report_ = learner_->run(data, 1, 0.0, &loss, &norm, &count);
+            if (horizon > 0 && report_.halt != Halt::nonfinite) learner_->predict(data, learner_->position().start, out);
+        }
+        if (report_.halt == Halt::nonfinite) return nb::none();
+        return nb::make_tuple(report_.updates, loss, norm);
     }
 
     void extend(int64_t length) {
@@ -415,37 +468,6 @@ private:
 
 }  // namespace
 
-// to[index] = row, without the lane where there is one; whether its numbers are finite.
-static bool put_row(nb::handle to, int64_t index, nb::handle row) {
-    std::vector<nb::ndarray<nb::ro>> kept;
-    const dlpack::Tensor a = import_quickly(to, {"to"}, kept), b = import_quickly(row, {"row"}, kept);
-    if (a.device.type != dlpack::device_cpu || b.device.type != dlpack::device_cpu) wrong("not in the CPU's memory");
-    if (a.dtype.code != b.dtype.code || a.dtype.bits != b.dtype.bits) throw nb::type_error("row: of another dtype");
-    const int first = b.ndim == a.ndim - 1 ? 1 : b.ndim == a.ndim - 2 && a.shape[1] == 1 ? 2 : -1;
-    if (first < 0 || index < 0 || index >= a.shape[0]) wrong("row: does not fit");
-    int64_t count = 1, step_a = 1, step_b = 1;
-    for (int i = a.ndim - 1; i >= 1; --i) {
-        const int j = i - first;
-        if (j >= 0 && a.shape[i] != b.shape[j]) wrong("row: does not fit");
-        if (a.strides != nullptr && a.shape[i] > 1 && a.strides[i] != step_a) wrong("to: is not contiguous");
-        if (j >= 0 && b.strides != nullptr && b.shape[j] > 1 && b.strides[j] != step_b) wrong("row: is not contiguous");
-        count *= a.shape[i], step_a *= a.shape[i];
-        if (j >= 0) step_b *= b.shape[j];
-    }
-    const auto bytes = static_cast<size_t>(count) * (a.dtype.bits / 8);
-    char* into = static_cast<char*>(a.data) + a.byte_offset + static_cast<size_t>(index) * bytes;
-    const char* from = static_cast<const char*>(b.data) + b.byte_offset;
-    const auto finite = [&](auto zero) {
-        const auto* x = reinterpret_cast<const decltype(zero)*>(from);
-        for (int64_t i = 0; i < count; ++i)
-            if (!std::isfinite(x[i])) return false;
-        return true;
-    };
-    if (a.dtype.code == dlpack::code_float && !(a.dtype.bits == 32 ? finite(0.0f) : finite(0.0))) return false;
-    std::memcpy(into, from, bytes);
-    return true;
-}
-
 void bind_online(nb::module_& m) {
     m.def("put_row", &put_row, "to"_a, "index"_a, "row"_a);
     nb::class_<CoreLearner>(m, "Learner")
@@ -456,6 +478,8 @@ void bind_online(nb::module_& m) {
              "slots"_a)
         .def("enter", &CoreLearner::enter, "context"_a.none(), "length"_a, "start"_a, "reached"_a, "pending"_a.none())
         .def("extend", &CoreLearner::extend, "length"_a)
+        .def("step", &CoreLearner::step, "inputs"_a, "targets"_a, "mask"_a, "base"_a, "number"_a, "horizon"_a, "input"_a,
+             "target"_a, "due"_a, "to"_a)
         .def("run", &CoreLearner::run, "inputs"_a, "targets"_a, "mask"_a, "reset"_a.none(), "lengths"_a.none(), "base"_a,
              "steps"_a, "seconds"_a, "losses"_a, "norms"_a, "counts"_a, "most"_a)
         .def("state", &CoreLearner::state, "what"_a, "to"_a)

@@ -8,7 +8,8 @@ first difference.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib.util
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from bptt.engine.reasons import Reason, Refusal
 
 _OWN = frozenset(nn.Module().__dict__) - {"training"}
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _GLOBAL_HOOKS = tuple(
     getattr(torch.nn.modules.module, name)
     for name in (
@@ -67,9 +68,32 @@ def check_hooks(cell: nn.Module) -> None:
     if any(_GLOBAL_HOOKS):
         raise Refusal(Reason.HOOKS, "a hook on all modules")
     for path, module in cell.named_modules():
-        for kind in _HOOKS:
+        for kind in HOOKS:
             if module.__dict__.get(kind):
                 raise Refusal(Reason.HOOKS, f"{kind.strip('_')} of {path or type(cell).__name__}")
+
+
+def _compare(
+    same: list[tuple[dict[str, Any], str, Any]],
+    sizes: list[tuple[Any, int]],
+    tensors: list[tuple[Tensor, bool, torch.dtype, torch.Size]],
+) -> bool:
+    """Whether everything is the very same object, of the same size, and of the same kind."""
+    return (
+        all(holder.get(name, _MISSING) is value for holder, name, value in same)
+        and all(len(table) == size for table, size in sizes)
+        and all(
+            t.requires_grad is needs and t.dtype is dtype and t.shape == shape
+            for t, needs, dtype, shape in tensors
+        )
+    )
+
+
+_unchanged: Callable[..., bool] = _compare
+if importlib.util.find_spec("bptt._core") is not None:
+    from bptt import _core
+
+    _unchanged = _core.unchanged  # the same, in a tenth of the time
 
 
 class Guard:
@@ -88,12 +112,14 @@ class Guard:
         for module in cell.modules():
             self._watch(module)
         self._hooked = any(self._empty)
+        if not self._hooked:
+            self._sizes += [(table, 0) for table in self._empty]
         self.needs_gradient = any(t.requires_grad for t in cell.parameters())
         self.key = self._key(cell)
 
     def _watch(self, module: nn.Module) -> None:
         attributes = module.__dict__
-        self._empty += [attributes[kind] for kind in _HOOKS if kind in attributes]
+        self._empty += [attributes[kind] for kind in HOOKS if kind in attributes]
         self._sizes.append((attributes, len(attributes)))
         for table in (module._parameters, module._buffers, module._modules):
             self._sizes.append((table, len(table)))
@@ -104,20 +130,9 @@ class Guard:
 
     def holds(self) -> bool:
         """Whether the cell is unchanged."""
-        for holder, name, value in self._same:
-            if holder.get(name, _MISSING) is not value:
-                return False
-        for tensor, needs, dtype, shape in self._tensors:
-            if (
-                tensor.requires_grad is not needs
-                or tensor.dtype is not dtype
-                or tensor.shape != shape
-            ):
-                return False
-        for table, size in self._sizes:
-            if len(table) != size:
-                return False
-        if any(self._empty) is not self._hooked:
+        if not _unchanged(self._same, self._sizes, self._tensors):
+            return False
+        if self._hooked and not any(self._empty):
             return False
         return all(frozen(h.get(n, _MISSING)) == v for h, n, v in self._equal)
 

@@ -229,7 +229,7 @@ def _read(
     assert program.after is not None
     flows = program.after.times[0] if program.after.times else None
     if flows is None:
-        raise Refusal(Reason.OPERATOR, "a readout that does not look at the cell's output")
+        raise Refusal(Reason.READOUT, "one that does not look at the cell's output")
     found = columns(table[flows.space, flows.index], flows.offset, flows.width)
     if found.width == arrays.declared[found.number][0]:
         return prediction, slope, found, (ahead, back)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bptt.engine.build import analyse, assemble
-from bptt.engine.guard import check_hooks
+from bptt.engine.guard import HOOKS, check_hooks
 from bptt.engine.plans import Wanted
 from bptt.engine.program import StepProgram
 from bptt.engine.reasons import Reason, Refusal
@@ -61,7 +61,7 @@ def trace(module: nn.Module, example: Tensor, state: State, *, input_too: bool) 
     sources = sources_of(module)
     for source in sources:
         if source.module is not None:
-            raise Refusal(Reason.OPERATOR, f"the parametrization of {source.name}")
+            raise Refusal(Reason.PARAMETRIZED, f"the parametrization of {source.name}")
     tensors = [source.read() for source in sources]
     parts = analyse(module, sources, tensors, example, state, hoist=False)
     flags = tuple(t.requires_grad for t in tensors)
@@ -92,9 +92,12 @@ def trace_readout(readout: nn.Module, width: int, dtype: torch.dtype) -> Unit:
     Raises:
         Refusal: it is more than linear maps, normalisations and pointwise functions.
     """
-    for module in readout.modules():
+    for path, module in readout.named_modules():
         if type(module) not in (*_ROW_WISE, nn.Sequential):
-            raise Refusal(Reason.OPERATOR, f"{type(module).__name__} in the readout")
+            raise Refusal(Reason.READOUT, f"{type(module).__name__} in the readout")
+        if any(module.__dict__.get(kind) for kind in HOOKS):
+            where = ".".join(filter(None, ("readout", path)))
+            raise Refusal(Reason.READOUT, f"hooks of {where}")
     with torch.no_grad():
         made = readout(torch.zeros(1, 1, width, dtype=dtype))
     if made.dim() != 3:
@@ -102,7 +105,7 @@ def trace_readout(readout: nn.Module, width: int, dtype: torch.dtype) -> Unit:
     state = torch.zeros(1, made.shape[2], dtype=dtype)
     unit = trace(_AsCell(readout), torch.zeros(1, 1, width, dtype=dtype), state, input_too=True)
     if any(space == "state" for space, _ in used_spaces(unit.program)):
-        raise Refusal(Reason.OPERATOR, "the readout")
+        raise Refusal(Reason.READOUT, type(readout).__name__)
     return unit
 
 

@@ -27,6 +27,8 @@ class Reason(enum.Enum):
     DEVICE = "tensors that are not plain tensors on the CPU"
     CONTEXT = "a mode of PyTorch that the core cannot see through"
     UNTRACEABLE = "a step that PyTorch's tracer cannot follow"
+    PARAMETRIZED = "weights that are computed from other tensors"
+    READOUT = "a readout is made of linear maps, LayerNorm and pointwise functions"
     CORE = "the compiled core, which is missing"
 
 

@@ -189,7 +189,7 @@ class Pass:
         try:
             core.run(*data, base, len(data[0]), seconds, losses, norms, counts, most)
         finally:  # also when a signal arrives: what was done is done
-            halt, updates, last, _ = core.report()
+            halt, updates, last = core.report()
             self._slots.hand_over(core.fresh())
             if updates:
                 self._note(learner, index, batch, Span(*last))
@@ -289,4 +289,4 @@ def state_of(learner: Learner, what: str) -> State | None:
 
 def _summed(update: Update, losses: Tensor, norms: Tensor, counts: Tensor) -> Stretch:
     totals = losses * counts.to(torch.float64)
-    return Stretch(update, totals.tolist(), norms.tolist(), int(counts.sum()))
+    return Stretch(update, totals.numpy(), norms.numpy().copy(), int(counts.sum()))

@@ -129,6 +129,10 @@ class Online:
         batch, number = self._batch, self.steps
         if number - batch.base >= batch.capacity:
             batch.forget(self._needed())
+        if self._native is not None and target is not None:
+            found = self._at_once(self._native, number, input, target)
+            if found is not None:
+                return found
         alone = self._read(number, input)
         if self.horizon == 0:
             batch.read = number + 1
@@ -142,6 +146,28 @@ class Online:
             prediction = self._predict(number + 1)
         self.steps = number + 1
         return prediction[0] if alone else prediction
+
+    def _at_once(self, native: CoreSide, number: int, input: Any, target: Any) -> Tensor | None:
+        """The whole step in one call of the core, where it is like those before it."""
+        due = self._next_stop() <= number - self.horizon + 1
+        if due and not native.holds():
+            return None
+        found = native.step(self._batch, number, self.horizon, due, input, target)
+        if found is None:
+            return None
+        prediction, learned = found
+        if learned is not None:
+            self.loss, self.gradient_norm = learned.loss, learned.norm
+            self.updates += 1
+        if due:
+            self._pass_on()
+        self._batch.read = self.steps = number + 1
+        return prediction
+
+    def _pass_on(self) -> None:
+        """To the next window."""
+        self._reached = self._next_stop()
+        self._start += self._stride
 
     def _read(self, number: int, input: Any) -> bool:
         """Take an input in; whether it came without its lane."""
@@ -201,8 +227,7 @@ class Online:
             if self._native is not None:
                 self._leave()
             self._learn_eagerly(self._span())
-        self._reached = self._next_stop()
-        self._start += self._stride
+        self._pass_on()
 
     def _learn_eagerly(self, span: Span) -> None:
         place = Place(0, 0, self._batch.lanes, self._batch.length, span)

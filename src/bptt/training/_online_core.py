@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,7 +43,9 @@ class CoreSide:
         clip: float | None,
         learner: Learner,
     ) -> None:
-        self.learner = learner
+        from bptt import _core
+
+        self.learner, self._in_place = learner, _core.in_place
         self._optimizer = optimizer
         self._guards = guards(network)
         learner.core.bind([t.detach() for t in learner.tensors])
@@ -64,10 +66,7 @@ class CoreSide:
         for guard in self._guards:
             if not guard.holds():
                 return False
-        for tensor, where in self._where:
-            if tensor.data_ptr() != where or tensor.grad is not None:
-                return False
-        return self._groups == self._optimizer.param_groups
+        return self._in_place(self._where) and self._groups == self._optimizer.param_groups
 
     def enter(
         self, context: State | None, start: int, reached: int, pending: tuple[int, ...] | None
@@ -80,7 +79,7 @@ class CoreSide:
         """The next window; None if nothing in it counts."""
         losses, norms, counts = self._numbers
         core = self.learner.core
-        halt, updates, _, _ = core.run(
+        halt, updates, _ = core.run(
             batch.inputs,
             batch.targets,
             batch.mask,
@@ -100,6 +99,36 @@ class CoreSide:
         if updates or halt == "nonfinite":
             return Learned(float(losses), float(norms), made=bool(updates))
         return None
+
+    def step(
+        self, batch: LiveBatch, number: int, horizon: int, due: bool, input: Any, target: Any
+    ) -> tuple[Tensor, Learned | None] | None:
+        """All of a step like those before it at once: its prediction, and its update if it makes
+        one. None: it is to be taken in parts."""
+        if not self._filled or type(input) is not Tensor or type(target) is not Tensor:
+            return None
+        learner = self.learner
+        lanes = () if input.dim() < 2 else (learner.lanes,)
+        prediction = torch.empty(*lanes, learner.prediction_width, dtype=learner.dtype)
+        try:
+            done = learner.core.step(
+                batch.inputs,
+                batch.targets,
+                batch.mask,
+                batch.base,
+                number,
+                horizon,
+                input,
+                target,
+                due,
+                prediction,
+            )
+        except (ValueError, TypeError):  # said in other words by who takes it in parts
+            return None
+        if done is None:
+            return None
+        made, loss, norm = done
+        return prediction, Learned(loss, norm, made=True) if made else None
 
     def predict(self, batch: LiveBatch, start: int, stop: int) -> Tensor:
         """The prediction after step ``stop - 1``, from the context at ``start``."""

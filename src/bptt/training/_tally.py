@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from bptt.gradients import Update
 from bptt.network import Network
 from bptt.training._history import Epoch
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,8 @@ class Stretch:
     """
 
     update: Update
-    totals: Sequence[float]
-    norms: Sequence[float]
+    totals: Sequence[float] | FloatArray
+    norms: Sequence[float] | FloatArray
     counted: int
 
     @classmethod
@@ -41,10 +45,12 @@ class Stretch:
         return float(self.norms[-1])
 
 
-def _added(total: float, numbers: Sequence[float]) -> float:
+def _added(total: float, numbers: Sequence[float] | FloatArray) -> float:
     """The numbers added one after the other, so that it does not show how they are divided into
     stretches."""
-    return float(np.cumsum([total, *numbers])[-1]) if len(numbers) > 1 else total + numbers[0]
+    if len(numbers) == 1:
+        return total + float(numbers[0])
+    return float(np.cumsum(np.concatenate(([total], numbers)))[-1])
 
 
 @dataclass

@@ -1,0 +1,144 @@
+// The update; see online_update.h.
+#include "online_update.h"
+
+#include <cmath>
+
+namespace bptt::online {
+namespace {
+
+double count_of(const Slot& slot) {
+    if (slot.count == nullptr) return 0;
+    return slot.count_is_double ? *static_cast<double*>(slot.count) : static_cast<double>(*static_cast<float*>(slot.count));
+}
+
+void set_count(const Slot& slot, double count) {
+    if (slot.count == nullptr) return;
+    if (slot.count_is_double) *static_cast<double*>(slot.count) = count;
+    else *static_cast<float*>(slot.count) = static_cast<float>(count);
+}
+
+bool has_gradient(const Slot& slot, bool initial_entered) { return !slot.learned_initial || initial_entered; }
+
+}  // namespace
+
+template <class T>
+void Updater<T>::configure(const std::vector<Slot>& slots) {
+    slots_ = slots;
+    bind();
+}
+
+template <class T>
+void Updater<T>::bind() {
+    calls_.clear();
+    for (const Slot& slot : slots_) {
+        UpdateCall<T> call{};
+        call.kind = slot.kind;
+        call.weight = memory_.buffer(slot.source);
+        call.gradient = memory_.buffer(slot.gradient);
+        call.first = static_cast<T*>(slot.state[0]);
+        call.second = static_cast<T*>(slot.state[1]);
+        call.third = static_cast<T*>(slot.state[2]);
+        call.count = size(slot.source);
+        call.rate = static_cast<T>(slot.rate);
+        call.decay = static_cast<T>(slot.decay);
+        call.momentum = static_cast<T>(slot.momentum);
+        call.dampening = static_cast<T>(slot.dampening);
+        call.beta1 = static_cast<T>(slot.beta1);
+        call.beta2 = static_cast<T>(slot.beta2);
+        call.epsilon = static_cast<T>(slot.epsilon);
+        call.nesterov = slot.nesterov;
+        call.decoupled = slot.decoupled;
+        calls_.push_back(call);
+    }
+}
+
+template <class T>
+std::vector<bool> Updater<T>::fresh() const {
+    std::vector<bool> found;
+    for (const Slot& slot : slots_) found.push_back(slot.fresh);
+    return found;
+}
+
+template <class T>
+double Updater<T>::norm(bool initial_entered) const {
+    double total = 0;
+    for (size_t i = 0; i < slots_.size(); ++i)
+        if (has_gradient(slots_[i], initial_entered)) total += online_.squares(calls_[i].gradient, calls_[i].count);
+    return static_cast<double>(static_cast<T>(std::sqrt(total)));
+}
+
+template <class T>
+bool Updater<T>::in_range() const {
+    double total = 0;
+    for (const UpdateCall<T>& call : calls_) total += online_.squares(call.weight, call.count);
+    return total < huge;
+}
+
+template <class T>
+void Updater<T>::correct(const Slot& slot, double count) {
+    if (count == known_count_ && slot.beta1 == known_beta1_ && slot.beta2 == known_beta2_) return;
+    known_count_ = count, known_beta1_ = slot.beta1, known_beta2_ = slot.beta2;
+    first_correction_ = 1 - std::pow(slot.beta1, count);
+    second_correction_ = std::sqrt(1 - std::pow(slot.beta2, count));
+}
+
+template <class T>
+void Updater<T>::apply(double scale, bool initial_entered) {
+    for (size_t i = 0; i < slots_.size(); ++i) {
+        Slot& slot = slots_[i];
+        if (!has_gradient(slot, initial_entered)) continue;
+        UpdateCall<T>& call = calls_[i];
+        call.scale = static_cast<T>(slot.maximize ? -scale : scale);
+        call.fresh = slot.fresh;
+        set_count(slot, count_of(slot) + 1);
+        if (slot.kind == OptimizerKind::adam) {
+            correct(slot, count_of(slot));
+            call.step_size = static_cast<T>(slot.rate / first_correction_);
+            call.correction = static_cast<T>(second_correction_);
+        }
+        online_.update(call);
+        slot.fresh = false;
+    }
+}
+
+// The arrays that updates change: weights, and what the optimizer keeps of each.
+template <class T>
+template <class F>
+void Updater<T>::each_array(F visit) const {
+    for (const UpdateCall<T>& call : calls_)
+        for (T* array : {call.weight, call.first, call.second, call.third})
+            if (array != nullptr) visit(array, static_cast<size_t>(call.count));
+}
+
+template <class T>
+void Updater<T>::mark() {
+    size_t total = 0;
+    each_array([&](T*, size_t count) { total += count; });
+    marked_.resize(total);
+    T* to = marked_.data();
+    each_array([&](const T* array, size_t count) {
+        std::memcpy(to, array, count * sizeof(T));
+        to += count;
+    });
+    marked_counts_.clear();
+    for (const Slot& slot : slots_) marked_counts_.push_back(count_of(slot));
+    marked_fresh_ = fresh();
+}
+
+template <class T>
+void Updater<T>::go_back() {
+    const T* from = marked_.data();
+    each_array([&](T* array, size_t count) {
+        std::memcpy(array, from, count * sizeof(T));
+        from += count;
+    });
+    for (size_t i = 0; i < slots_.size(); ++i) {
+        set_count(slots_[i], marked_counts_[i]);
+        slots_[i].fresh = marked_fresh_[i];
+    }
+}
+
+template class Updater<float>;
+template class Updater<double>;
+
+}  // namespace bptt::online
