@@ -252,8 +252,9 @@ def unchanged(
     """Whether each (dict, key, value) holds that very value, each (container, size) has that size,
     and each (tensor, requires_grad, dtype, shape) is such."""
 
-def in_place(tensors: list[tuple[Any, int]]) -> bool:
-    """Whether each (tensor, address) is contiguous, lies there and has no gradient."""
+def in_place(tensors: list[tuple[Any, ...]]) -> bool:
+    """Whether each (tensor, requires_grad, address, shape) is such, contiguous and without a
+    gradient."""
 
 class Learner:
     """The online loop: updates for many windows in one call, without allocating and without the

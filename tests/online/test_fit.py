@@ -163,6 +163,22 @@ def test_a_callback_may_change_optimizer_and_weights(stretches: list[int]) -> No
     assert_alike(*nets)
 
 
+def test_another_readout_or_initial_state_is_seen(stretches: list[int]) -> None:
+    nets = network(), network()
+    nets[1].backend = "eager"
+    for net in nets:
+        fit(net, epochs=1)
+        torch.manual_seed(9)
+        net.readout = nn.Linear(6, 1).double()
+        fit(net, epochs=1)
+        net.learned_initial_state = nn.ParameterList([nn.Parameter(torch.zeros(6).double())])
+        fit(net, epochs=1)
+        net.clip_state_gradient = 1e-3
+        fit(net, epochs=1)
+    assert sum(stretches) == 4 * 116
+    assert_alike(*nets)
+
+
 def test_what_is_not_eligible_in_the_middle_goes_on_through_pytorch(stretches: list[int]) -> None:
     nets = network(), network()
     nets[1].backend = "eager"

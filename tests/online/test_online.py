@@ -139,6 +139,85 @@ def test_a_change_of_the_network_is_seen() -> None:
     assert_alike(*nets)
 
 
+def _moved(net: bptt.Network) -> None:
+    net.cell.weight_hh.data = net.cell.weight_hh.data.clone()
+
+
+def _turned(net: bptt.Network) -> None:
+    net.cell.weight_hh.data = net.cell.weight_hh.data.t()
+
+
+def _frozen(net: bptt.Network) -> None:
+    net.cell.weight_hh.requires_grad_(False)
+
+
+def _hooked(net: bptt.Network) -> None:
+    net.readout.register_forward_hook(lambda module, given, output: 0.5 * output)  # type: ignore[union-attr]
+
+
+def _other(net: bptt.Network) -> None:
+    net.readout = nn.Sequential(net.readout, nn.Tanh())
+
+
+@pytest.mark.parametrize("change", [_moved, _turned, _frozen, _hooked, _other])
+def test_whatever_changes_between_two_steps_is_seen(change: Any) -> None:
+    x, y = data(40)
+    nets = network(), network()
+    nets[1].backend = "eager"
+    found = []
+    for net in nets:
+        learner = bptt.Online(net, bptt.SlidingWindow(4), "mse", lambda p: torch.optim.SGD(p, 0.05))
+        fed(learner, range(20), x, y)
+        change(net)
+        found.append(torch.stack(fed(learner, range(20, 40), x, y)))
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
+    assert_alike(*nets)
+
+
+@pytest.mark.parametrize("horizon", [0, 1, 3])
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_steps_at_once_are_those_taken_in_parts(
+    horizon: int, lanes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = (torch.stack([a, a.flip(0)][:lanes], 1) for a in data(50))
+    learners = []
+    for whole in (True, False):
+        method = bptt.Truncated(5, 2, loss="new")
+        learner = bptt.Online(network(), method, "huber", sgd, lanes=lanes, horizon=horizon)
+        if not whole:
+            monkeypatch.setattr(learner, "_at_once", lambda *_: None)
+        found = []
+        for t in range(50):
+            target = None if t % 7 == 3 else y[t]
+            found.append(learner.step(x[t], target))
+            found.append(torch.tensor([learner.loss, learner.gradient_norm, learner.updates]))
+        learners.append(found)
+    assert any(learners[0][-1][:2] > 0)
+    for one, other in zip(*learners, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12, equal_nan=True)
+
+
+def test_steps_unlike_those_before_are_refused_in_full_flight() -> None:
+    x, y = data(40)
+    learner = bptt.Online(network(), bptt.SlidingWindow(2), "mse", sgd)
+    fed(learner, range(10), x, y)
+    steps, updates = learner.steps, learner.updates
+    with pytest.raises(bptt.ShapeError, match="so far"):
+        learner.step(x[10][:1], y[10])
+    with pytest.raises(bptt.DataError, match="NaN"):
+        learner.step(x[10] * float("nan"), y[10])
+    with pytest.raises(bptt.DataError, match="NaN"):
+        learner.step(x[10], y[10] / 0)
+    with pytest.raises(bptt.ShapeError):
+        learner.step(x[10], x[10])
+    assert (learner.steps, learner.updates) == (steps, updates)
+    before = deepcopy(learner.network.state_dict())
+    with pytest.raises(bptt.NonFiniteError, match="withheld"):
+        learner.step(x[10], y[10] * 0 + 1e200)
+    for name, value in learner.network.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(bptt.OptionError, match="needs whole sequences"):

@@ -73,4 +73,7 @@ dlpack::Tensor import_array(nb::handle object, Where where, std::vector<nb::ndar
 // The same by the fast road where there is one; the caller holds the object.
 dlpack::Tensor import_quickly(nb::handle object, Where where, std::vector<nb::ndarray<nb::ro>>& kept);
 
+// The fast road alone: false where there is none.
+bool look_quickly(nb::handle object, dlpack::Tensor& out);
+
 }  // namespace bptt

@@ -86,4 +86,12 @@ dlpack::Tensor import_quickly(nb::handle object, Where where, std::vector<nb::nd
     return out;
 }
 
+bool look_quickly(nb::handle object, dlpack::Tensor& out) {
+    const auto from_object = exchange(Py_TYPE(object.ptr()));
+    if (from_object == nullptr) return false;
+    if (from_object(object.ptr(), &out) == 0) return true;
+    PyErr_Clear();
+    return false;
+}
+
 }  // namespace bptt

@@ -128,13 +128,13 @@ class Guard:
                 if isinstance(value, Tensor):
                     self._tensors.append((value, value.requires_grad, value.dtype, value.shape))
 
-    def holds(self) -> bool:
-        """Whether the cell is unchanged."""
-        if not _unchanged(self._same, self._sizes, self._tensors):
+    def holds(self, *, tensors: bool = True) -> bool:
+        """Whether the cell is unchanged; ``tensors``: and its tensors are as they were."""
+        if not _unchanged(self._same, self._sizes, self._tensors if tensors else []):
             return False
         if self._hooked and not any(self._empty):
             return False
-        return all(frozen(h.get(n, _MISSING)) == v for h, n, v in self._equal)
+        return not self._equal or all(frozen(h.get(n, _MISSING)) == v for h, n, v in self._equal)
 
     def _key(self, cell: nn.Module) -> Any:
         """The same by value, for cells that change to and fro."""

@@ -58,9 +58,7 @@ def why_not(
     return optimizer_why_not(optimizer, [p for p in network.parameters() if p.requires_grad])
 
 
-_LEARNERS: WeakKeyDictionary[Network, dict[Any, tuple[tuple[Guard, ...], Learner | str]]] = (
-    WeakKeyDictionary()
-)
+_LEARNERS: WeakKeyDictionary[Network, dict[Any, tuple[Guard, Learner | str]]] = WeakKeyDictionary()
 
 
 def learner_of(
@@ -83,40 +81,16 @@ def learner_of(
         kind = "shares" if chunk.targets.is_floating_point() else "indices"
     if own:
         return _build(network, kind, chunk, steps)
-    key = (
-        kind,
-        steps,
-        lanes,
-        chunk.inputs.shape[2:],
-        chunk.inputs.dtype,
-        network.clip_state_gradient,
-    )
+    key = (kind, steps, lanes, chunk.inputs.shape[2:], chunk.inputs.dtype)
     known = _LEARNERS.setdefault(network, {})
     found = known.get(key)
-    if found is not None and all(g.holds() for g in found[0]) and _same(found[1], network):
+    if found is not None and found[0].holds():
         return found[1]
     if len(known) >= 8:
         known.clear()
-    parts = [m for m in (network.cell, network.readout) if m is not None]
     learner = _build(network, kind, chunk, steps)
-    known[key] = (tuple(Guard(m) for m in parts), learner)
+    known[key] = (Guard(network), learner)
     return learner
-
-
-def _same(learner: Learner | str, network: Network) -> bool:
-    """Whether the initial state is the one that the learner was built for."""
-    if isinstance(learner, str):
-        return True
-    learned = [] if network.learned_initial_state is None else list(network.learned_initial_state)
-    own = [learner.tensors[i] for i in sorted(learner.learned_initial)]
-    return (
-        len(own) == len(learned)
-        and all(a is b for a, b in zip(own, learned, strict=True))
-        and all(
-            p.requires_grad == (i in learner.gradients)
-            for p, i in zip(own, sorted(learner.learned_initial), strict=True)
-        )
-    )
 
 
 def _build(network: Network, kind: str, chunk: Chunk, steps: int) -> Learner | str:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bptt.engine.guard import Guard
 from bptt.errors import OptionError, at_least
 from bptt.gradients import GradientMethod, SlidingWindow
 from bptt.gradients._context import Carried, Context, Recomputed, Span, Stored
@@ -18,7 +19,7 @@ from bptt.state import State
 from bptt.training._eligible import learner_of, unfit, why_not, windows_of
 from bptt.training._history import History, Progress
 from bptt.training._live import LiveBatch, as_row, check_row, written
-from bptt.training._online_core import CoreSide, guards
+from bptt.training._online_core import CoreSide
 from bptt.training._step import Stepper
 
 ROOM = 512
@@ -250,16 +251,13 @@ class Online:
             if self._native.holds():
                 return
             self._leave()
-        elif self._asked and not self._changed():
+        elif self._asked and self._guard.holds():
             return
         found = self._try()
         self.reason = found if isinstance(found, str) else None
         self._native = None if isinstance(found, str) else found
         self._asked = self._batch.targets is not None
-        self._guards = guards(self.network)
-
-    def _changed(self) -> bool:
-        return not all(guard.holds() for guard in self._guards)
+        self._guard = Guard(self.network)
 
     def _try(self) -> CoreSide | str:
         reason = why_not(self.network, self.method, self._loss, self.optimizer)

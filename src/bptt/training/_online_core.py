@@ -18,11 +18,6 @@ from bptt.training._native import configure, plain, state_of, tell
 from bptt.training._slots import Slots
 
 
-def guards(network: Network) -> list[Guard]:
-    """Whether cell and readout stay as they are."""
-    return [Guard(m) for m in (network.cell, network.readout) if m is not None]
-
-
 class Learned(NamedTuple):
     """The loss and gradient norm of an update, and whether it was made (not where one of them or
     the weights are not finite, or huge)."""
@@ -47,9 +42,9 @@ class CoreSide:
 
         self.learner, self._in_place = learner, _core.in_place
         self._optimizer = optimizer
-        self._guards = guards(network)
+        self._guard = Guard(network)
         learner.core.bind([t.detach() for t in learner.tensors])
-        self._where = [(t, t.data_ptr()) for t in learner.tensors]
+        self._where = [(t, t.requires_grad, t.data_ptr(), t.shape) for t in learner.tensors]
         tell(learner, network)
         self._slots = Slots(optimizer, learner)
         configure(learner, windows, clip, self._slots)
@@ -63,10 +58,11 @@ class CoreSide:
 
     def holds(self) -> bool:
         """Whether network and optimizer are what the core was told."""
-        for guard in self._guards:
-            if not guard.holds():
-                return False
-        return self._in_place(self._where) and self._groups == self._optimizer.param_groups
+        return (
+            self._guard.holds(tensors=False)
+            and self._in_place(self._where)
+            and self._groups == self._optimizer.param_groups
+        )
 
     def enter(
         self, context: State | None, start: int, reached: int, pending: tuple[int, ...] | None
