@@ -105,6 +105,7 @@ class Online:
         self._context: Context = self._new_context(None)
         self._start = self._reached = 0
         self._native: CoreSide | None = None
+        self._guard = Guard(network)
         self._asked = False
         self._dtype = next(p.dtype for p in network.parameters() if p.is_floating_point())
 
