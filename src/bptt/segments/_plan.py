@@ -16,6 +16,9 @@ ENOUGH_BYTES, ENOUGH_STEPS = 1 << 24, 128
 """Segments larger than both save no time: what a call costs beside its steps is spread out, and
 memory that small is used again instead of being asked for."""
 
+SPARE = 0.1
+"""The share of a budget that a plan leaves over, for what it does not foresee."""
+
 FREED = 1 << 21
 """Bytes that the C library may keep of what segments freed, before they go back to the system: it
 would keep all, in pieces of which the next segment finds some too small."""
@@ -200,22 +203,34 @@ def choose(costs: Costs, steps: int, lanes: int, budget: int, idle_core: bool) -
     """The plan that runs the fewest steps again within ``budget`` bytes.
 
     Everything in one piece where that fits; else two levels, with segments that are large enough
-    to lose no time; else fewer kept states than segments, and Revolve's schedule.
+    to lose no time; else fewer kept states than segments, and Revolve's schedule. A little of the
+    budget is left over where it can be: predictions are seldom more than that too low.
 
     Raises:
         OptionError: nothing fits; says what would.
     """
-    plan = SegmentPlan(steps, lanes, steps, 1, False, budget, costs)
-    if plan.peak <= budget:
+    whole = SegmentPlan(steps, lanes, steps, 1, False, budget, costs)
+    for within in (budget - round(SPARE * budget), budget):
+        found = _best(replace(whole, budget=within), idle_core)
+        if found is not None:
+            return replace(found, budget=budget)
+    raise OptionError(_impossible(whole, budget))
+
+
+def _best(plan: SegmentPlan, idle_core: bool) -> SegmentPlan | None:
+    """The plan to choose within its budget, None if there is none."""
+    assert plan.budget is not None
+    if plan.peak <= plan.budget:
         return plan
     for ahead in (True, False) if idle_core else (False,):
-        fitting = [p for n in _sizes(steps) if (p := _filled(replace(plan, ahead=ahead), n))]
+        sizes = _sizes(plan.steps)
+        fitting = [p for n in sizes if (p := _filled(replace(plan, ahead=ahead), n))]
         simple = [p for p in fitting if p.kept >= p.segments - 1 and _is_enough(p)]
         if simple:
             return max(simple, key=lambda p: p.segment)
         if fitting and not ahead:
             return min(fitting, key=lambda p: (p.recomputed, -p.segment))
-    raise OptionError(_impossible(plan, budget))
+    return None
 
 
 def _sizes(steps: int) -> list[int]:
