@@ -128,7 +128,12 @@ def run(case: dict[str, Any]) -> dict[str, Any]:
                 break
             time.sleep(0.005)
         found: dict[str, Any] = json.loads(one.stdout.read())
-    found |= {"case": case, "peak": highest - base, "step": statistics.median(found["seconds"])}
+    named = {"data": Path(case["data"]).name} if case.get("data") else {}  # no folder of a machine
+    found |= {
+        "case": case | named,
+        "peak": highest - base,
+        "step": statistics.median(found["seconds"]),
+    }
     print(describe(found), flush=True)
     return found
 
