@@ -14,7 +14,6 @@ from tests.streams.documents import network, scaled
 
 import bptt
 
-
 BEFORE: set[threading.Thread] = set()
 
 
@@ -23,7 +22,7 @@ def every_reader() -> set[threading.Thread]:
 
 
 def readers() -> set[threading.Thread]:
-    """Those of the present test: one that another left may live on in the traceback of its error."""
+    """Those of the present test: one that another left may live on in its traceback."""
     return every_reader() - BEFORE
 
 
