@@ -267,6 +267,15 @@ def test_less_memory_means_more_recomputation() -> None:
     assert all(plan.peak <= (plan.budget or 0) for plan in plans)
 
 
+def test_a_tenth_is_left_over_where_something_fits_the_rest() -> None:
+    net, stream = network("GRU", hidden=8), series(3000)
+    whole = bptt.Full().plan(net, stream).peak
+    roomy = bptt.Full(memory=int(whole * 0.5)).plan(net, stream)
+    assert roomy.budget == int(whole * 0.5)
+    assert roomy.peak <= 0.9 * roomy.budget + 1
+    assert bptt.Full(memory=int(whole * 1.05)).plan(net, stream).segments > 1  # in one: too tight
+
+
 def test_an_impossible_budget_says_the_least_possible_one() -> None:
     net, stream = network("GRU", hidden=8), series(3000)
     with pytest.raises(bptt.OptionError, match=r"the least possible is ([\d.]+ [KM]?B)") as error:

@@ -98,7 +98,7 @@ def _starts_at_zero(cell: nn.Module) -> bool:
         return False
     own: Any = getattr(type(cell), "initial_state", None)
     if own is Stack.initial_state:
-        return all(map(_starts_at_zero, cell.cells))  # type: ignore[arg-type]
+        return all(map(_starts_at_zero, cell.cells))  # type: ignore[arg-type]  # it is a Stack
     if own is Embedded.initial_state:
-        return _starts_at_zero(cell.cell)  # type: ignore[arg-type]
+        return _starts_at_zero(cell.cell)  # type: ignore[arg-type]  # an Embedded
     return own is LSTM.initial_state

@@ -130,7 +130,7 @@ def usual_call(layer: nn.RNNBase, input: Any) -> Any:
     outputs = outputs.transpose(0, 1) if layer.batch_first else outputs
     if isinstance(last, Tensor):
         return outputs, last.unsqueeze(0)
-    return outputs, tuple([leaf.unsqueeze(0) for leaf in last])  # type: ignore[union-attr]
+    return outputs, tuple([leaf.unsqueeze(0) for leaf in last])  # type: ignore[union-attr]  # of tensors
 
 
 def _options(layer: nn.RNNBase) -> tuple[Any, ...]:
