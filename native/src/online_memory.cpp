@@ -101,6 +101,7 @@ private:
             }
             if (op_is_reduction(x.op)) {
                 if (x.dst.width != 1) fail("a reduction's result");
+                if (x.op == Op::dot && x.b.width != x.a.width) fail("a reduction's operands");
                 continue;
             }
             for (const Place* p : {&x.a, &x.b, &x.c})

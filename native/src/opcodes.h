@@ -4,7 +4,7 @@
 // tests/native. Python reads the same list through `bptt._core.OPCODES`.
 #pragma once
 
-// UNARY(name), BINARY(name), TERNARY(name) are pointwise; REDUCTION(name) yields width 1.
+// UNARY(name), BINARY(name), TERNARY(name) are pointwise; REDUCTION(name) of one row and DOT(name) of two yield width 1.
 // Names that C++ reserves (and, or, not) carry an underscore here, which the name shown to Python drops.
 #define BPTT_UNARY(X) \
     X(copy) X(neg) X(abs) X(sign) X(reciprocal) X(sqrt) X(rsqrt) X(exp) X(expm1) X(log) X(log1p) \
@@ -14,12 +14,13 @@
     X(and_) X(or_) X(tanh_backward) X(sigmoid_backward)
 #define BPTT_TERNARY(X) X(mul_add) X(where)
 #define BPTT_REDUCTION(X) X(sum) X(amax)
+#define BPTT_DOT(X) X(dot)
 
 namespace bptt {
 
 enum class Op : int {
 #define BPTT_ENUM(name) name,
-    BPTT_UNARY(BPTT_ENUM) BPTT_BINARY(BPTT_ENUM) BPTT_TERNARY(BPTT_ENUM) BPTT_REDUCTION(BPTT_ENUM)
+    BPTT_UNARY(BPTT_ENUM) BPTT_BINARY(BPTT_ENUM) BPTT_TERNARY(BPTT_ENUM) BPTT_REDUCTION(BPTT_ENUM) BPTT_DOT(BPTT_ENUM)
 #undef BPTT_ENUM
     matmul,
     count

@@ -19,7 +19,7 @@ struct Task {
 };
 
 double work(const Product& p, int64_t rows) {
-    const double each = p.kind == Product::Kind::sum ? 1.0 : 2.0 * static_cast<double>(p.n);
+    const double each = p.kind == Product::Kind::sum ? 1.0 : 2.0 * static_cast<double>(std::max<int64_t>(1, p.n));
     return each * static_cast<double>(p.m) * static_cast<double>(rows);
 }
 
@@ -82,6 +82,9 @@ private:
         T* dst = static_cast<T*>(p.dst);
         if (p.kind == Product::Kind::sum)
             return kernels_.column_sum(a + task.first, p.a.stride, rows_, task.last - task.first, dst + task.first);
+        if (p.kind == Product::Kind::dot)
+            return kernels_.column_dot(a + task.first, p.a.stride, static_cast<const T*>(p.b.data) + task.first, p.b.stride,
+                                       rows_, task.last - task.first, dst + task.first);
         if (p.kind == Product::Kind::outer) {
             const Outer<T> outer{a + task.first, static_cast<const T*>(p.b.data), dst + task.first * p.dst_stride,
                                  p.a.stride,     p.b.stride,                      p.dst_stride,

@@ -14,9 +14,9 @@ struct Rows {
     ptrdiff_t stride = 0;
 };
 
-// outer: dst[m, n] = a^T b; sum: dst[m] = the columns' sums of a; multiply: dst[rows, n] = a @ matrix.
+// outer: dst[m, n] = a^T b; sum: dst[m] = the columns' sums of a; dot: of a times b, element by element; multiply: dst[rows, n] = a @ matrix.
 struct Product {
-    enum class Kind { outer, sum, multiply } kind;
+    enum class Kind { outer, sum, dot, multiply } kind;
     Rows a, b;
     int64_t m = 0, n = 0;
     MatrixView matrix;  // multiply: [m, n]

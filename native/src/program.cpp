@@ -154,8 +154,11 @@ private:
         } else if (op_is_reduction(text.op)) {
             if (text.dst.width != 1) wrong("a reduction's destination has width 1");
             out.width = text.operands[0].width;
-            out.a = read(text.operands[0], out.width, true);
-            refuse_overlap(text.dst, text.operands[0], out.width == 1);
+            Operand* slots[] = {&out.a, &out.b};
+            for (int i = 0; i < op_operands(text.op); ++i) {
+                *slots[i] = read(text.operands[i], out.width, true);
+                refuse_overlap(text.dst, text.operands[i], out.width == 1);
+            }
         } else {
             pointwise(text, out);
         }

@@ -33,8 +33,8 @@ Instructions
     ``(name, dst, *operands)`` with a name of `OPCODES` and as many operands as it tells;
     ``("matmul", dst, init, a, m)`` is dst = init + a @ matrices[m], init an operand or None, m an
     int. A destination may be one of its own operands (the same slot exactly; never matmul's ``a``,
-    nor the wider operand of ``sum`` and ``amax``); any other overlap of a destination with its
-    operands is refused.
+    nor the wider operands of ``sum``, ``amax`` and ``dot``); any other overlap of a destination
+    with its operands is refused.
     Instructions are fastest where each value is a scratch array of its own (its rows then follow
     each other) rather than columns of a wide one.
 """
@@ -59,8 +59,8 @@ OPCODES: dict[str, int]
 
 copy neg abs sign reciprocal sqrt rsqrt exp expm1 log log1p tanh sigmoid relu softplus erf not |
 add sub mul div minimum maximum pow gt ge lt le eq ne and or tanh_backward(g, y)
-sigmoid_backward(g, y) | mul_add(a, b, c) = a*b+c, where(condition, a, b) | sum amax (dst width 1)
-| matmul(init, a, m).
+sigmoid_backward(g, y) | mul_add(a, b, c) = a*b+c, where(condition, a, b) | sum amax
+dot(a, b) (dst width 1) | matmul(init, a, m).
 """
 
 class Program:
@@ -172,7 +172,7 @@ class Unfolding:
         projections: (weight, biases): rows of the input @ weight^T + biases, in the order of the
         forward program's arrays over time.
         products: (kind, head, first row, a, b, matrix): part of a head's gradient, "outer" a^T b,
-        "sum" the columns' sums of a, "multiply" a @ heads[matrix].
+        "sum" the columns' sums of a, "dot" those of a times b, "multiply" a @ heads[matrix].
         """
 
     def forward(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -101,10 +102,59 @@ def test_frozen_parameters_have_no_product() -> None:
     assert " mm(" not in program.after.code.text
 
 
-def test_statistics_of_a_layer_norm_are_saved_narrow() -> None:
+def test_a_layer_norm_saves_its_normalised_row_and_one_number() -> None:
     program = compile(LayerNormGRU(8, 5), 8)
-    assert 1 in program.saved
-    assert sum(program.saved) <= 15 + 4 * 5 + 2
+    assert sorted(program.saved) == [1, 1, 5, 10, 15, 15]
+
+
+def test_what_is_made_of_the_projected_input_belongs_to_the_step() -> None:
+    program = compile(LayerNormGRU(8, 5), 8)
+    assert program.hoisted is not None
+    assert "norm" not in program.hoisted.text
+    assert program.forward.count("rsqrt") == 2
+    assert "time" not in spaces(program)
+
+
+def test_gradients_of_gains_are_products_of_rows_kept_anyway() -> None:
+    program = compile(LayerNormGRU(8, 5), 8)
+    assert program.after is not None
+    assert program.deltas == (15, 15, 15, 15)  # of both shifts, and of both products
+    assert program.after.code.text.count("vecdot") == 2
+    assert {g.space for g in program.after.gathered} == {"delta", "saved", "state"}
+    assert program.backward is not None
+    assert program.backward.count("dot") == program.forward.count("dot") == 2
+
+
+class Doubtful(nn.Module):
+    """A cell that does something to its projected input."""
+
+    hidden_size = 5
+
+    def __init__(self, function: Callable[[Tensor], Tensor], also: bool = False) -> None:
+        super().__init__()
+        self.i, self.h = nn.Linear(8, 5), nn.Linear(5, 5)
+        self.function, self.also = function, also
+
+    def forward(self, input: Tensor, state: Tensor) -> Tensor:
+        seen = self.function(self.i(input))
+        return torch.tanh((seen + input[:, :5] if self.also else seen) + self.h(state))
+
+
+def test_what_the_core_does_not_know_stays_hoisted() -> None:
+    program = compile(Doubtful(lambda x: x.cumsum(1)), 8)
+    assert program.hoisted is not None
+    assert "cumsum" in program.hoisted.text
+
+
+def test_an_input_that_is_read_otherwise_too_stays_hoisted() -> None:
+    assert "sigmoid" not in str(compile(Doubtful(torch.sigmoid), 8).hoisted)
+    assert "sigmoid" in str(compile(Doubtful(torch.sigmoid, also=True), 8).hoisted)
+
+
+def test_a_hoisted_tensor_that_the_backward_step_needs_is_saved() -> None:
+    program = compile(Doubtful(lambda x: x * torch.sigmoid(x)), 8)
+    assert "time" not in spaces(program)
+    assert sum(program.saved) == 10
 
 
 def test_what_is_hoisted_over_parameters_alone_runs_once() -> None:

@@ -15,12 +15,15 @@ from bptt.engine import native, plan_for
 from bptt.engine.plans import Plan
 from bptt.state import initial_state, leaves
 
+from .zoo import LayerNormGRU
+
 VARIANTS = [name for name, usable in _core.variants().items() if usable]
 CELLS = {
     "elman": lambda: bptt.cells.Elman(9, 70),
     "leaky without bias": lambda: bptt.cells.Leaky(3, 19, rate=0.3, bias=False),
     "gru": lambda: bptt.cells.GRU(9, 70),
     "lstm": lambda: bptt.cells.LSTM(17, 33),
+    "normalised gru": lambda: LayerNormGRU(9, 35),
     "stack": lambda: bptt.cells.Stack(bptt.cells.GRU(5, 21), bptt.cells.LSTM(21, 10)),
 }
 
@@ -28,7 +31,7 @@ CELLS = {
 def found(cell: nn.Module, whole: bool, steps: int, lanes: int, **options: Any) -> list[Tensor]:
     """Outputs, last state and all gradients, whole or in parts."""
     torch.manual_seed(1)
-    dtype, size = next(cell.parameters()).dtype, getattr(cell, "input_size", 5)
+    dtype, size = next(cell.parameters()).dtype, getattr(cell, "input_size", 9)
     inputs = torch.randn(steps, lanes, size, dtype=dtype, requires_grad=True)
     reset = torch.rand(steps, lanes) < 0.1 if options.pop("resets", False) else None
     start = initial_state(cell, lanes)

@@ -52,7 +52,7 @@ BINARY = {
     "sigmoid_backward": lambda g, y: g * y * (1 - y),
 }
 TERNARY = {"mul_add": lambda a, b, c: a * b + c, "where": lambda c, a, b: np.where(c != 0, a, b)}
-REDUCTION = {"sum": np.sum, "amax": np.max}
+REDUCTION = {"sum": np.sum, "amax": np.max, "dot": np.dot}
 
 
 @dataclass
@@ -170,7 +170,7 @@ def _step(case: Case, spaces: dict[str, list[np.ndarray]]) -> None:
             result = view(a).astype(float) @ case.matrices[m].astype(float)
             result = result if init is None else result + view(init)
         elif name in REDUCTION:
-            result = REDUCTION[name](view(operands[0]))
+            result = REDUCTION[name](*(view(x).astype(float) for x in operands))
         else:
             table = {**UNARY, **BINARY, **TERNARY}
             result = table[name](*(view(x).astype(float) for x in operands))

@@ -87,7 +87,10 @@ class Writer:
             self.product(dst)
         elif kind == "reduction" and dst[3] == 1:
             source = self.draw(st.sampled_from([s for s in self.readable if s != dst]))
-            self.line(self.draw(st.sampled_from(sorted(REDUCTION))), dst, source)
+            name = self.draw(st.sampled_from(sorted(REDUCTION)))
+            alike = [s for s in self.readable if s != dst and s[3] == source[3]]
+            other = [self.draw(st.sampled_from(alike))] if name == "dot" else []
+            self.line(name, dst, source, *other)
             self.bounded(dst)
         else:
             self.pointwise(self.draw(st.sampled_from(sorted(ARITY))), dst)

@@ -142,7 +142,7 @@ def test_binary_special_values_are_as_in_pytorch(name: str) -> None:
     torch.testing.assert_close(states[1, 0], want, equal_nan=True)
 
 
-@pytest.mark.parametrize("name", ["sum", "amax"])
+@pytest.mark.parametrize("name", ["sum", "amax", "dot"])
 @pytest.mark.usefixtures("isa")
 def test_reductions_let_nan_through(name: str) -> None:
     for n in (1, 3, 8, 33, 100):
@@ -154,7 +154,7 @@ def test_reductions_let_nan_through(name: str) -> None:
                 reverse=False,
                 states=[1],
                 rows=[n],
-                instructions=[(name, ("next", 0, 0, 1), ("row", 0, 0, n))],
+                instructions=[(name, ("next", 0, 0, 1), *[("row", 0, 0, n)] * _core.OPCODES[name])],
             )
             states = torch.zeros(2, 1, 1)
             program.forward(1, 1, [states], rows=[x])

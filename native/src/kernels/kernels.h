@@ -52,10 +52,13 @@ struct Kernels {
     void (*clamp)(T* x, ptrdiff_t count, T bound);
     // x[i] += y[i]
     void (*accumulate)(T* x, const T* y, ptrdiff_t count);
-    // The product that sums over rows, with `outer_memory(n)` elements to work in; the sum of each column.
+    // The product that sums over rows, with `outer_memory(n)` elements to work in; the sum of each column; the sum
+    // of the products of two columns.
     void (*outer)(const Outer<T>& product, T* memory);
     ptrdiff_t (*outer_memory)(ptrdiff_t n);
     void (*column_sum)(const T* a, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t width, T* dst);
+    void (*column_dot)(const T* a, ptrdiff_t a_stride, const T* b, ptrdiff_t b_stride, ptrdiff_t rows, ptrdiff_t width,
+                       T* dst);
 };
 
 template <class T>

@@ -103,9 +103,17 @@ void run_outer(const Outer<T>& x, T* memory) {
     } while (p < x.rows);
 }
 
-// dst[c] = sum of a[:, c], in blocks of rows as above.
-template <class T>
-void run_column_sum(const T* a, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t width, T* dst) {
+// One vector of a row, or of the products of two rows' elements.
+template <class T, bool two>
+BPTT_INLINE Vec<T> term(const T* a, const T* b) {
+    if constexpr (two) return load<T>(a) * load<T>(b);
+    return load<T>(a);
+}
+
+// dst[c] = sum of a[:, c], or of a[:, c] b[:, c], in blocks of rows as above.
+template <class T, bool two>
+BPTT_INLINE void add_columns(const T* a, ptrdiff_t a_stride, const T* b, ptrdiff_t b_stride, ptrdiff_t rows,
+                             ptrdiff_t width, T* dst) {
     constexpr ptrdiff_t L = lanes<T>;
     for (ptrdiff_t c = 0; c < width; c += L * sum_vectors) {
         Vec<T> total[sum_vectors] = {};
@@ -113,21 +121,35 @@ void run_column_sum(const T* a, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t widt
         for (ptrdiff_t p = 0; p < rows; p += outer_depth) {
             Vec<T> sum[sum_vectors] = {};
             const ptrdiff_t end = rows - p < outer_depth ? rows : p + outer_depth;
-            if (full == sum_vectors) {
-                for (ptrdiff_t r = p; r < end; ++r)
+            for (ptrdiff_t r = p; r < end; ++r) {
+                const T* x = a + r * a_stride + c;
+                const T* y = two ? b + r * b_stride + c : nullptr;
+                if (full == sum_vectors) {
 #pragma GCC unroll 8
-                    for (int v = 0; v < sum_vectors; ++v) sum[v] += load<T>(a + r * stride + c + v * L);
-            } else {
-                for (ptrdiff_t r = p; r < end; ++r) {
-                    for (ptrdiff_t v = 0; v < full; ++v) sum[v] += load<T>(a + r * stride + c + v * L);
-                    if (rest) sum[full] += load_part<T>(a + r * stride + c + full * L, rest);
+                    for (int v = 0; v < sum_vectors; ++v) sum[v] += term<T, two>(x + v * L, y + v * L);
+                    continue;
                 }
+                for (ptrdiff_t v = 0; v < full; ++v) sum[v] += term<T, two>(x + v * L, y + v * L);
+                if (!rest) continue;
+                const Vec<T> last = load_part<T>(x + full * L, rest);
+                sum[full] += two ? last * load_part<T>(y + full * L, rest) : last;
             }
             for (int v = 0; v < sum_vectors; ++v) total[v] += sum[v];
         }
         for (ptrdiff_t v = 0; v < full; ++v) store<T>(dst + c + v * L, total[v]);
         if (rest) store_part<T>(dst + c + full * L, total[full], rest);
     }
+}
+
+template <class T>
+void run_column_sum(const T* a, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t width, T* dst) {
+    add_columns<T, false>(a, stride, nullptr, 0, rows, width, dst);
+}
+
+template <class T>
+void run_column_dot(const T* a, ptrdiff_t a_stride, const T* b, ptrdiff_t b_stride, ptrdiff_t rows, ptrdiff_t width,
+                    T* dst) {
+    add_columns<T, true>(a, a_stride, b, b_stride, rows, width, dst);
 }
 
 }  // namespace bptt::BPTT_VARIANT

@@ -42,6 +42,30 @@ BPTT_INLINE T reduce_row(const T* x, ptrdiff_t width) {
     return y;
 }
 
+// The sum of the products of two rows' elements.
+template <class T>
+BPTT_INLINE T dot_row(const T* x, const T* y, ptrdiff_t width) {
+    constexpr ptrdiff_t L = lanes<T>;
+    Vec<T> acc[4] = {};
+    ptrdiff_t i = 0;
+    for (; i + 4 * L <= width; i += 4 * L)
+        for (int j = 0; j < 4; ++j) acc[j] = fma(load<T>(x + i + j * L), load<T>(y + i + j * L), acc[j]);
+    for (; i + L <= width; i += L) acc[0] = fma(load<T>(x + i), load<T>(y + i), acc[0]);
+    T lane[L];
+    store<T>(lane, (acc[0] + acc[1]) + (acc[2] + acc[3]));
+    T sum = lane[0];
+    for (int j = 1; j < L; ++j) sum += lane[j];
+    for (; i < width; ++i) sum += x[i] * y[i];
+    return sum;
+}
+
+template <class T>
+void run_dot(const Call<T>& call) {
+    for (ptrdiff_t r = 0; r < call.rows; ++r)
+        call.dst[r * call.dst_stride] =
+            dot_row<T>(call.a + r * call.a_stride, call.b + r * call.b_stride, call.width);
+}
+
 template <class R, class T>
 void run_reduction(const Call<T>& call) {
     for (ptrdiff_t r = 0; r < call.rows; ++r)

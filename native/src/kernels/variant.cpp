@@ -36,6 +36,7 @@ Kernels<T> make_table() {
     BPTT_TERNARY(BPTT_THREE)
     table.op[static_cast<int>(Op::sum)][0] = run_reduction<Sum, T>;
     table.op[static_cast<int>(Op::amax)][0] = run_reduction<Maximum, T>;
+    table.op[static_cast<int>(Op::dot)][0] = run_dot<T>;
     table.op[static_cast<int>(Op::matmul)][0] = run_matmul<T>;
     table.pack = pack<T>;
     table.packed_size = packed_size<T>;
@@ -44,6 +45,7 @@ Kernels<T> make_table() {
     table.outer = run_outer<T>;
     table.outer_memory = outer_memory<T>;
     table.column_sum = run_column_sum<T>;
+    table.column_dot = run_column_dot<T>;
     return table;
 }
 

@@ -28,7 +28,7 @@ struct Direction {
     bool saved = false;
 };
 
-// kind, head whose gradient it is part of, first row there, a, b (outer), head of the matrix (multiply).
+// kind, head whose gradient it is part of, first row there, a, b (outer, dot), head of the matrix (multiply).
 using ProductText = std::tuple<std::string, int64_t, int64_t, Place, Place, int64_t>;
 using DirectionText = std::tuple<nb::object, std::vector<HeadMatrix>, std::vector<int64_t>, std::vector<int64_t>, bool>;
 
@@ -237,7 +237,12 @@ std::vector<Product> take_products(Given& in, const Sources& sources, nb::handle
         Product p{Product::Kind::sum, sources.rows(a), {}, std::get<3>(a)};
         const int64_t size = kind == "multiply" ? first + p.m : in.arrays.shape(gradient, where).front();
         if (first < 0 || first + p.m > size) throw nb::value_error((where.text() + ": has too few rows").c_str());
-        if (kind == "sum") {
+        if (kind == "dot") {
+            p.kind = Product::Kind::dot;
+            p.b = sources.rows(b);
+            if (std::get<3>(b) != p.m) throw nb::value_error((where.text() + ": a product of two widths").c_str());
+            p.dst = static_cast<char*>(in.arrays.unit_plane(gradient, where, size, Use::write).data) + first * sources.bytes();
+        } else if (kind == "sum") {
             p.dst = static_cast<char*>(in.arrays.unit_plane(gradient, where, size, Use::write).data) + first * sources.bytes();
             const void* same = nullptr;
             for (const auto& [place, dst] : sums) same = *place == a ? dst : same;
@@ -353,7 +358,8 @@ void check(size_t heads, const Direction& ahead, const Direction& back,
     if (back.core != nullptr) check_direction(back, true, heads, projections.size());
     else if (!products.empty()) throw nb::value_error("products: there is no backward program");
     for (const auto& [kind, head, first, a, b, weight] : products) {
-        if (kind != "outer" && kind != "sum" && kind != "multiply") throw nb::value_error("a product is outer, sum or multiply");
+        if (kind != "outer" && kind != "sum" && kind != "dot" && kind != "multiply")
+            throw nb::value_error("a product is outer, sum, dot or multiply");
         check_index(head, heads, "head");
         if (kind == "multiply") check_index(weight, heads, "head");
         for (const Place* place : {&a, &b}) {

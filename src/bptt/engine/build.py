@@ -12,7 +12,7 @@ from bptt.engine.derive import derive
 from bptt.engine.guard import Snapshot
 from bptt.engine.nodes import LANES, where_is
 from bptt.engine.outputs import output_leaf
-from bptt.engine.partition import Partition, all_row_wise, compare_traces, partition
+from bptt.engine.partition import Partition, all_row_wise, compare_traces, partition, sink
 from bptt.engine.plans import Wanted
 from bptt.engine.program import StepProgram
 from bptt.engine.reasons import Reason, Refusal
@@ -24,9 +24,13 @@ from bptt.state import State, leaves, map_state
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """A cell's step in parts, and where its output comes from (see `bptt.engine.plans.Plan`)."""
+    """A cell's step in parts, and where its output comes from (see `bptt.engine.plans.Plan`).
+
+    ``sunk`` are the parts with less hoisted (see `bptt.engine.partition.sink`), if there are such.
+    """
 
     step: Partition
+    sunk: Partition | None
     output: int | None
 
 
@@ -61,7 +65,8 @@ def analyse(
     _check_captured(graph, tensors)
     clean(graph)
     rearrange(graph, len(sources))
-    return Analysis(partition(graph, len(sources), hoist), output)
+    sunk = sink(graph, len(sources)) if hoist else None
+    return Analysis(partition(graph, len(sources), hoist), sunk, output)
 
 
 def _output(

@@ -13,8 +13,9 @@ from bptt.engine import operators as _operators  # noqa: F401 (registers the han
 from bptt.engine import views as _views  # noqa: F401 (registers the handlers)
 from bptt.engine.emit import Rows
 from bptt.engine.neighbours import merge_neighbours
+from bptt.engine.pairs import pair_sums
 from bptt.engine.partition import Partition
-from bptt.engine.peephole import multiply_adds, start_products
+from bptt.engine.peephole import dots, multiply_adds, start_products
 from bptt.engine.plans import Wanted
 from bptt.engine.program import (
     After,
@@ -149,10 +150,17 @@ def _assemble(
     for operand in time_rows:
         if operand is not None and operand not in gathered:
             gathered.append(operand)
+    last = gathered[len(tr.gathered) :]
     instructions = start_products(build.instructions, (*forward, *backward), gathered)
     instructions, both, lying = merge_neighbours(instructions, (*forward, *backward), gathered)
     forward, backward = both[: len(forward)], both[len(forward) :]
-    cut = split(instructions, forward, backward, lying)
+    of = dict(zip(gathered, lying, strict=True))
+    read = lying[: len(tr.gathered)]
+    if parts.projects:
+        read = pair_sums(tr, instructions, read)
+        lying = [*read, *(of[o] for o in last)]
+        instructions = dots(instructions, both, lying)
+    cut = split(instructions, forward, backward, lying, keep_times=not parts.projects)
     writes, deltas, places = _deltas(cut.writes, cut.gathered)
     saves = tuple(
         Write(Value("saved", k, o.width), (Piece(o, o.width),)) for k, o in enumerate(cut.saved)
@@ -163,9 +171,9 @@ def _assemble(
     if has_backward:
         has = tuple(node is not None for node in after_nodes)
         code = _after_code(tr, after_nodes)
-        rows = places[: len(tr.gathered)]
-        of = dict(zip(gathered, places, strict=True))
-        steps = tuple(None if o is None else of[o] for o in time_rows)
+        rows = places[: len(read)]
+        at = dict(zip(lying, places, strict=True))
+        steps = tuple(None if o is None else at[of[o]] for o in time_rows)
         extras = tuple(range(len(tr.extras)))
         after = After(code, rows, extras, steps, has)
     return StepProgram(
@@ -275,11 +283,15 @@ def _prepare_code(tr: Translator, step: GraphModule) -> Code:
 
 def _after_code(tr: Translator, nodes: list[Node | None]) -> Code:
     tr.after.output([n for n in nodes if n is not None])
-    tr.after.eliminate_dead_code()
     ordered = Graph()
     new: dict[Node, Node] = {}
+    rows = 0
     for node in sorted(
         tr.after.nodes, key=lambda n: (n.op != "placeholder", n.name.startswith("extra"))
     ):
-        new[node] = ordered.node_copy(node, lambda n: new[n])
+        if node.op == "placeholder" and not node.name.startswith("extra"):
+            new[node] = ordered.placeholder(f"rows{rows}")
+            rows += 1
+        else:
+            new[node] = ordered.node_copy(node, lambda n: new[n])
     return code_of(GraphModule(torch.nn.Module(), tidy(ordered)))

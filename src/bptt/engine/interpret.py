@@ -61,6 +61,8 @@ class _Lanes:
             return product if i.arguments[0] is None else arguments[0] + product
         if i.opcode == "sum":
             return arguments[0].sum(dim=1, keepdim=True)
+        if i.opcode == "dot":
+            return (arguments[0] * arguments[1]).sum(dim=1, keepdim=True)
         if i.opcode == "amax":
             return arguments[0].amax(dim=1, keepdim=True)
         return POINTWISE[i.opcode](*arguments)

@@ -14,7 +14,14 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
-from bptt.engine.nodes import LANES, arguments, lane_axis, overload_packet, where_is
+from bptt.engine.nodes import (
+    LANES,
+    arguments,
+    lane_axis,
+    overload_packet,
+    placeholders,
+    where_is,
+)
 from bptt.engine.reasons import Reason, Refusal
 
 _aten = torch.ops.aten
@@ -64,7 +71,8 @@ class Partition:
         each params-derived tensor of the step, the index of the source that it is, or None. times:
         for each hoisted tensor, whether it is the input itself. param_sources, time_sources: which
         sources each of them depends on. foldable: whether the hoisted part may run on all steps
-        folded into the lanes.
+        folded into the lanes. projects: whether all that is hoisted over time are linear maps of
+        the input.
     """
 
     hoisted: GraphModule | None
@@ -74,6 +82,7 @@ class Partition:
     param_sources: tuple[frozenset[int], ...]
     time_sources: tuple[frozenset[int], ...]
     foldable: bool
+    projects: bool
 
     def time_floats(self, dtype: torch.dtype) -> tuple[bool, ...]:
         """Which hoisted tensors have this dtype."""
@@ -93,8 +102,7 @@ def classify(graph: Graph, sources: int, hoist: bool = True) -> dict[Node, Kind]
     """The kind of every node; tensors of the lanes' size that depend on nothing belong to the
     step. Without ``hoist`` everything does."""
     kinds: dict[Node, Kind] = {}
-    placeholders = [n for n in graph.nodes if n.op == "placeholder"]
-    for i, node in enumerate(placeholders):
+    for i, node in enumerate(placeholders(graph)):
         kinds[node] = Kind.PARAMS if i < sources else Kind.TIME if i == sources else Kind.STATE
     for node in graph.nodes:
         if node.op in ("placeholder", "output"):
@@ -105,11 +113,49 @@ def classify(graph: Graph, sources: int, hoist: bool = True) -> dict[Node, Kind]
     return kinds
 
 
-def partition(traced: GraphModule, sources: int, hoist: bool = True) -> Partition:
+def sink(traced: GraphModule, sources: int) -> Partition | None:
+    """The parts with nothing hoisted over time but linear maps of the input: what else is made of
+    it belongs to the step, where it needs no memory over time. None if there is nothing else, or
+    if the input is read in any other way."""
+    graph = traced.graph
+    kinds = classify(graph, sources)
+    given = placeholders(graph)[sources]
+    if not given.users or not all(_projects(n, given, kinds) for n in given.users):
+        return None
+    if not any(kinds[u] is Kind.TIME and not is_view(u) for n in given.users for u in n.users):
+        return None
+    own = GraphModule(traced, Graph())
+    old: dict[Node, Node] = {}
+    own.graph.output(own.graph.graph_copy(graph, old))
+    own.graph.output_node().meta = dict(graph.output_node().meta)
+    return partition(own, sources, sunk=True)
+
+
+def _projects(node: Node, given: Node, kinds: dict[Node, Kind]) -> bool:
+    """Whether a node is a linear map of the input ``given``."""
+    packet, read = overload_packet(node), list(node.args)
+    if packet not in (_aten.mm, _aten.addmm) or node.kwargs:
+        return False
+    left = 0 if packet is _aten.mm else 1
+    rest = [a for i, a in enumerate(read) if i != left]
+    return read[left] is given and all(
+        isinstance(a, Node) and kinds[a] is Kind.PARAMS for a in rest
+    )
+
+
+def partition(
+    traced: GraphModule, sources: int, hoist: bool = True, sunk: bool = False
+) -> Partition:
     """Cut a cleaned trace (see `bptt.engine.rewrite`) into its parts; without ``hoist``, the step
-    takes parameters and input as they are."""
+    takes parameters and input as they are. Of a ``sunk`` trace only the first operators on the
+    input are hoisted."""
     graph = traced.graph
     kinds = classify(graph, sources, hoist)
+    given = placeholders(graph)[sources]
+    if sunk:
+        for node, kind in kinds.items():
+            if kind is Kind.TIME and node is not given and given not in node.all_input_nodes:
+                kinds[node] = Kind.STATE
     _sink_views(graph, kinds)
     output = graph.find_nodes(op="output")[0]
     needed = _ancestors(output, lambda n: kinds[n] is Kind.STATE)
@@ -118,8 +164,8 @@ def partition(traced: GraphModule, sources: int, hoist: bool = True) -> Partitio
         for argument in node.all_input_nodes:
             if kinds[argument] is not Kind.STATE and argument not in boundary:
                 boundary.append(argument)
-    placeholders = [n for n in graph.nodes if n.op == "placeholder"]
-    states = placeholders[sources + 1 :]
+    inputs = placeholders(graph)
+    states = inputs[sources + 1 :]
     params = [n for n in boundary if kinds[n] is Kind.PARAMS]
     times = [n for n in boundary if kinds[n] is Kind.TIME]
     step_nodes = [n for n in graph.nodes if n in needed and n.op != "placeholder"]
@@ -129,8 +175,8 @@ def partition(traced: GraphModule, sources: int, hoist: bool = True) -> Partitio
     if work:
         inside = _ancestors_of(work)
         body = [n for n in graph.nodes if n in inside and n.op != "placeholder"]
-        hoisted = _extract(traced, placeholders[: sources + 1], body, [*params, *times])
-    index = {n: i for i, n in enumerate(placeholders)}
+        hoisted = _extract(traced, inputs[: sources + 1], body, [*params, *times])
+    index = {n: i for i, n in enumerate(inputs)}
     return Partition(
         hoisted=hoisted,
         step=step,
@@ -139,6 +185,7 @@ def partition(traced: GraphModule, sources: int, hoist: bool = True) -> Partitio
         param_sources=tuple(_sources_of(n, index, sources) for n in params),
         time_sources=tuple(_sources_of(n, index, sources) for n in times),
         foldable=all(_row_wise(n, kinds) for n in (_ancestors_of(times) if times else ())),
+        projects=all(_projects(n, given, kinds) for n in times),
     )
 
 

@@ -1,4 +1,4 @@
-"""Small rewritings of finished instructions: sums into products' starts, multiply-adds."""
+"""Small rewritings of finished instructions: sums into products' starts, multiply-adds, dots."""
 
 from __future__ import annotations
 
@@ -22,6 +22,29 @@ def multiply_adds(
     """``a * b + c`` as one instruction."""
     read = [*(o for w in writes for o in w.operands()), *kept]
     return living(_fuse(living(instructions, read), read, _multiply_add), read)
+
+
+def dots(
+    instructions: list[Instruction], writes: tuple[Write, ...], kept: list[Operand]
+) -> list[Instruction]:
+    """``sum(a * b)`` as one instruction, where nobody else reads the products."""
+    read = [*(o for w in writes for o in w.operands()), *kept]
+    uses = Counter(o.value for i in instructions for o in i.operands())
+    uses.update(o.value for o in read)
+    made = {i.result: i for i in instructions}
+
+    def joined(sum_: Instruction) -> Instruction:
+        (of,) = sum_.arguments
+        source = made.get(of.value) if isinstance(of, Operand) else None
+        if source is None or source.opcode != "mul" or uses[source.result] != 1:
+            return sum_
+        wide = [isinstance(a, Operand) and a.width == source.result.width for a in source.arguments]
+        if not all(wide) or not _whole(of, source.result):
+            return sum_
+        return replace(sum_, opcode="dot", arguments=source.arguments)
+
+    found = [joined(i) if i.opcode == "sum" else i for i in instructions]
+    return living(found, read)
 
 
 def living(instructions: list[Instruction], read: list[Operand]) -> list[Instruction]:

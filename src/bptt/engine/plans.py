@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import importlib.util
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ from bptt.state import State, leaves
 
 if TYPE_CHECKING:
     from bptt.engine.around import Around
+    from bptt.engine.partition import Partition
     from bptt.engine.usual import Usual
 
 
@@ -238,16 +240,35 @@ def _make(
         parts = known.analysed[place]
         flags = tuple(any_param and t.requires_grad for t in tensors)
         wanted = Wanted(flags, any_input, any_param or any_input or any_state, any_state)
-        program = assemble(cell, sources, parts.step, leaves(state)[0].dtype, wanted)
-        made: Kernel = Native(program) if kernel == "native" else Interpreted(program)
-        frame = around(program, parts.step, (*flags, any_input))
-        recipe = recipe_of(program, frame, made, parts.step.time_floats(leaves(state)[0].dtype))
-        whole = whole_of(program, frame, made, recipe, tensors, inputs)
-        return Plan(program, frame, made, sources, wanted, parts.output, recipe, whole, {})
+        dtype = leaves(state)[0].dtype
+
+        def form(step: Partition, kernel: str) -> Plan:
+            program = assemble(cell, sources, step, dtype, wanted)
+            made: Kernel = Native(program) if kernel == "native" else Interpreted(program)
+            frame = around(program, step, (*flags, any_input))
+            recipe = recipe_of(program, frame, made, step.time_floats(dtype))
+            whole = whole_of(program, frame, made, recipe, tensors, inputs)
+            return Plan(program, frame, made, sources, wanted, parts.output, recipe, whole, {})
+
+        sunk = None if parts.sunk is None else _runs_whole(lambda: form(parts.sunk, "native"))
+        if sunk is not None:
+            return sunk if kernel == "native" else form(parts.sunk, kernel)
+        return form(parts.step, kernel)
     except Refusal as refusal:
         return refusal.ineligible
     except BpttError as error:
         raise _of_a_plain_step(cell, inputs, state, error) from None
+
+
+def _runs_whole(form: Callable[[], Plan]) -> Plan | None:
+    """A form of the program, if the core is there and runs all of it."""
+    if core_missing() is not None:
+        return None
+    try:
+        plan = form()
+    except Refusal:
+        return None
+    return plan if plan.whole is not None else None
 
 
 def _of_a_plain_step(cell: nn.Module, inputs: Tensor, state: State, traced: BpttError) -> BpttError:

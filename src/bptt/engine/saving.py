@@ -41,9 +41,12 @@ def reachable(made: dict[Value, Instruction], roots: list[Operand]) -> set[Value
 
 class Saver:
     """Walks back from what the backward step leaves, and finds each forward value where it is
-    cheapest."""
+    cheapest. Without ``keep_times``, hoisted tensors are gone by then, as temporaries are."""
 
-    def __init__(self, instructions: list[Instruction], forward: tuple[Write, ...]) -> None:
+    def __init__(
+        self, instructions: list[Instruction], forward: tuple[Write, ...], keep_times: bool
+    ) -> None:
+        self.gone = ("temp",) if keep_times else ("temp", "time")
         self.made = {i.result: i for i in instructions}
         roots = [o for w in forward for o in w.operands()]
         self.ahead = reachable(self.made, roots)
@@ -53,7 +56,7 @@ class Saver:
 
     def available(self, operand: Operand) -> bool:
         """Whether the backward step has it without saving or repeating anything."""
-        return operand.value.space != "temp" or operand.value in self.in_next
+        return operand.value.space not in self.gone or operand.value in self.in_next
 
     def need(self, operand: Operand, gathered: bool = False) -> None:
         """Make sure that the backward step can read an operand."""
@@ -61,7 +64,7 @@ class Saver:
         if self.available(operand) or value in self.behind:
             return
         known = value in self.intervals
-        if known or (value in self.ahead and (gathered or not self._worth_repeating(value))):
+        if known or (self.was_ahead(value) and (gathered or not self._worth_repeating(value))):
             low, high = operand.offset, operand.offset + operand.width
             before = self.intervals.get(value, (low, high))
             self.intervals[value] = (min(low, before[0]), max(high, before[1]))
@@ -70,9 +73,16 @@ class Saver:
         for read in self.made[value].operands():
             self.need(read)
 
+    def was_ahead(self, value: Value) -> bool:
+        """Whether the forward step has it."""
+        return value.space == "time" or value in self.ahead
+
+    def _cheap(self, value: Value) -> bool:
+        return value in self.made and self.made[value].opcode in CHEAP
+
     def _worth_repeating(self, value: Value) -> bool:
         """Cheap, and not at the price of saving more than the value itself."""
-        if self.made[value].opcode not in CHEAP:
+        if not self._cheap(value):
             return False
         price = self._price(value, set())
         return price == 0 or price <= value.width
@@ -84,9 +94,9 @@ class Saver:
             if source in seen or self.available(read):
                 continue
             seen.add(source)
-            if source in self.intervals or source in self.behind or source not in self.ahead:
+            if source in self.intervals or source in self.behind or not self.was_ahead(source):
                 continue
-            cheap = self.made[source].opcode in CHEAP
+            cheap = self._cheap(source)
             total += min(read.width, self._price(source, seen)) if cheap else read.width
         return total
 
@@ -113,14 +123,15 @@ def split(
     forward: tuple[Write, ...],
     backward: tuple[Write, ...],
     gathered: list[Operand],
+    keep_times: bool = True,
 ) -> Split:
     """Cut a joint program into its two directions.
 
     ``gathered`` are the rows that products after the loop read over all steps.
     """
-    saver = Saver(instructions, forward)
+    saver = Saver(instructions, forward, keep_times)
     for operand in gathered:
-        saver.need(operand, gathered=operand.value in saver.ahead)
+        saver.need(operand, gathered=saver.was_ahead(operand.value))
     for write in backward:
         for operand in write.operands():
             saver.need(operand)

@@ -23,6 +23,7 @@ from bptt.cells._stack import output_of
 from bptt.engine.assignments import without_writes
 from bptt.engine.eager import check_step
 from bptt.engine.nodes import LANES, ends
+from bptt.engine.normalization import layer_norm, layer_norm_backward
 from bptt.engine.reasons import Reason, Refusal, line_of_error
 from bptt.engine.sources import Source, replaced
 from bptt.errors import BpttError
@@ -36,7 +37,6 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
     """The table of the second stage: everything down to what `bptt.engine.operators` reads."""
     table = dict(core_aten_decompositions())
     more = [
-        _aten.native_layer_norm,
         _aten._softmax,
         _aten._log_softmax,
         _aten.gelu,
@@ -56,7 +56,6 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
         _aten.rsub,
         _aten.masked_fill,
         _aten.threshold_backward,
-        _aten.native_layer_norm_backward,
         _aten.std,
         _aten.logaddexp,
         _aten.logit,
@@ -65,6 +64,8 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
         _aten.rad2deg,
     ]
     table.update(get_decompositions(more))
+    table[_aten.native_layer_norm.default] = layer_norm
+    table[_aten.native_layer_norm_backward.default] = layer_norm_backward
     kept_whole: tuple[Any, ...] = (
         _aten.tanh_backward,
         _aten.sigmoid_backward,

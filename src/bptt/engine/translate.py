@@ -74,7 +74,7 @@ class Translator:
         self.units: list[Param] = []
         self.extras: list[Param] = []
         self.gathered: list[Operand] = []
-        self._gathered_nodes: list[Node] = []
+        self.gathered_nodes: list[Node] = []
         self._extra_nodes: list[Node] = []
         self._prepared: dict[Any, Param] = {}
         self._finished: dict[Any, Crossed] = {}
@@ -230,8 +230,8 @@ class Translator:
         operand = self.builder.contiguous(columns)
         if operand not in self.gathered:
             self.gathered.append(operand)
-            self._gathered_nodes.append(self.after.placeholder(f"rows{len(self.gathered) - 1}"))
-        return self._gathered_nodes[self.gathered.index(operand)]
+            self.gathered_nodes.append(self.after.placeholder(f"rows{len(self.gathered) - 1}"))
+        return self.gathered_nodes[self.gathered.index(operand)]
 
     def _extra(self, param: Param) -> Node:
         for known, node in zip(self.extras, self._extra_nodes, strict=True):

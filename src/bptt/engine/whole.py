@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.fx import Node
+from torch.linalg import vecdot
 from torch.nn.functional import linear
 
 from bptt.engine.kernels import Native
@@ -235,7 +236,12 @@ def _columns(place: Place) -> _Columns:
 
 
 def _product(node: Any, head: int, rows: dict[Any, _Columns], heads: list[Node]) -> _Product:
-    if not isinstance(node, Node) or node.kwargs:
+    if not isinstance(node, Node):
+        raise _Partly
+    if node.target is vecdot and node.kwargs == {"dim": 0} and all(a in rows for a in node.args):
+        a, b = (rows[x] for x in node.args)
+        return "dot", head, 0, a, b, 0
+    if node.kwargs:
         raise _Partly
     if node.target is torch.sum and node.args[1] == 0 and node.args[0] in rows:
         columns = rows[node.args[0]]
