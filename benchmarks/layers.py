@@ -1,4 +1,4 @@
-"""RNN, GRU and LSTM, forward and backward: `bptt.unfold` beside `torch.nn` and JAX.
+"""RNN, GRU and LSTM, forward and backward: `bptt.unfold` and `bptt.nn` beside `torch.nn` and JAX.
 
     python benchmarks/layers.py [--json docs/figures/layers.json] [--figure docs/figures/layers.png]
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,8 +44,9 @@ def contestants(
     steps, lanes, inputs, hidden = work
     torch.manual_seed(0)
     cell = CELLS[kind](inputs, hidden)
-    layer = getattr(torch.nn, kind)(inputs, hidden)
-    layer.load_state_dict({f"{name}_l0": value for name, value in cell.state_dict().items()})
+    layer, drop_in = (getattr(module, kind)(inputs, hidden) for module in (nn, bptt.nn))
+    for each in (layer, drop_in):
+        each.load_state_dict({f"{name}_l0": value for name, value in cell.state_dict().items()})
     x, seed = torch.randn(steps, lanes, inputs), torch.randn(steps, lanes, hidden)
 
     def ours() -> tuple[Tensor, list[Tensor]]:
@@ -53,19 +55,23 @@ def contestants(
         outputs.backward(seed)
         return outputs.detach(), [p.grad for p in cell.parameters()]
 
-    def theirs() -> tuple[Tensor, list[Tensor]]:
+    def of_layer(layer: nn.Module) -> tuple[Tensor, list[Tensor]]:
         layer.zero_grad()
         outputs, _ = layer(x)
         outputs.backward(seed)
         return outputs.detach(), [p.grad for p in layer.parameters()]
 
+    theirs, dropped_in = partial(of_layer, layer), partial(of_layer, drop_in)
+
     entries: dict[str, Callable[[], Any]] = {
         "bptt, 2 threads": with_threads(2, ours),
         "bptt, 1 thread": with_threads(1, ours),
+        "bptt.nn, 2 threads": with_threads(2, dropped_in),
         "torch.nn, 1 thread": with_threads(1, theirs),
         "torch.nn, 2 threads": with_threads(2, theirs),
     }
     agree(ours(), theirs(), f"{kind} torch.nn")
+    agree(dropped_in(), theirs(), f"bptt.nn.{kind}")
     if with_jax:
         from jax_layers import forward_backward
 
@@ -99,6 +105,7 @@ def measure(
         "work": work,
         "seconds": medians,
         "against_torch": rival / mine,
+        "layer_against_torch": rival / medians["bptt.nn, 2 threads"],
         "against_jax": medians["JAX"] / mine if with_jax else None,
         "bar_torch": bar[0],
         "bar_jax": bar[1],
@@ -116,9 +123,11 @@ def row(result: dict[str, Any]) -> list[str]:
         "{} × {} × {} → {}".format(*result["work"]),
         readable(seconds["bptt, 2 threads"]),
         readable(seconds["bptt, 1 thread"]),
+        readable(seconds["bptt.nn, 2 threads"]),
         readable(rival),
         readable(seconds["JAX"]) if jax else "–",
         f"{result['against_torch']:.2f}× (≥ {result['bar_torch']})",
+        f"{result['layer_against_torch']:.2f}×",
         f"{jax:.2f}× (≥ {result['bar_jax']})" if jax else "–",
         f"{result['peak_share_2']:.0%}",
         f"{result['peak_share_1']:.0%}",
@@ -173,9 +182,11 @@ HEADER = [
     "time × batch × input → hidden",
     "bptt ms",
     "1 thread",
+    "bptt.nn ms",
     "torch.nn ms",
     "JAX ms",
     "against torch.nn",
+    "bptt.nn against torch.nn",
     "against JAX",
     "of peak, 2",
     "of peak, 1",

@@ -9,7 +9,7 @@ window a handful of calls of PyTorch would cost more than the loop. Other cells 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,19 +44,34 @@ class Whole:
         core: the `bptt._core.Unfolding`.
         targets: which heads get a gradient from it.
         before: the leaves of which the products read the states before each step.
+        shapes: stand-ins without memory for what the latest call allocated.
     """
 
     core: Any
     targets: tuple[bool, ...]
     before: tuple[bool, ...]
+    shapes: dict[Any, list[Tensor]] = field(default_factory=dict)
+
+    def _fresh(self, recipe: Recipe, steps: int, batch: int, start: Tensor) -> list[Tensor]:
+        """New memory: states over time, last states, and what is saved, if anything is. To be
+        made like another is the cheapest way for a tensor."""
+        known = self.shapes.get((steps, batch))
+        if known is None:
+            sizes: list[tuple[int, ...]] = [(steps + 1, batch, width) for width in recipe.widths]
+            sizes += [(batch, width) for width in recipe.widths]
+            sizes += [(steps, batch, recipe.saved_width)] if recipe.saved_width else []
+            self.shapes.clear()
+            with torch.inference_mode(False):  # they outlive the mode of this call
+                known = [torch.empty((), dtype=start.dtype).expand(size) for size in sizes]
+            self.shapes[steps, batch] = known
+        return [torch.empty_like(k, memory_format=torch.contiguous_format) for k in known]
 
     def forward(self, call: Call, heads: Sequence[Tensor]) -> tuple[list[Tensor], Sequence[Tensor]]:
         """As `bptt.engine.loop.forward_loop`; what it keeps are the states, and what is saved."""
         recipe, steps, batch, start = call.plan.recipe, call.steps, call.batch, call.start
-        new = start[0].new_empty
-        states = [new((steps + 1, batch, width)) for width in recipe.widths]
-        last = [new((batch, width)) for width in recipe.widths]
-        saved = new((steps, batch, recipe.saved_width)) if recipe.saved_width else None
+        fresh, n = self._fresh(recipe, steps, batch, start[0]), recipe.leaves
+        states, last = fresh[:n], fresh[n : 2 * n]
+        saved = fresh[-1] if recipe.saved_width else None
         self.core.forward(
             steps,
             batch,
@@ -92,7 +107,9 @@ class Whole:
         recipe = call.plan.recipe
         n = recipe.leaves
         gradients = [
-            head.new_empty(head.shape) if target and need else None
+            torch.empty_like(head, memory_format=torch.contiguous_format)
+            if target and need
+            else None
             for head, target, need in zip(heads, self.targets, needed, strict=False)
         ]
         self.core.backward(

@@ -151,18 +151,20 @@ class Online:
 
     def _at_once(self, native: CoreSide, number: int, input: Any, target: Any) -> Tensor | None:
         """The whole step in one call of the core, where it is like those before it."""
-        due = self._next_stop() <= number - self.horizon + 1
+        stop = self._start + self._windows.depth
+        due = stop <= number - self.horizon + 1
         if due and not native.holds():
             return None
         found = native.step(self._batch, number, self.horizon, due, input, target)
         if found is None:
             return None
-        prediction, learned = found
-        if learned is not None:
-            self.loss, self.gradient_norm = learned.loss, learned.norm
+        prediction, (made, loss, norm) = found
+        if made:
+            self.loss, self.gradient_norm = loss, norm
             self.updates += 1
         if due:
-            self._pass_on()
+            self._reached = stop
+            self._start += self._stride
         self._batch.read = self.steps = number + 1
         return prediction
 

@@ -55,6 +55,9 @@ class CoreSide:
             torch.empty(1, dtype=torch.int64),
         )
         self._filled = False
+        self._step = learner.core.step
+        self._rows = torch.empty(learner.lanes, learner.prediction_width, dtype=learner.dtype)
+        self._row = self._rows[0].clone()
 
     def holds(self) -> bool:
         """Whether network and optimizer are what the core was told."""
@@ -98,16 +101,14 @@ class CoreSide:
 
     def step(
         self, batch: LiveBatch, number: int, horizon: int, due: bool, input: Any, target: Any
-    ) -> tuple[Tensor, Learned | None] | None:
-        """All of a step like those before it at once: its prediction, and its update if it makes
-        one. None: it is to be taken in parts."""
+    ) -> tuple[Tensor, tuple[int, float, float]] | None:
+        """All of a step like those before it at once: its prediction; how many updates it made (0
+        or 1), their loss and gradient norm. None: it is to be taken in parts."""
         if not self._filled or type(input) is not Tensor or type(target) is not Tensor:
             return None
-        learner = self.learner
-        lanes = () if input.dim() < 2 else (learner.lanes,)
-        prediction = torch.empty(*lanes, learner.prediction_width, dtype=learner.dtype)
+        prediction = torch.empty_like(self._row if input.dim() < 2 else self._rows)
         try:
-            done = learner.core.step(
+            done = self._step(
                 batch.inputs,
                 batch.targets,
                 batch.mask,
@@ -121,10 +122,7 @@ class CoreSide:
             )
         except (ValueError, TypeError):  # said in other words by who takes it in parts
             return None
-        if done is None:
-            return None
-        made, loss, norm = done
-        return prediction, Learned(loss, norm, made=True) if made else None
+        return None if done is None else (prediction, done)
 
     def predict(self, batch: LiveBatch, start: int, stop: int) -> Tensor:
         """The prediction after step ``stop - 1``, from the context at ``start``."""
