@@ -12,9 +12,12 @@ namespace {
 constexpr int64_t columns_apart = 48;  // a task's columns are a multiple: of every vector and micro-kernel
 constexpr int64_t rows_apart = 48;
 
-// Part of a product: columns of a (outer, sum) or rows (multiply).
+// Products that read the same rows a with others: packed once.
+using Kin = std::vector<const Product*>;
+
+// Part of some products: columns of a (outer, sum, dot) or rows (multiply).
 struct Task {
-    const Product* product;
+    const Kin* kin;
     int64_t first, last;
 };
 
@@ -23,14 +26,30 @@ double work(const Product& p, int64_t rows) {
     return each * static_cast<double>(p.m) * static_cast<double>(rows);
 }
 
-std::vector<Task> cut(const std::vector<Product>& products, int64_t rows, int threads) {
-    std::vector<Task> tasks;
+std::vector<Kin> kin_of(const std::vector<Product>& products) {
+    std::vector<Kin> found;
     for (const Product& p : products) {
+        const auto alike = [&](const Kin& kin) {
+            const Product& q = *kin.front();
+            const bool outer = p.kind == Product::Kind::outer && q.kind == Product::Kind::outer;
+            return outer && p.a.data == q.a.data && p.a.stride == q.a.stride && p.m == q.m;
+        };
+        const auto place = std::find_if(found.begin(), found.end(), alike);
+        if (place != found.end()) place->push_back(&p);
+        else found.push_back({&p});
+    }
+    return found;
+}
+
+std::vector<Task> cut(const std::vector<Kin>& all, int64_t rows, int threads) {
+    std::vector<Task> tasks;
+    for (const Kin& kin : all) {
+        const Product& p = *kin.front();
         const bool by_rows = p.kind == Product::Kind::multiply;
         const int64_t size = by_rows ? rows : p.m, unit = by_rows ? rows_apart : columns_apart;
         const int64_t units = (size + unit - 1) / unit, parts = std::max<int64_t>(1, std::min<int64_t>(threads, units));
         for (int64_t i = 0; i < parts; ++i)
-            tasks.push_back({&p, units * i / parts * unit, std::min(size, units * (i + 1) / parts * unit)});
+            tasks.push_back({&kin, units * i / parts * unit, std::min(size, units * (i + 1) / parts * unit)});
     }
     return tasks;
 }
@@ -39,11 +58,14 @@ template <class T>
 class Products {
 public:
     Products(const std::vector<Product>& products, int64_t rows, const Kernels<T>& kernels)
-        : products_(products), rows_(rows), kernels_(kernels) {
-        for (const Product& p : products_) {
-            const bool packs = p.kind == Product::Kind::multiply;
-            if (packs) shared_ += static_cast<size_t>(kernels_.packed_size(p.m, p.n));
-            if (p.kind == Product::Kind::outer) own_ = std::max(own_, static_cast<size_t>(kernels_.outer_memory(p.n)));
+        : products_(products), kin_(kin_of(products)), rows_(rows), kernels_(kernels) {
+        for (const Kin& kin : kin_) {
+            size_t together = 0;
+            for (const Product* p : kin) {
+                if (p->kind == Product::Kind::multiply) shared_ += static_cast<size_t>(kernels_.packed_size(p->m, p->n));
+                if (p->kind == Product::Kind::outer) together += static_cast<size_t>(kernels_.outer_memory(p->n));
+            }
+            own_ = std::max(own_, together);
         }
         own_ = (own_ + 15) / 16 * 16, shared_ = (shared_ + 15) / 16 * 16;
     }
@@ -52,7 +74,7 @@ public:
         auto workspace = cache.take();
         memory_ = reinterpret_cast<T*>(workspace->reserve((shared_ + own_ * static_cast<size_t>(threads)) * sizeof(T)));
         pack();
-        const std::vector<Task> tasks = cut(products_, rows_, threads);
+        const std::vector<Task> tasks = cut(kin_, rows_, threads);
         parallel(static_cast<int>(tasks.size()), threads,
                  [&](int i, int worker) { run(tasks[static_cast<size_t>(i)], worker); });
         cache.give(std::move(workspace));
@@ -60,6 +82,7 @@ public:
 
 private:
     const std::vector<Product>& products_;
+    std::vector<Kin> kin_;
     int64_t rows_;
     const Kernels<T>& kernels_;
     size_t own_ = 0, shared_ = 0;
@@ -77,7 +100,7 @@ private:
     }
 
     void run(const Task& task, int worker) const {
-        const Product& p = *task.product;
+        const Product& p = *task.kin->front();
         const T* a = static_cast<const T*>(p.a.data);
         T* dst = static_cast<T*>(p.dst);
         if (p.kind == Product::Kind::sum)
@@ -86,12 +109,15 @@ private:
             return kernels_.column_dot(a + task.first, p.a.stride, static_cast<const T*>(p.b.data) + task.first, p.b.stride,
                                        rows_, task.last - task.first, dst + task.first);
         if (p.kind == Product::Kind::outer) {
-            const Outer<T> outer{a + task.first, static_cast<const T*>(p.b.data), dst + task.first * p.dst_stride,
-                                 p.a.stride,     p.b.stride,                      p.dst_stride,
-                                 rows_,          task.last - task.first,          p.n};
+            std::vector<OuterSide<T>> sides;
+            for (const Product* q : *task.kin)
+                sides.push_back({static_cast<const T*>(q->b.data), static_cast<T*>(q->dst) + task.first * q->dst_stride,
+                                 q->b.stride, q->dst_stride, q->n});
+            const Outer<T> outer{a + task.first, p.a.stride, rows_, task.last - task.first, sides.data(),
+                                 static_cast<ptrdiff_t>(sides.size())};
             return kernels_.outer(outer, memory_ + shared_ + own_ * static_cast<size_t>(worker));
         }
-        const T* packed = packed_[static_cast<size_t>(task.product - products_.data())];
+        const T* packed = packed_[static_cast<size_t>(&p - products_.data())];
         for (int64_t r = task.first; r < task.last; r += rows_apart) {
             const int64_t n = std::min(rows_apart, task.last - r);
             kernels_.op[static_cast<int>(Op::matmul)][0]({dst + r * p.dst_stride, a + r * p.a.stride, nullptr, nullptr,

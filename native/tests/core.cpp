@@ -188,17 +188,18 @@ void test_products() {
                 auto matrix = random_array<T>(size(m * n), 3);
                 std::vector<T> results[2];
                 for (int threads : {1, 5}) {
-                    std::vector<T> outer(size(m * n)), sum(size(m)), rowwise(size(rows * n)), dots(size(m));
+                    std::vector<T> outer(size(m * n)), sum(size(m)), rowwise(size(rows * n)), dots(size(m)), own(size(m * m));
                     using Kind = Product::Kind;
                     const std::vector<Product> products{
                         {Kind::outer, {a.data(), m}, {b.data(), n}, m, n, {}, outer.data(), n},
                         {Kind::sum, {a.data(), m}, {}, m, 0, {}, sum.data(), 0},
+                        {Kind::outer, {a.data(), m}, {a.data(), m}, m, m, {}, own.data(), m},  // the same a: packed once
                         {Kind::dot, {a.data(), m}, {a.data(), m}, m, 0, {}, dots.data(), 0},
                         {Kind::multiply, {a.data(), m}, {}, m, n, {matrix.data(), n, 1}, rowwise.data(), n}};
                     WorkspaceCache cache;
                     multiply_all(products, rows, dtype, threads, cache);
                     auto& all = results[threads > 1];
-                    for (const auto* part : {&outer, &sum, &dots, &rowwise}) all.insert(all.end(), part->begin(), part->end());
+                    for (const auto* part : {&outer, &sum, &dots, &rowwise, &own}) all.insert(all.end(), part->begin(), part->end());
                 }
                 CHECK(results[0] == results[1], "threads show: rows %d m %d n %d", int(rows), int(m), int(n));
                 for (int64_t i = 0; i < m; ++i) {
@@ -208,6 +209,8 @@ void test_products() {
                     total = 0;
                     for (int64_t r = 0; r < rows; ++r) total += double(a[size(r * m + i)]) * double(a[size(r * m + i)]);
                     CHECK(std::fabs(results[0][size(m * n + m + i)] - total) < close, "dot");
+                    const T diagonal = results[0][size(m * n + 2 * m + rows * n + i * m + i)];
+                    CHECK(std::fabs(diagonal - total) < close, "outer of the same rows");
                     for (int64_t j = 0; j < n; ++j) {
                         total = 0;
                         for (int64_t r = 0; r < rows; ++r) total += double(a[size(r * m + i)]) * double(b[size(r * n + j)]);

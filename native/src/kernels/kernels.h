@@ -26,14 +26,19 @@ struct Call {
     bool descending;  // order in which the panels are visited; the result is the same
 };
 
-// dst[m, n] = sum over rows r of a[r, m] b[r, n]. Columns are contiguous.
+// For each of some sides: dst[m, n] = sum over rows r of a[r, m] b[r, n]. Columns are contiguous.
+template <class T>
+struct OuterSide {
+    const T* b;
+    T* dst;
+    ptrdiff_t b_stride, dst_stride, n;
+};
 template <class T>
 struct Outer {
     const T* a;
-    const T* b;
-    T* dst;
-    ptrdiff_t a_stride, b_stride, dst_stride;
-    ptrdiff_t rows, m, n;
+    ptrdiff_t a_stride, rows, m;
+    const OuterSide<T>* sides;
+    ptrdiff_t count;
 };
 
 template <class T>
@@ -52,8 +57,8 @@ struct Kernels {
     void (*clamp)(T* x, ptrdiff_t count, T bound);
     // x[i] += y[i]
     void (*accumulate)(T* x, const T* y, ptrdiff_t count);
-    // The product that sums over rows, with `outer_memory(n)` elements to work in; the sum of each column; the sum
-    // of the products of two columns.
+    // The product that sums over rows, with the `outer_memory(n)` elements of every side to work
+    // in; the sum of each column; the sum of the products of two columns.
     void (*outer)(const Outer<T>& product, T* memory);
     ptrdiff_t (*outer_memory)(ptrdiff_t n);
     void (*column_sum)(const T* a, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t width, T* dst);

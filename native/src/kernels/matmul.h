@@ -135,8 +135,24 @@ BPTT_INLINE void all_rows(Block<T> x, ptrdiff_t rows, ptrdiff_t blocks, ptrdiff_
     }
 }
 
+// One row, all of k at once, nothing asked for ahead: what is left of the loops below.
+template <class T>
+void run_row(const Call<T>& call) {
+    constexpr ptrdiff_t P = panel_width<T>, group = P * panels_for(1);
+    const ptrdiff_t groups = (call.width + group - 1) / group;
+    Block<T> x{call.a, 0, nullptr, call.depth * P, call.depth, nullptr, 0, nullptr, 0};
+    for (ptrdiff_t i = 0; i < groups; ++i) {
+        const ptrdiff_t j = group * (call.descending ? groups - 1 - i : i);
+        x.panel = call.packed + j * call.depth;
+        x.init = call.b ? call.b + j : nullptr;
+        x.dst = call.dst + j;
+        kernel<T, 1, panels_for(1)>(x, call.width - j);
+    }
+}
+
 template <class T>
 void run_matmul(const Call<T>& call) {
+    if (call.rows == 1) return run_row<T>(call);
     constexpr ptrdiff_t P = panel_width<T>;
     const ptrdiff_t blocks = (call.rows + most_rows - 1) / most_rows;
     const ptrdiff_t group = P * panels_for((call.rows + blocks - 1) / blocks);

@@ -85,19 +85,29 @@ void pack_columns(const T* a, ptrdiff_t stride, ptrdiff_t depth, ptrdiff_t colum
 template <class T>
 void run_outer(const Outer<T>& x, T* memory) {
     constexpr ptrdiff_t P = panel_width<T>;
-    T* const panels = memory;
-    T* const columns = memory + outer_depth * packed_size<T>(1, x.n);
+    T* const columns = memory;
     ptrdiff_t p = 0;
     do {  // once even for no rows: dst = 0
         const ptrdiff_t depth = x.rows - p < outer_depth ? x.rows - p : outer_depth;
-        pack<T>(x.b + p * x.b_stride, x.b_stride, 1, depth, x.n, panels);
+        T* panels = memory + outer_depth * outer_group;
+        for (ptrdiff_t s = 0; s < x.count; ++s) {
+            const OuterSide<T>& side = x.sides[s];
+            pack<T>(side.b + p * side.b_stride, side.b_stride, 1, depth, side.n, panels);
+            panels += outer_depth * packed_size<T>(1, side.n);
+        }
         for (ptrdiff_t group = 0; group < x.m; group += outer_group) {
             const ptrdiff_t most = x.m - group < outer_group ? x.m - group : outer_group;
             pack_columns<T>(x.a + p * x.a_stride + group, x.a_stride, depth, most, columns);
-            for (ptrdiff_t j = 0; j < x.n; j += P)
-                for (ptrdiff_t i = 0; i < most; i += outer_rows)
-                    outer_part<T>(most - i, columns + i * depth, panels + j * depth, depth,
-                                  x.dst + (group + i) * x.dst_stride + j, x.dst_stride, x.n - j < P ? x.n - j : P, p == 0);
+            panels = memory + outer_depth * outer_group;
+            for (ptrdiff_t s = 0; s < x.count; ++s) {
+                const OuterSide<T>& side = x.sides[s];
+                for (ptrdiff_t j = 0; j < side.n; j += P)
+                    for (ptrdiff_t i = 0; i < most; i += outer_rows)
+                        outer_part<T>(most - i, columns + i * depth, panels + j * depth, depth,
+                                      side.dst + (group + i) * side.dst_stride + j, side.dst_stride,
+                                      side.n - j < P ? side.n - j : P, p == 0);
+                panels += outer_depth * packed_size<T>(1, side.n);
+            }
         }
         p += outer_depth;
     } while (p < x.rows);
