@@ -36,7 +36,8 @@ class Run:
 
     def __init__(self, method: Any, stream: bptt.Stream) -> None:
         self.network = network(learn_initial_state=True)
-        self.optimizer = torch.optim.Adam(self.network.parameters(), 0.01)
+        # In steps that do not saturate the cell: what is resumed must depend on what was saved.
+        self.optimizer = torch.optim.Adam(self.network.parameters(), 1e-5)
         self.method, self.stream = method, stream
 
     def train(self, epochs: int, stop: int | None = None) -> list[tuple[float, int, int, int]]:
