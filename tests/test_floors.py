@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1] / "src" / "bptt"
 
 FLOOR = {
     "errors": 0,
+    "reuse": 0,
     "state": 0,
     "cells": 0,
     "engine": 1,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from bptt.cells._stack import output_of
 from bptt.engine.eager import check_step
 from bptt.errors import CellError, ShapeError
 from bptt.state import State, check_given, initial_state, leaves, map_state, rebuild
-from bptt.unfold import check_dtype, unfold
+from bptt.unfold import check_dtype, unfold, unfold_side_by_side
 
 
 class Network(nn.Module):
@@ -90,6 +90,21 @@ class Network(nn.Module):
             initial=self._initial(inputs) if initial is None else initial,
             reset=reset,
             lengths=lengths,
+            clip_state_gradient=self.clip_state_gradient,
+            backend=self.backend,
+        )
+
+    def unfold_side_by_side(
+        self, inputs: Sequence[Tensor], states: Sequence[State], resets: Sequence[Tensor | None]
+    ) -> list[tuple[Tensor, State]] | None:
+        """`bptt.unfold.unfold_side_by_side` of the cell."""
+        return unfold_side_by_side(
+            self.cell,
+            inputs,
+            states,
+            # One for each: the way back to what it is made of can be gone only once.
+            initials=[self.initial_state(1, like=own) for own in inputs],
+            resets=resets,
             clip_state_gradient=self.clip_state_gradient,
             backend=self.backend,
         )

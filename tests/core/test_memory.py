@@ -352,14 +352,19 @@ def test_freed_memory_goes_back_when_it_is_more_than_planned(
 
     monkeypatch.setattr(_bytes, "resident", lambda: held[0])
     monkeypatch.setattr(_bytes, "give_back", give_back)
+    monkeypatch.setattr(_bytes, "KEPT", 5)
     freed = Freed(10)
     assert (times, held[0]) == ([100], 60)
-    for now, expected in ((70, 1), (71, 2), (41, 2), (42, 3)):
+    # Up to 70 were planned. What stays of 200 is others': from there on, 5 more.
+    for now, expected in ((70, 1), (71, 2), (70, 2), (200, 3), (165, 3), (166, 4)):
         held[0] = now
         freed.tidy()
         assert len(times) == expected
-    Freed(None).tidy()
-    assert len(times) == 3
+    held[0] = 0
+    freed.tidy(always=True)
+    assert len(times) == 5
+    Freed(None).tidy(always=True)
+    assert len(times) == 5
 
 
 @pytest.mark.parametrize(

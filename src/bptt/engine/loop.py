@@ -13,17 +13,22 @@ import torch
 from torch import Tensor
 
 from bptt.engine.recipe import Place
+from bptt.reuse import empty
 from bptt.state import State
 
 if TYPE_CHECKING:
     from bptt.engine.plans import Plan
 
 
+Ran = tuple[list[Tensor], Sequence[Tensor]]
+"""Results, and what the backward loop wants to see again."""
+
+
 class Call:
     """One unfolding: what the loop needs besides its differentiable tensors.
 
     ``start`` and ``initial`` are leaves [B, n]; ``exposed`` the leaves of which every step is asked
-    for; ``nested`` a state, for its nesting.
+    for; ``nested`` a state, for its nesting; ``ran`` what the loop gave, if it was run already.
     """
 
     __slots__ = (
@@ -34,6 +39,7 @@ class Call:
         "lengths",
         "nested",
         "plan",
+        "ran",
         "reset",
         "start",
         "steps",
@@ -51,14 +57,15 @@ class Call:
         clip: float | None,
         exposed: tuple[int, ...],
         nested: State,
+        ran: Ran | None = None,
     ) -> None:
         self.plan, self.steps, self.batch = plan, steps, batch
         self.start, self.initial = start, initial
         self.reset, self.lengths, self.clip = reset, lengths, clip
-        self.exposed, self.nested = exposed, nested
+        self.exposed, self.nested, self.ran = exposed, nested, ran
 
 
-def forward_loop(call: Call, heads: Sequence[Tensor]) -> tuple[list[Tensor], Sequence[Tensor]]:
+def forward_loop(call: Call, heads: Sequence[Tensor]) -> Ran:
     """The loop, from what `bptt.engine.hoist.heads_of` gives.
 
     Gives every step's state of the exposed leaves and the last state of all leaves; and what the
@@ -78,14 +85,14 @@ def forward_loop(call: Call, heads: Sequence[Tensor]) -> tuple[list[Tensor], Seq
         ready = list(ready)
         for i, head in around.turned:
             ready[i] = plan.transposed(i, heads[head])
-    states = []
-    for leaf in call.start:
-        buffer = leaf.new_empty((steps + 1, batch, leaf.shape[1]))
-        buffer[0].copy_(leaf)
-        states.append(buffer)
-    saved = None
+    shapes = [(steps + 1, batch, leaf.shape[1]) for leaf in call.start]
     if recipe.saved_width:
-        saved = states[0].new_empty((steps, batch, recipe.saved_width))
+        shapes.append((steps, batch, recipe.saved_width))
+    made = empty(call.start[0], shapes)
+    saved = made.pop() if recipe.saved_width else None
+    states = made
+    for buffer, leaf in zip(states, call.start, strict=True):
+        buffer[0].copy_(leaf)
     if rows:
         times = _over_time(call, ready)
         plan.kernel.forward(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bptt.engine.again import differentiable
 from bptt.engine.hoist import heads_of
-from bptt.engine.loop import Call, backward_loop, forward_loop
+from bptt.engine.loop import Call, Ran, backward_loop, forward_loop
 from bptt.engine.outputs import outputs_of
 from bptt.engine.plans import Plan, plan_for
 from bptt.engine.reasons import Ineligible
@@ -34,10 +34,12 @@ def run(
     return_states: bool,
     clip: float | None,
     plan: Plan | None = None,
+    ran: Ran | None = None,
 ) -> tuple[Tensor, State, State | None]:
     """Unfold ``cell`` over ``inputs`` by its step program; see `bptt.engine.eager.run`.
 
-    ``plan`` is what `plan_for` found for these arguments, if it was asked already.
+    ``plan`` is what `plan_for` found for these arguments, if it was asked already; ``ran`` what
+    `bptt.engine.loop.forward_loop` gave, if it was run already.
 
     Raises:
         CellError: the cell has no step program; names the operator and its line.
@@ -52,7 +54,7 @@ def run(
     start = [state] if isinstance(state, Tensor) else leaves(state)
     back = start if initial is state or reset is None else leaves(initial)
     steps, batch = inputs.shape[0], inputs.shape[1]
-    call = Call(plan, steps, batch, start, back, reset, lengths, clip, exposed, state)
+    call = Call(plan, steps, batch, start, back, reset, lengths, clip, exposed, state, ran)
     heads = heads_of(plan, inputs)
     if not plan.wanted.any:
         results: Sequence[Tensor] = forward_loop(call, heads)[0]
@@ -84,7 +86,8 @@ class _Loop(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
-        results, kept = forward_loop(call, tensors[: call.plan.recipe.heads])
+        results, kept = call.ran or forward_loop(call, tensors[: call.plan.recipe.heads])
+        call.ran = None
         ctx.call, ctx.count = call, len(tensors)
         ctx.save_for_backward(*tensors, *kept)
         ctx.set_materialize_grads(False)

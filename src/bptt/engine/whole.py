@@ -21,6 +21,7 @@ from torch.nn.functional import linear
 from bptt.engine.kernels import Native
 from bptt.engine.nodes import ends, placeholders
 from bptt.engine.recipe import Place, Recipe
+from bptt.reuse import lender
 
 if TYPE_CHECKING:
     from bptt.engine.around import Around
@@ -64,6 +65,12 @@ class Whole:
             with torch.inference_mode(False):  # they outlive the mode of this call
                 known = [torch.empty((), dtype=start.dtype).expand(size) for size in sizes]
             self.shapes[steps, batch] = known
+        memory, n = lender(), recipe.leaves
+        if memory is not None:  # for all but the last states, which outlive the rest
+            lent = [(k.shape, k.dtype) for k in (*known[:n], *known[2 * n :])]
+            fresh = memory.empty(*lent)
+            last = [torch.empty(k.shape, dtype=k.dtype) for k in known[n : 2 * n]]
+            return [*fresh[:n], *last, *fresh[n:]]
         return [torch.empty_like(k, memory_format=torch.contiguous_format) for k in known]
 
     def forward(self, call: Call, heads: Sequence[Tensor]) -> tuple[list[Tensor], Sequence[Tensor]]:

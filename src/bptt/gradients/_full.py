@@ -14,7 +14,7 @@ from typing import Any
 
 from bptt.errors import OptionError, at_least
 from bptt.gradients._context import Carried, Span
-from bptt.gradients._measure import costs_of, idle_core
+from bptt.gradients._measure import beside, costs_of, idle_core
 from bptt.gradients._problem import Problem
 from bptt.gradients._resume import Place, begin, load, save
 from bptt.gradients._sweep import Sweep
@@ -162,21 +162,22 @@ class _Planner:
     method: Full
     network: Network
     loss: StepLoss
-    known: dict[int, tuple[Costs, bool]] = field(default_factory=dict)
+    known: dict[int, tuple[Costs, bool, int]] = field(default_factory=dict)
 
     def plan(self, batch: Batch, measure: bool = False) -> SegmentPlan:
         """The plan for a batch; with ``measure``, costs are in it whether it needs them or not."""
         steps, lanes = max(batch.length, 1), batch.lanes
         if self.method.memory is not None:
-            costs, idle = self._costs(batch)
-            return choose(costs, steps, lanes, bytes_of(self.method.memory), idle)
+            costs, idle, rows = self._costs(batch)
+            return choose(costs, steps, lanes, bytes_of(self.method.memory), idle, rows)
         segment = min(self.method.segment or steps, steps)
         kept = max(-(-steps // segment) - 1, 1)
         found = self._costs(batch)[0] if measure else None
         return SegmentPlan(steps, lanes, segment, kept, costs=found)
 
-    def _costs(self, batch: Batch) -> tuple[Costs, bool]:
+    def _costs(self, batch: Batch) -> tuple[Costs, bool, int]:
         if batch.lanes not in self.known:
             costs = costs_of(self.network, self.loss, batch)
-            self.known[batch.lanes] = costs, idle_core(self.network, batch)
+            idle = idle_core(self.network, batch)
+            self.known[batch.lanes] = costs, idle, beside(self.network, batch)
         return self.known[batch.lanes]

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bptt.engine.beside import ROWS
 from bptt.gradients._sweep import Unfolding
 from bptt.gradients._window import advance
 from bptt.losses import StepLoss
 from bptt.network import Network
 from bptt.segments import (
     Costs,
-    Line,
+    Peak,
     Unchanged,
+    arrays,
     deltas,
     drawn_from,
     draws,
     held,
-    lines,
+    peaks,
     programs,
     state_bytes,
 )
@@ -29,6 +33,12 @@ from bptt.streams import Batch, Chunk
 
 PROBE = 32
 """Steps of the longest piece that is measured: what is allocated grows in proportion to them."""
+
+PROBED_LANES = 128
+"""Many lanes are measured over fewer steps, so many on all lanes together, but at least `FEWEST`:
+a large batch would otherwise spend a tenth of a pass on its plan."""
+
+FEWEST = 8
 
 ONE_CORE = 6
 """Lanes that one core takes through a step in about the time of one: the rows of which the core's
@@ -42,30 +52,39 @@ def costs_of(network: Network, loss: StepLoss, batch: Batch) -> Costs:
     Raises:
         CellError: the cell changes its own buffers.
     """
-    steps = min(PROBE, batch.length)
+    steps = min(PROBE, max(PROBED_LANES // batch.lanes, FEWEST), batch.length)
     unchanged = Unchanged(network.cell)
     with drawn_from(draws()):
-        places = {batch.length // 2 - steps // 2, batch.length - steps}
-        found = [_lines(network, loss, batch.chunk(p, p + steps)) for p in sorted(places)]
+        places = (batch.length - steps, batch.length // 2 - steps // 2)
+        chunks = (batch.chunk(place, place + steps) for place in places)
+        kinds = {_kind(chunk): chunk for chunk in chunks}
+        found = [_peaks(network, loss, chunk) for chunk in kinds.values()]
         unchanged.check()
         chunk = batch.chunk(0, 1)
         start = _start(network, chunk)
-    worst = [max(pair, key=lambda line: line(1 << 16)) for pair in zip(*found, strict=True)]
-    unfolded, swept, advanced = worst
+    unfolded, swept, advanced = (reduce(or_, every) for every in zip(*found, strict=True))
     core = programs(network.cell, chunk.inputs, start, network.backend)
+    fields = (chunk.inputs, chunk.targets, chunk.mask, chunk.reset)
     return Costs(
-        sweep=swept._replace(each=swept.each + deltas(core, chunk.inputs, start)),
+        sweep=swept.higher(deltas(core, chunk.inputs, start)),
         unfold=unfolded,
         advance=advanced,
         state=state_bytes(start),
         gradients=sum(p.nbytes for p in network.parameters() if p.requires_grad),
         core=held(core),
+        arrays=arrays(core, chunk.inputs, start),
         data=batch.held,
+        chunk=sum(f.nbytes for f in fields) if batch.held(1) else 0.0,
         on_cpu=chunk.inputs.device.type == "cpu",
     )
 
 
-def _lines(network: Network, loss: StepLoss, chunk: Chunk) -> list[Line]:
+def _kind(chunk: Chunk) -> tuple[bool, ...]:
+    """What of a chunk decides, besides its sizes, what is computed."""
+    return chunk.any_reset is None, chunk.lengths is None, bool(chunk.mask.all())
+
+
+def _peaks(network: Network, loss: StepLoss, chunk: Chunk) -> list[Peak]:
     """Of unfolding, of unfolding and going back, and of running without a gradient."""
     owned = [p for p in network.parameters() if p.requires_grad]
     count = max(int(chunk.mask.sum()), 1)
@@ -92,7 +111,7 @@ def _lines(network: Network, loss: StepLoss, chunk: Chunk) -> list[Line]:
         start = _start(network, part)
         return [lambda: advance(network, part, start)]
 
-    return [*lines(swept, chunk.steps), *lines(advanced, chunk.steps)]
+    return [*peaks(swept, chunk.steps), *peaks(advanced, chunk.steps)]
 
 
 def _start(network: Network, chunk: Chunk) -> State:
@@ -101,6 +120,16 @@ def _start(network: Network, chunk: Chunk) -> State:
 
 def _gradient_like(leaf: Tensor) -> Tensor | None:
     return torch.zeros_like(leaf) if leaf.requires_grad else None
+
+
+def beside(network: Network, batch: Batch) -> int:
+    """How many segments of one lane take little longer side by side than one of them: where the
+    core runs all of the unfolding, as many as its products have rows in registers."""
+    if batch.lanes > 1:
+        return 1
+    chunk = batch.chunk(0, 1)
+    found = programs(network.cell, chunk.inputs, _start(network, chunk), network.backend)
+    return ROWS if found and found[0].whole is not None else 1
 
 
 def idle_core(network: Network, batch: Batch) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch import Tensor
 from bptt.gradients._window import advance
 from bptt.losses import StepLoss, cost
 from bptt.network import Network
+from bptt.reuse import Reuse, reusing
 from bptt.segments import (
     Draws,
     Entry,
@@ -60,6 +62,18 @@ class Unfolding:
             )
         return cls(chunk, entry, outputs, last)
 
+    @classmethod
+    def side_by_side(
+        cls, network: Network, chunks: list[Chunk], states: list[State]
+    ) -> list[Unfolding]:
+        """Unfold segments of one lane and one length together; nothing if they cannot go so."""
+        with torch.enable_grad():
+            entries = [entering(state) for state in states]
+            inputs, resets = [c.inputs for c in chunks], [c.any_reset for c in chunks]
+            found = network.unfold_side_by_side(inputs, entries, resets) or []
+        every = zip(chunks, entries, found, strict=False)
+        return [cls(chunk, entry, *ran) for chunk, entry, ran in every]
+
     def roots(
         self, network: Network, loss: StepLoss, count: int, after: list[Tensor | None]
     ) -> tuple[Tensor, Roots]:
@@ -100,7 +114,7 @@ class Sweep:
     def run(self) -> tuple[Tensor, State]:
         """Add the gradient to ``.grad``; give the mean loss and the last state."""
         self.count = 0
-        self.freed = Freed(None if self.plan.budget is None else self.plan.freed)
+        self.freed = Freed(None if self.plan.budget is None else self.plan.peak)
         total, end = torch.zeros((), dtype=torch.float64), None
         after: list[Tensor | None] = []
         unfoldings: Generator[Unfolding] = _Unfoldings(self).made()
@@ -108,6 +122,7 @@ class Sweep:
             unfoldings = one_ahead(unfoldings)
         with closing(unfoldings):
             for unfolding in unfoldings:
+                last = end is None
                 if end is None:
                     end = kept(unfolding.last)
                     after = [None] * len(leaves(end))
@@ -119,6 +134,7 @@ class Sweep:
                 after = unfolding.before()
                 total += part.to(total)
                 del unfolding, roots  # before the next one is made
+                self.freed.tidy(always=last)  # a shorter one leaves pieces that fit no other
         assert end is not None
         return total / max(self.count, 1), end
 
@@ -130,6 +146,10 @@ class _Unfoldings:
     sweep: Sweep
     first: bool = True
     drawn: bool = False
+    arrays: Reuse = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.arrays = Reuse(self.sweep.plan.arrays)
 
     def made(self) -> Generator[Unfolding]:
         """Each segment's, the last one first.
@@ -142,22 +162,42 @@ class _Unfoldings:
         entries = reversed_states(
             sweep.plan.segments, sweep.plan.kept, Entry(sweep.start, begin), self._advance
         )
-        for index, entry in entries:
-            sweep.freed.tidy()  # where a second core unfolds ahead, it does this too
-            chunk = self._chunk(index)
-            unchanged = Unchanged(sweep.network.cell)
-            with self._drawing(entry.draws):
-                unfolding = Unfolding.of(sweep.network, chunk, entry.state)
-            unchanged.check()
-            if self.first:
-                self.first, self.drawn = False, draws(begin) is not begin
-            del chunk, entry
-            yield unfolding
-            del unfolding
+        beside = 1
+        while group := list(islice(entries, beside)):
+            unfoldings = self._side_by_side(group)
+            while unfoldings:
+                yield unfoldings.pop(0)
+            while group:
+                yield self._one(*group.pop(0), begin)
+            beside = sweep.plan.beside  # the last segment of all, which may be shorter, is alone
+
+    def _one(self, index: int, entry: Entry, begin: Draws) -> Unfolding:
+        self.sweep.freed.tidy()  # where a second core unfolds ahead, it does this too
+        chunk = self._chunk(index)
+        unchanged = Unchanged(self.sweep.network.cell)
+        with self._drawing(entry.draws), reusing(self.arrays):
+            unfolding = Unfolding.of(self.sweep.network, chunk, entry.state)
+        unchanged.check()
+        if self.first:
+            self.first, self.drawn = False, draws(begin) is not begin
+        return unfolding
+
+    def _side_by_side(self, group: list[tuple[int, Entry]]) -> list[Unfolding]:
+        """The segments of a group that go together, taken from it."""
+        entered = [(index, entry.state) for index, entry in group if entry.state is not None]
+        if len(entered) < 2 or self.drawn:
+            return []
+        self.sweep.freed.tidy()
+        chunks = [self._chunk(index) for index, _ in entered]
+        with reusing(self.arrays):
+            states = [state for _, state in entered]
+            found = Unfolding.side_by_side(self.sweep.network, chunks, states)
+        del group[: len(found)]
+        return found
 
     def _advance(self, start: int, stop: int, entry: Entry) -> Entry:
         """Run the segments ``start`` to ``stop - 1``."""
-        with self._drawing(entry.draws):
+        with self._drawing(entry.draws), reusing(self.arrays):
             for index in range(start, stop):
                 chunk, unchanged = self._chunk(index), Unchanged(self.sweep.network.cell)
                 state = kept(advance(self.sweep.network, chunk, entry.state))

@@ -7,6 +7,7 @@ from bptt.segments._bytes import bytes_of as bytes_of
 from bptt.segments._bytes import give_back as give_back
 from bptt.segments._bytes import readable as readable
 from bptt.segments._checkpointed import checkpointed_unfold as checkpointed_unfold
+from bptt.segments._core import arrays as arrays
 from bptt.segments._core import deltas as deltas
 from bptt.segments._core import held as held
 from bptt.segments._core import programs as programs
@@ -14,10 +15,10 @@ from bptt.segments._draws import Draws as Draws
 from bptt.segments._draws import drawn_from as drawn_from
 from bptt.segments._draws import draws as draws
 from bptt.segments._plan import Costs as Costs
-from bptt.segments._plan import Line as Line
+from bptt.segments._plan import Peak as Peak
 from bptt.segments._plan import SegmentPlan as SegmentPlan
 from bptt.segments._plan import choose as choose
-from bptt.segments._plan import lines as lines
+from bptt.segments._plan import peaks as peaks
 from bptt.segments._plan import state_bytes as state_bytes
 from bptt.segments._revolve import advances as advances
 from bptt.segments._revolve import repetitions as repetitions

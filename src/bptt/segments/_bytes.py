@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from bptt.errors import BpttError, OptionError
+from bptt.reuse import KEPT
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
     f"{letter}IB": 1 << 10 * (power + 1) for power, letter in enumerate("KMGT")
@@ -50,7 +51,14 @@ def readable(count: float) -> str:
 
 def peak_of(run: Callable[[], Any]) -> tuple[Any, int, int]:
     """What ``run`` returns, the most bytes that PyTorch held for it at a time beyond those held
-    before, and how many it has left behind.
+    before, and how many it has left behind; see `course_of`."""
+    result, course = course_of(run)
+    return result, max(course), course[-1]
+
+
+def course_of(run: Callable[[], Any]) -> tuple[Any, list[int]]:
+    """What ``run`` returns, and how many bytes PyTorch held for it beyond those held before: none
+    at first, then after every time that it took some or gave some back.
 
     PyTorch's older profiler is all that reports every allocation, of any device, with its time,
     without printing and without a thread.
@@ -81,13 +89,12 @@ def peak_of(run: Callable[[], Any]) -> tuple[Any, int, int]:
         if collecting:
             gc.enable()
         threads = torch.autograd._disable_profiler_legacy()  # type: ignore[attr-defined]
-    held = peak = 0
+    course = [0]
     for events in threads:
         for event in events:
             if str(event.kind()) == "memory_alloc":
-                held += event.cpu_memory_usage() + event.cuda_memory_usage()
-                peak = max(peak, held)
-    return result, peak, held
+                course.append(course[-1] + event.cpu_memory_usage() + event.cuda_memory_usage())
+    return result, course
 
 
 def resident() -> int:
@@ -118,22 +125,23 @@ def give_back() -> None:
 
 
 class Freed:
-    """Returns freed memory to the system from time to time.
+    """Returns freed memory to the system where more is held than was planned.
 
     Args:
-        most: so many bytes may be kept before they are returned; None: any number.
+        most: so many bytes may be held beside those that are held now; None: any number.
     """
 
     def __init__(self, most: int | None) -> None:
-        self._most = most
-        self._limit = 0
-        self.tidy()
-
-    def tidy(self) -> None:
-        """Return what was freed if it is too much: whatever came since the last time may be."""
-        if self._most is not None and resident() > self._limit:
+        self._limit: int | None = None
+        if most is not None:
             give_back()
-            self._limit = resident() + self._most
+            self._limit = resident() + most
+
+    def tidy(self, always: bool = False) -> None:
+        """Look, and return what was freed if it is too much, or in any case."""
+        if self._limit is not None and (always or resident() > self._limit):
+            give_back()
+            self._limit = max(self._limit, resident() + KEPT)  # the rest is in use by others
 
 
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None

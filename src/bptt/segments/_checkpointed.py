@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from bptt.errors import CellError, OptionError, at_least
+from bptt.reuse import Reuse, reusing
 from bptt.segments._bytes import Freed, bytes_of
 from bptt.segments._core import deltas, held, programs
 from bptt.segments._draws import drawn_from, draws
-from bptt.segments._plan import Costs, choose, lines, state_bytes
+from bptt.segments._plan import Costs, choose, peaks, state_bytes
 from bptt.segments._revolve import reversed_states
 from bptt.segments._run import Entry, Unchanged, entering, kept
 from bptt.state import State, initial_state, leaves, rebuild
@@ -225,15 +226,18 @@ class _Checkpointed(torch.autograd.Function):
         sums: list[Tensor | None] = [None] * len(given)
         after = list(of_last)
         freed = Freed(run.freed)
-        for index, entry in run.states():
-            found = _of_segment(run, index, entry, needed[0], given[1 + 2 * n :], of_outputs, after)
-            if of_inputs is not None and found[0] is not None:
-                of_inputs[run.span(index)] = found[0]
-            after = found[1 : 1 + n]
-            for i in range(1 + n, len(given)):
-                sums[i] = _sum(sums[i], found[i])
-            del found
-            freed.tidy()
+        with reusing(Reuse()):
+            for index, entry in run.states():
+                found = _of_segment(
+                    run, index, entry, needed[0], given[1 + 2 * n :], of_outputs, after
+                )
+                if of_inputs is not None and found[0] is not None:
+                    of_inputs[run.span(index)] = found[0]
+                after = found[1 : 1 + n]
+                for i in range(1 + n, len(given)):
+                    sums[i] = _sum(sums[i], found[i])
+                del found
+                freed.tidy()
         return (None, of_inputs, *after, *sums[1 + n :])
 
 
@@ -288,10 +292,10 @@ def _segments(
     if memory is None:
         chosen = min(math.isqrt(steps - 1) + 1 if segment is None else segment, steps)
         return chosen, max(-(-steps // chosen) - 1, 1), None
-    plan = choose(_costs(run), steps, lanes, bytes_of(memory), idle_core=False)
+    plan = choose(_costs(run), steps, lanes, bytes_of(memory))
     # What a second backward pass starts from stays while Revolve keeps states of its own.
     kept = max(plan.kept // 2, 1) if plan.repetitions > 1 else plan.kept
-    return plan.segment, kept, plan.freed
+    return plan.segment, kept, plan.peak
 
 
 def _costs(run: _Run) -> Costs:
@@ -325,11 +329,11 @@ def _costs(run: _Run) -> Costs:
         return [advance]
 
     with drawn_from(draws()):
-        unfolded, sweep = lines(swept, few)
-        (advance,) = lines(advanced, few)
+        unfolded, sweep = peaks(swept, few)
+        (advance,) = peaks(advanced, few)
     core = programs(run.cell, run.inputs, run.start, run.options["backend"])
     return Costs(
-        sweep=sweep._replace(each=sweep.each + deltas(core, run.inputs, run.start)),
+        sweep=sweep.higher(deltas(core, run.inputs, run.start)),
         unfold=unfolded,
         advance=advance,
         state=state_bytes(run.start),

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from bptt.engine import Plan, plan_for
+from bptt.reuse import LINE
+from bptt.segments._plan import Line
 from bptt.segments._run import entering
 from bptt.state import State, detach, leaves
 
@@ -24,6 +26,17 @@ def programs(cell: nn.Module, inputs: Tensor, state: State, backend: str) -> lis
 def held(found: list[Plan]) -> int:
     """The bytes that `programs` keep to work in, after they ran: packed weights, above all."""
     return sum(plan.workspace for plan in found)
+
+
+def arrays(found: list[Plan], inputs: Tensor, state: State) -> Line:
+    """The bytes that an unfolding by the core takes at once, for what it keeps."""
+    if not found:
+        return Line(0, 0)
+    recipe = found[0].recipe
+    row = inputs.shape[1] * leaves(state)[0].element_size()
+    widths = sum(recipe.widths)
+    aligned = LINE * (len(recipe.widths) + 1)
+    return Line(row * widths + aligned, row * (widths + recipe.saved_width))
 
 
 def deltas(found: list[Plan], inputs: Tensor, state: State) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import NamedTuple
 
 from bptt.errors import OptionError
-from bptt.segments._bytes import peak_of, readable
+from bptt.reuse import KEPT
+from bptt.segments._bytes import course_of, readable
 from bptt.segments._revolve import advances, repetitions
 from bptt.state import State, leaves
 
@@ -16,12 +17,11 @@ ENOUGH_BYTES, ENOUGH_STEPS = 1 << 24, 128
 """Segments larger than both save no time: what a call costs beside its steps is spread out, and
 memory that small is used again instead of being asked for."""
 
+FEW_STEPS = 512
+"""Shorter segments gain nothing by being unfolded side by side: most of it goes into calls."""
+
 SPARE = 0.1
 """The share of a budget that a plan leaves over, for what it does not foresee."""
-
-FREED = 1 << 21
-"""Bytes that the C library may keep of what segments freed, before they go back to the system: it
-would keep all, in pieces of which the next segment finds some too small."""
 
 OF_A_TENSOR = 640
 """Bytes that a small tensor takes beside its elements."""
@@ -43,6 +43,39 @@ class Line(NamedTuple):
         return cls(one[1] - each * one[0], each)
 
 
+NOTHING = Line(0.0, 0.0)
+
+
+class Peak(tuple[Line, ...]):
+    """Bytes as a function of the steps where one of several lines is the highest: what is held at
+    the most is held at one moment of a short run, and at another of a long one."""
+
+    __slots__ = ()
+
+    def __call__(self, steps: int) -> int:
+        return max(line(steps) for line in self)
+
+    @property
+    def each(self) -> float:
+        """By how much it grows with a step, when it is high."""
+        return max(line.each for line in self)
+
+    def higher(self, each: float) -> Peak:
+        """With so many bytes more for each step."""
+        return Peak(line._replace(each=line.each + each) for line in self)
+
+    def __or__(self, other: Peak) -> Peak:
+        """The higher one of two."""
+        found: list[Line] = []
+        for line in sorted({*self, *other}, reverse=True):
+            if all(line.each > known.each for known in found):  # else it is never the highest
+                found.append(line)
+        return Peak(found)
+
+
+FLAT = Peak([NOTHING])
+
+
 @dataclass(frozen=True)
 class Costs:
     """What a sweep holds, in bytes.
@@ -54,28 +87,34 @@ class Costs:
         state: a kept state.
         gradients: of the parameters.
         core: what the core works in, with the packed weights.
-        data: read ahead of their use.
+        arrays: of an unfolding, the part that it takes at once.
+        data: read ahead of their use, where segments have so many steps.
+        chunk: a step of the data themselves, where they are read for each segment.
         on_cpu: whether that is memory of the C library's.
     """
 
-    sweep: Line
-    unfold: Line
-    advance: Line
+    sweep: Peak
+    unfold: Peak
+    advance: Peak
     state: int
     gradients: int = 0
     core: int = 0
-    data: int = 0
+    arrays: Line = NOTHING
+    data: Callable[[int], int] = lambda steps: 0
+    chunk: float = 0.0
     on_cpu: bool = True
 
-    @property
-    def fixed(self) -> int:
-        """Whatever the segments are; two more states are on their way."""
-        return self.gradients + self.core + self.data + 2 * self.state
+    def fixed(self, segment: int) -> int:
+        """Whatever is at work; two more states are on their way."""
+        return self.gradients + self.core + self.data(segment) + 2 * self.state
 
-    def working(self, segment: int, ahead: bool) -> int:
-        """For the segments at work, two of them where the next one is unfolded ahead."""
-        second = self.unfold(segment) if ahead else 0
-        return max(self.sweep(segment) + second, self.advance(segment))
+    def working(self, segment: int, ahead: bool = False, beside: int = 1) -> int:
+        """For the segments at work: two of them where the next one is unfolded ahead, and as many
+        as are unfolded side by side."""
+        others = beside - 1 + ahead
+        chunks = round(self.chunk * segment * (2 * beside if beside > 1 else 1 + ahead))
+        swept = self.sweep(segment) + others * (self.unfold(segment) + self.state)
+        return chunks + max(swept, self.advance(segment))
 
 
 def state_bytes(state: State) -> int:
@@ -83,27 +122,33 @@ def state_bytes(state: State) -> int:
     return sum(leaf.nbytes + OF_A_TENSOR for leaf in leaves(state))
 
 
-def lines(run: Callable[[int], Iterable[Callable[[], object]]], steps: int) -> list[Line]:
-    """The lines of a run's peaks over its steps, measured at ``steps`` and half as many.
+def peaks(run: Callable[[int], Iterable[Callable[[], object]]], steps: int) -> list[Peak]:
+    """The peaks of a run over its steps, measured at ``steps`` and half as many.
 
-    ``run(steps)`` gives its parts, to be called one after the other. Line i is the most that is
-    held at a time until part i is done.
+    ``run(steps)`` gives its parts, to be called one after the other. Peak i is the most that is
+    held at a time until part i is done. Where both runs take memory equally often, every moment of
+    one has its like in the other, and a line goes through each pair; else one goes through their
+    peaks.
     """
     few, many = max(steps // 2, 1), max(steps, 2)
-    for part in run(1):  # what is traced, compiled and kept once is no part of it
+    for part in (*run(1), *run(1)):  # what is traced, compiled and kept once is no part of it
         part()
-    found = [_peaks(run(few)), _peaks(run(many))]
-    return [Line.through((few, a), (many, b)) for a, b in zip(*found, strict=True)]
+    found, highest = [], FLAT
+    for one, other in zip(_courses(run(few)), _courses(run(many)), strict=True):
+        alike = len(one) == len(other)
+        pairs = zip(one, other, strict=True) if alike else [(max(one), max(other))]
+        highest |= Peak(Line.through((few, a), (many, b)) for a, b in pairs)
+        found.append(highest)
+    return found
 
 
-def _peaks(parts: Iterable[Callable[[], object]]) -> list[int]:
-    held, most, peaks = 0, 0, []
+def _courses(parts: Iterable[Callable[[], object]]) -> Iterator[list[int]]:
+    """Of each part, what is held from the first part on."""
+    held = 0
     for part in parts:
-        _, peak, left = peak_of(part)
-        most = max(most, held + peak)
-        held += left
-        peaks.append(most)
-    return peaks
+        course = [held + now for now in course_of(part)[1]]
+        held = course[-1]
+        yield course
 
 
 @dataclass(frozen=True)
@@ -116,6 +161,7 @@ class SegmentPlan:
         segment: the steps of a segment; the last may have fewer.
         kept: how many states are kept at a time, the first among them.
         ahead: whether a second core unfolds the next segment while one is swept.
+        beside: how many segments are unfolded side by side.
         budget: in bytes, or None.
         costs: as they were measured, or None.
     """
@@ -125,6 +171,7 @@ class SegmentPlan:
     segment: int
     kept: int
     ahead: bool = False
+    beside: int = 1
     budget: int | None = None
     costs: Costs | None = None
 
@@ -149,9 +196,19 @@ class SegmentPlan:
         """The bytes held at the most, as predicted."""
         assert self.costs is not None
         if self.segments == 1:
-            return self.costs.fixed + self.costs.working(self.segment, False)
-        held = self.costs.fixed + self.kept * self.costs.state
-        return held + self.costs.working(self.segment, self.ahead) + self.freed
+            return self.costs.fixed(self.segment) + self.costs.working(self.segment)
+        held = self.costs.fixed(self.segment) + self.kept * self.costs.state
+        return held + self._working + self.freed
+
+    @property
+    def _working(self) -> int:
+        assert self.costs is not None
+        return self.costs.working(self.segment, self.ahead, self.beside)
+
+    @property
+    def arrays(self) -> int:
+        """The bytes that segments unfolded together take at once; 0: not known."""
+        return 0 if self.costs is None else self.beside * self.costs.arrays(self.segment)
 
     @property
     def freed(self) -> int:
@@ -159,10 +216,7 @@ class SegmentPlan:
         assert self.costs is not None
         if self.segments == 1 or not self.costs.on_cpu:
             return 0
-        # The end of another thread's heap never goes back: there, what was freed stays until it
-        # serves again.
-        other = self.costs.unfold(self.segment) if self.ahead else 0
-        return min(self.costs.working(self.segment, False), FREED) + other
+        return min(self.costs.working(self.segment), KEPT) * (1 + self.ahead)
 
     def __str__(self) -> str:
         times = {0: "none", 1: "each once"}.get(
@@ -187,20 +241,27 @@ class SegmentPlan:
         assert costs is not None
         several = self.segments > 1
         ahead = self.ahead and several
+        beside = self.beside if several else 1
+        one = costs.working(self.segment)
+        others = costs.working(self.segment, ahead, beside) - one
         parts = {
-            "segment": costs.working(self.segment, False),
-            "another, unfolded ahead by a second core": costs.unfold(self.segment) if ahead else 0,
+            "segment": one,
+            "another, unfolded ahead by a second core": others if ahead else 0,
+            f"{beside - 1} more, unfolded side by side": 0 if ahead else others,
             "freed and kept for the next": self.freed,
             "states": (self.kept + 2) * costs.state,
             "gradients": costs.gradients,
             "packed weights and workspace": costs.core,
-            "data read ahead": costs.data,
+            "data read ahead": costs.data(self.segment),
         }
         return ", ".join(f"{name} {readable(size)}" for name, size in parts.items() if size)
 
 
-def choose(costs: Costs, steps: int, lanes: int, budget: int, idle_core: bool) -> SegmentPlan:
-    """The plan that runs the fewest steps again within ``budget`` bytes.
+def choose(
+    costs: Costs, steps: int, lanes: int, budget: int, idle_core: bool = False, beside: int = 1
+) -> SegmentPlan:
+    """The plan that runs the fewest steps again within ``budget`` bytes; where it can be, a second
+    core that is idle unfolds ahead, or else ``beside`` segments are unfolded side by side.
 
     Everything in one piece where that fits; else two levels, with segments that are large enough
     to lose no time; else fewer kept states than segments, and Revolve's schedule. A little of the
@@ -209,28 +270,31 @@ def choose(costs: Costs, steps: int, lanes: int, budget: int, idle_core: bool) -
     Raises:
         OptionError: nothing fits; says what would.
     """
-    whole = SegmentPlan(steps, lanes, steps, 1, False, budget, costs)
+    whole = SegmentPlan(steps, lanes, steps, 1, budget=budget, costs=costs)
     for within in (budget - round(SPARE * budget), budget):
-        found = _best(replace(whole, budget=within), idle_core)
+        found = _best(replace(whole, budget=within), idle_core, beside)
         if found is not None:
             return replace(found, budget=budget)
     raise OptionError(_impossible(whole, budget))
 
 
-def _best(plan: SegmentPlan, idle_core: bool) -> SegmentPlan | None:
+def _best(plan: SegmentPlan, idle_core: bool, beside: int) -> SegmentPlan | None:
     """The plan to choose within its budget, None if there is none."""
     assert plan.budget is not None
     if plan.peak <= plan.budget:
         return plan
-    for ahead in (True, False) if idle_core else (False,):
-        sizes = _sizes(plan.steps)
-        fitting = [p for n in sizes if (p := _filled(replace(plan, ahead=ahead), n))]
-        simple = [p for p in fitting if p.kept >= p.segments - 1 and _is_enough(p)]
+    sizes = _sizes(plan.steps)
+    if idle_core or beside > 1:
+        faster = replace(plan, ahead=True) if idle_core else replace(plan, beside=beside)
+        fewest = 1 if idle_core else FEW_STEPS
+        simple = [p for n in sizes if n >= fewest and (p := _filled(faster, n)) and _is_simple(p)]
         if simple:
             return max(simple, key=lambda p: p.segment)
-        if fitting and not ahead:
-            return min(fitting, key=lambda p: (p.recomputed, -p.segment))
-    return None
+    fitting = [p for n in sizes if (p := _filled(plan, n))]
+    simple = [p for p in fitting if _is_simple(p)]
+    if simple:
+        return max(simple, key=lambda p: p.segment)
+    return min(fitting, key=lambda p: (p.recomputed, -p.segment), default=None)
 
 
 def _sizes(steps: int) -> list[int]:
@@ -239,9 +303,11 @@ def _sizes(steps: int) -> list[int]:
     return sorted(set(sizes))
 
 
-def _is_enough(plan: SegmentPlan) -> bool:
+def _is_simple(plan: SegmentPlan) -> bool:
+    """Whether it has two levels, and segments no longer than serves."""
     assert plan.costs is not None
-    return plan.segment <= ENOUGH_STEPS or plan.costs.sweep(plan.segment) <= ENOUGH_BYTES
+    enough = plan.segment <= ENOUGH_STEPS or plan.costs.sweep(plan.segment) <= ENOUGH_BYTES
+    return plan.kept >= plan.segments - 1 and enough
 
 
 def _filled(plan: SegmentPlan, segment: int) -> SegmentPlan | None:
@@ -258,12 +324,12 @@ def _impossible(plan: SegmentPlan, budget: int) -> str:
     sizes = [1, *_sizes(plan.steps)]
     levels = [replace(plan, segment=n, kept=max(-(-plan.steps // n) - 1, 1)) for n in sizes]
     easy = min(levels, key=lambda p: p.peak)
+    needed = 0 if least.costs is None else least.costs.fixed(1)
     return (
         f"memory={readable(budget)} is too little for {plan.steps:,} steps on {plan.lanes} "
         f"lane(s): the least possible is {_up(least.peak)}, which runs every step up to "
         f"{least.repetitions:,} times again; with {_up(easy.peak)} none is run more than once "
-        f"again. Of that, {readable(least.costs.fixed if least.costs else 0)} is needed whatever "
-        f"the segments: {least._parts()}."
+        f"again. Of that, {readable(needed)} is needed whatever the segments: {least._parts()}."
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bptt.reuse import KEPT, Reuse
 from bptt.streams._chunk import Batch, Chunk
 from bptt.streams._layout import Layout, Read, assemble
 from bptt.streams._sequences import Sequence
@@ -64,7 +65,8 @@ class StreamedBatch:
         self._count = -(-layout.length // steps)
         self._worker = worker
         self._slabs: OrderedDict[int, Future[Chunk]] = OrderedDict()
-        self._held = 2 + AHEAD
+        self._held = self._kept(0)
+        self._memory = Reuse()
         self._newest = 0
 
     @property
@@ -77,12 +79,16 @@ class StreamedBatch:
         """How many lanes run side by side."""
         return self._layout.lanes
 
-    @property
-    def held(self) -> int:
+    def held(self, steps: int) -> int:
         """The bytes of the slabs at hand, and what reading others holds beside them."""
-        steps = min(self._steps, self.length)
-        slab = self._like.step_bytes * steps * self.lanes
-        return slab * (min(self._held, self._count) + IN_THE_MAKING * min(AHEAD, self._count))
+        slab = self._like.step_bytes * min(self._steps, self.length) * self.lanes
+        at_hand = min(self._kept(-(-max(steps - 1, 0) // self._steps)), self._count)
+        making = slab * IN_THE_MAKING
+        return slab * at_hand + (making + min(making, KEPT)) * min(AHEAD, self._count)
+
+    def _kept(self, more: int) -> int:
+        """How many slabs are kept where a chunk lies in so many beside its first."""
+        return 2 + AHEAD + (more if more <= MOST_HELD else 0)
 
     def chunk(self, start: int, stop: int) -> Chunk:
         """The steps ``start`` to ``stop - 1``.
@@ -94,8 +100,7 @@ class StreamedBatch:
         if start >= stop:
             return assemble(self._read, self._like, self._layout, start, start)
         first, last = start // self._steps, (stop - 1) // self._steps
-        if last - first <= MOST_HELD:
-            self._held = max(self._held, last - first + 2 + AHEAD)
+        self._held = max(self._held, self._kept(last - first))
         step = -1 if first < self._newest else 1
         self._newest = first
         if first == last:
@@ -136,25 +141,31 @@ class StreamedBatch:
         except BaseException:
             self._slabs.pop(index, None)  # another attempt reads again
             raise
-        self._slabs.move_to_end(index)
-        while len(self._slabs) > self._held:
-            self._slabs.popitem(last=False)[1].cancel()
         return found
 
     def prepare(self, index: int) -> None:
-        """Begin to read a slab, unless it is there."""
-        if index not in self._slabs:
+        """Begin to read a slab, unless it is there; the one longest unused makes room for it."""
+        if index in self._slabs:
+            self._slabs.move_to_end(index)
+        else:
+            while len(self._slabs) >= self._held:
+                self._slabs.popitem(last=False)[1].cancel()
             start = index * self._steps
             stop = min(start + self._steps, self.length)
-            self._slabs[index] = self._worker.submit(
-                assemble, self._read, self._like, self._layout, start, stop
-            )
+            self._slabs[index] = self._worker.submit(self._made, start, stop)
+
+    def _made(self, start: int, stop: int) -> Chunk:
+        """A slab, in memory that served others before: what a thread works in lies apart from what
+        stays, and can be used again."""
+        chunk = assemble(self._read, self._like, self._layout, start, stop)
+        return chunk.copied(self._memory) if chunk.inputs.device.type == "cpu" else chunk
 
     def release(self) -> None:
         """Let go of all slabs; asked again, they are read again."""
         for slab in self._slabs.values():
             slab.cancel()
         self._slabs.clear()
+        self._memory = Reuse()
 
 
 def batches_ahead(
@@ -162,8 +173,8 @@ def batches_ahead(
 ) -> Generator[Batch]:
     """A batch for each layout; the thread ends when the generator is done or closed."""
     worker = Worker()
+    previous: StreamedBatch | None = None
     try:
-        previous: StreamedBatch | None = None
         for layout in layouts:
             batch = StreamedBatch(read, like, layout, steps, worker)
             if previous is not None:
@@ -176,3 +187,5 @@ def batches_ahead(
             yield previous
     finally:
         worker.close()
+        if previous is not None:  # whoever keeps the batch keeps none of its data
+            previous.release()

@@ -12,6 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from bptt.reuse import Reuse
+
 
 @dataclass(frozen=True)
 class Chunk:
@@ -51,6 +53,14 @@ class Chunk:
         at = slice(start, stop)
         return Chunk(self.inputs[at], self.targets[at], self.mask[at], self.reset[at], lengths)
 
+    def copied(self, memory: Reuse) -> Chunk:
+        """The same in arrays of ``memory``."""
+        fields = (self.inputs, self.targets, self.mask, self.reset)
+        arrays = memory.empty(*[(field.shape, field.dtype) for field in fields])
+        for array, field in zip(arrays, fields, strict=True):
+            array.copy_(field)
+        return Chunk(arrays[0], arrays[1], arrays[2], arrays[3], self.lengths)
+
 
 class Batch(Protocol):
     """Lanes that run side by side from their first step to their last."""
@@ -63,9 +73,9 @@ class Batch(Protocol):
     def lanes(self) -> int:
         """How many lanes run side by side."""
 
-    @property
-    def held(self) -> int:
-        """The bytes that reading holds beside the chunks that it gives out, at the most."""
+    def held(self, steps: int) -> int:
+        """The bytes that reading holds beside the chunks that it gives out, at the most, where
+        these have ``steps`` steps."""
 
     def chunk(self, start: int, stop: int) -> Chunk:
         """The steps ``start`` to ``stop - 1``."""
@@ -98,8 +108,7 @@ class TensorBatch:
         """How many lanes run side by side."""
         return self.inputs.shape[1]
 
-    @property
-    def held(self) -> int:
+    def held(self, steps: int) -> int:
         """Nothing: the chunks are views of what the stream was made of."""
         return 0
 

@@ -49,8 +49,7 @@ class LiveBatch:
         """The steps, once the source has ended."""
         return self._base + len(self._inputs) if self._ended else ENDLESS
 
-    @property
-    def held(self) -> int:
+    def held(self, steps: int) -> int:
         """The bytes of the steps that are held."""
         rows = [*self._inputs, *(t for t in self._targets if t is not None)]
         return sum(row.nbytes for row in rows)

@@ -37,8 +37,7 @@ class LiveBatch:
         """It never ends."""
         return 1 << 60
 
-    @property
-    def held(self) -> int:
+    def held(self, steps: int) -> int:
         """The bytes of the buffer."""
         buffers = (self.inputs, self.targets, self.mask)
         return sum(buffer.nbytes for buffer in buffers if buffer is not None)
