@@ -56,11 +56,14 @@ class Whole:
     def _fresh(self, recipe: Recipe, steps: int, batch: int, start: Tensor) -> list[Tensor]:
         """New memory: states over time, last states, and what is saved, if anything is. To be
         made like another is the cheapest way for a tensor."""
-        known = self.shapes.get((steps, batch))
+        plain = type(start) is Tensor  # else it stands for another, maybe of symbolic size
+        known = self.shapes.get((steps, batch)) if plain else None
         if known is None:
             sizes: list[tuple[int, ...]] = [(steps + 1, batch, width) for width in recipe.widths]
             sizes += [(batch, width) for width in recipe.widths]
             sizes += [(steps, batch, recipe.saved_width)] if recipe.saved_width else []
+            if not plain:
+                return [start.new_empty(size) for size in sizes]
             self.shapes.clear()
             with torch.inference_mode(False):  # they outlive the mode of this call
                 known = [torch.empty((), dtype=start.dtype).expand(size) for size in sizes]
