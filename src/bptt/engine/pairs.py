@@ -8,6 +8,7 @@ array over time less, and one instruction.
 from __future__ import annotations
 
 import torch
+from torch.fx import Node
 from torch.linalg import vecdot
 
 from bptt.engine.program import Instruction, Operand
@@ -23,8 +24,12 @@ def pair_sums(
     result.
     """
     made = {i.result: i for i in instructions}
-    rows = dict(zip(read, tr.gathered_nodes, strict=True))
-    count = len(rows)
+    rows: dict[Operand, Node] = {}
+    for operand, node in zip(read, tr.gathered_nodes, strict=True):
+        if rows.setdefault(operand, node) is not node:  # they lie in one place now
+            node.replace_all_uses_with(rows[operand])
+            tr.after.erase_node(node)
+    count = len(read)
     for operand, node in list(rows.items()):
         factors = _factors(made.get(operand.value), operand.width)
         sums = [u for u in node.users if u.target is torch.sum and u.args[1] == 0]
