@@ -33,7 +33,7 @@ def measure(hidden: int, seconds: float, every: str) -> dict[str, Any]:
         costs.append(time.perf_counter() - began)
         return path
 
-    _checkpoint.Saver.save = timed  # type: ignore[method-assign]
+    _checkpoint.Saver.save = timed  # type: ignore[method-assign]  # put in its place, and back
     try:
         with tempfile.TemporaryDirectory() as folder:
             began = time.perf_counter()
@@ -51,7 +51,7 @@ def measure(hidden: int, seconds: float, every: str) -> dict[str, Any]:
             newest = max(Path(folder).iterdir())
             size = sum(file.stat().st_size for file in newest.iterdir())
     finally:
-        _checkpoint.Saver.save = save  # type: ignore[method-assign]
+        _checkpoint.Saver.save = save  # type: ignore[method-assign]  # put in its place, and back
     regular = costs[1:-1]
     return {
         "hidden": hidden,

@@ -77,4 +77,4 @@ def test_the_letters_follow_from_their_consonants() -> None:
 )
 def test_sizes_out_of_range_are_refused(make: object) -> None:
     with pytest.raises(bptt.OptionError):
-        make()  # type: ignore[operator]
+        make()  # type: ignore[operator]  # a table of calls

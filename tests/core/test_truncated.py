@@ -48,7 +48,7 @@ def method_of(how: Windows, history: str = "replay") -> bptt.Truncated:
         how.loss,
         how.context,
         history,
-        how.combine,  # type: ignore[arg-type]
+        how.combine,  # type: ignore[arg-type]  # a word of two
     )
 
 

@@ -12,7 +12,7 @@ from bptt.errors import ShapeError
 
 
 def unfolded(cell: nn.Module, inputs: Tensor, **options: object) -> Tensor:
-    outputs, _ = bptt.unfold(cell, inputs, **options)  # type: ignore[call-overload]
+    outputs, _ = bptt.unfold(cell, inputs, **options)  # type: ignore[call-overload]  # of any overload
     return outputs
 
 

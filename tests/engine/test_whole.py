@@ -51,7 +51,7 @@ def found(cell: nn.Module, whole: bool, steps: int, lanes: int, **options: Any) 
         **options,
     )
     results = [outputs, *leaves(last)]
-    sum((r * torch.randn_like(r)).sum() for r in results).backward()  # type: ignore[union-attr]
+    sum((r * torch.randn_like(r)).sum() for r in results).backward()  # type: ignore[union-attr]  # of tensors
     gradients = [t.grad for t in (inputs, *cell.parameters())]
     cell.zero_grad()
     return [*results, *[g for g in gradients if g is not None]]

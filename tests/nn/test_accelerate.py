@@ -130,7 +130,7 @@ class Zoo(nn.Module):
         self.linear = nn.Linear(4, 5)
         self.weighed = nn.utils.parametrizations.weight_norm(nn.RNN(4, 5), "weight_hh_l0")
         self.patched = nn.RNN(4, 5)
-        self.patched.forward = lambda x: x  # type: ignore[method-assign]
+        self.patched.forward = lambda x: x  # type: ignore[method-assign]  # as users do
         self.script = torch.jit.script(nn.Linear(4, 5))
 
 
@@ -155,7 +155,7 @@ def test_report_says_what_and_why() -> None:
 
 def test_no_module() -> None:
     with pytest.raises(CellError, match=r"must be a torch\.nn\.Module, not a int"):
-        accelerate(3)  # type: ignore[arg-type]
+        accelerate(3)  # type: ignore[arg-type]  # refused
 
 
 def test_state_dict_hooks_and_gradients_stay() -> None:

@@ -225,7 +225,7 @@ def test_refusals() -> None:
     with pytest.raises(OptionError, match="dropout must lie between"):
         bptt.nn.Recurrent(gru, dropout=1.5)
     with pytest.raises(CellError, match=r"must make a torch\.nn\.Module"):
-        bptt.nn.Recurrent(lambda size: size, 4)  # type: ignore[arg-type, return-value]
+        bptt.nn.Recurrent(lambda size: size, 4)  # type: ignore[arg-type, return-value]  # refused
     sizes = iter([5, 6])
     with pytest.raises(CellError, match="states of one shape"):
         bptt.nn.Recurrent(lambda size: bptt.cells.GRU(size, next(sizes)), 4, layers=2)

@@ -148,7 +148,7 @@ def test_gradient_of_each_sample(layers: Any) -> None:
 
 def test_vmap_over_an_ensemble() -> None:
     members = [bptt.nn.GRU(4, 5, dtype=F64) for _ in range(3)]
-    weights, buffers = stack_module_state(members)  # type: ignore[arg-type]
+    weights, buffers = stack_module_state(members)  # type: ignore[arg-type]  # modules of one class
     x = torch.randn(6, 2, 4, dtype=F64)
     base = copy.deepcopy(members[0])
 

@@ -152,7 +152,7 @@ def _frozen(net: bptt.Network) -> None:
 
 
 def _hooked(net: bptt.Network) -> None:
-    net.readout.register_forward_hook(lambda module, given, output: 0.5 * output)  # type: ignore[union-attr]
+    net.readout.register_forward_hook(lambda module, given, output: 0.5 * output)  # type: ignore[union-attr]  # there is a readout
 
 
 def _other(net: bptt.Network) -> None:
@@ -221,7 +221,7 @@ def test_steps_unlike_those_before_are_refused_in_full_flight() -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(bptt.OptionError, match="needs whole sequences"):
-        bptt.Online(network(), bptt.Full())  # type: ignore[arg-type]
+        bptt.Online(network(), bptt.Full())  # type: ignore[arg-type]  # refused
     with pytest.raises(bptt.OptionError, match="at most the depth"):
         bptt.Online(network(), bptt.Truncated(2, 3))
     learner = bptt.Online(network(), bptt.SlidingWindow(2), "mse", sgd)

@@ -55,7 +55,7 @@ def test_it_predicts_its_own_inputs_and_holds_few_steps() -> None:
     assert len(held) == 1
     for start in range(0, 3900, 10):
         assert batch.chunk(start, start + 10).steps == 10
-        assert len(batch._inputs) < 60  # type: ignore[attr-defined]
+        assert len(batch._inputs) < 60  # type: ignore[attr-defined]  # a live batch
     with pytest.raises(bptt.DataError, match="has passed"):
         batch.chunk(0, 5)
     assert net is not None
@@ -117,6 +117,6 @@ def test_what_needs_all_data_is_refused(tmp_path: Any) -> None:
     with pytest.raises(bptt.OptionError, match="horizon"):
         bptt.Stream.from_iterator([0.1])
     with pytest.raises(bptt.OptionError, match="iterable"):
-        bptt.Stream.from_iterator(3, horizon=1)  # type: ignore[arg-type]
+        bptt.Stream.from_iterator(3, horizon=1)  # type: ignore[arg-type]  # refused
     with pytest.raises(bptt.DataError, match="end"):
         bptt.fit(net, live, method=bptt.Full(), epochs=1, progress=False)

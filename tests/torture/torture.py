@@ -93,7 +93,7 @@ def _telling(out: TextIO) -> Any:
     def tell(progress: Any) -> None:
         out.write(f"{progress.updates}\n")
 
-    tell.every = 1  # type: ignore[attr-defined]
+    tell.every = 1  # type: ignore[attr-defined]  # a function's own attribute
     return tell
 
 

@@ -58,7 +58,7 @@ class Run:
                 if progress.updates == die:
                     raise Died
 
-            callback.every = 1  # type: ignore[attr-defined]
+            callback.every = 1  # type: ignore[attr-defined]  # a function's own attribute
             callbacks.append(callback)
         if folder is not None:
             every = options.pop("every", 1)
@@ -374,7 +374,7 @@ class TestGoingOn:
             Run(stop=Slept).fit(tmp_path, die=9)
         saved = _store.newest(tmp_path).content.plain["progress"]["elapsed"]
         slept = Slept()
-        slept.begin(None)  # type: ignore[arg-type]
+        slept.begin(None)  # type: ignore[arg-type]  # it looks at no state
         Run(stop=lambda: slept).fit(tmp_path, resume=True)
         assert slept.seen[0] == saved > 0
         assert slept.seen == sorted(slept.seen)
@@ -402,7 +402,7 @@ def _never(progress: bptt.Progress) -> None:
     raise AssertionError("nothing is trained any more")
 
 
-_never.every = 1  # type: ignore[attr-defined]
+_never.every = 1  # type: ignore[attr-defined]  # a function's own attribute
 
 
 class TestRefusals:
@@ -560,7 +560,7 @@ class TestRefusals:
                 Run().fit(tmp_path, resume=True)
             seen.append(progress.updates)
 
-        other.every = 20  # type: ignore[attr-defined]
+        other.every = 20  # type: ignore[attr-defined]  # a function's own attribute
         seen: list[int] = []
         run = Run()
         run.fit(tmp_path, callbacks=[other])
@@ -845,7 +845,7 @@ class TestStarts:
             if left[0] == 0:
                 signal.raise_signal(signal.SIGINT)
 
-        interrupt.every = 1  # type: ignore[attr-defined]
+        interrupt.every = 1  # type: ignore[attr-defined]  # a function's own attribute
         with pytest.raises(bptt.Interrupted, match="start-1"):
             self.fit(checkpoint=tmp_path, callbacks=[interrupt])
         assert sorted(p.name for p in tmp_path.iterdir()) == ["seed", "start-0", "start-1"]
@@ -854,7 +854,7 @@ class TestStarts:
         def count(progress: bptt.Progress) -> None:
             seen.append(progress.updates)
 
-        count.every = 1  # type: ignore[attr-defined]
+        count.every = 1  # type: ignore[attr-defined]  # a function's own attribute
         mended, again = self.fit(checkpoint=tmp_path, resume=True, callbacks=[count], elsewhere=9)
         assert len(seen) == 3 * 28 - 40
         assert timeless(again) == timeless(history)

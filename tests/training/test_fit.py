@@ -298,7 +298,7 @@ class TestNonFinite:
         def explode(progress: bptt.Progress) -> None:
             held.append(weights(progress.network))
 
-        explode.every = 1  # type: ignore[attr-defined]
+        explode.every = 1  # type: ignore[attr-defined]  # a function's own attribute
 
         def loss(prediction: Tensor, target: Tensor) -> Tensor:
             values = (prediction - target).square()
@@ -385,7 +385,7 @@ def test_bad_options_are_refused_before_training(options: dict[str, object], mes
 )
 def test_bad_criteria_are_refused(make: object, message: str) -> None:
     with pytest.raises(bptt.OptionError, match=message):
-        make()  # type: ignore[operator]
+        make()  # type: ignore[operator]  # a table of calls
 
 
 def test_a_stream_without_anything_to_count_is_refused() -> None:

@@ -67,7 +67,7 @@ def keep(held: list[Tensor]) -> Callable[[bptt.Progress], None]:
     def callback(progress: bptt.Progress) -> None:
         held.append(weights(progress.network))
 
-    callback.every = 1  # type: ignore[attr-defined]
+    callback.every = 1  # type: ignore[attr-defined]  # a function's own attribute
     return callback
 
 
@@ -162,7 +162,7 @@ class TestReports:
 class Exploding(torch.optim.SGD):
     """Writes a NaN into one weight at its third step, of finite gradients."""
 
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no result, as loops need none
         super().step(closure)
         self.calls = getattr(self, "calls", 0) + 1
         if self.calls == 3:
@@ -239,7 +239,7 @@ class TestSkip:
             assert progress.update is not None
             seen.append(progress.update)
 
-        watch.every = 1  # type: ignore[attr-defined]
+        watch.every = 1  # type: ignore[attr-defined]  # a function's own attribute
         still = torch.optim.SGD(net.parameters(), 0.0)
         with pytest.warns(bptt.NonFiniteWarning):
             fit(net, data((17, 1)), on_nonfinite="skip", callbacks=[watch], optimizer=still)
@@ -269,7 +269,7 @@ class TestSkip:
             if progress.updates == 3:
                 sums.fill_(-1.0)  # the next step takes its root
 
-        break_it.every = 1  # type: ignore[attr-defined]
+        break_it.every = 1  # type: ignore[attr-defined]  # a function's own attribute
         with pytest.warns(bptt.NonFiniteWarning, match="the optimizer's step"):
             history = fit(
                 net, data(), optimizer=optimizer, on_nonfinite="skip", callbacks=[break_it]
@@ -350,7 +350,7 @@ class TestForwardMethods:
             assert progress.update is not None
             starts.append(progress.update.start)
 
-        watch.every = 1  # type: ignore[attr-defined]
+        watch.every = 1  # type: ignore[attr-defined]  # a function's own attribute
         with pytest.warns(bptt.NonFiniteWarning, match="gradient norm"):
             history = fit(
                 net,
@@ -384,7 +384,7 @@ class TestForwardMethods:
             if progress.updates == 7:
                 raise ZeroDivisionError
 
-        die.every = 1  # type: ignore[attr-defined]
+        die.every = 1  # type: ignore[attr-defined]  # a function's own attribute
         with pytest.warns(bptt.NonFiniteWarning):
             whole = run("whole")
         with pytest.warns(bptt.NonFiniteWarning), pytest.raises(ZeroDivisionError):
@@ -411,7 +411,7 @@ def seeing(
     """Fit with weights held, and see every update before its gradient is cleared."""
 
     class Watched(torch.optim.SGD):
-        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no result, as loops need none
             see(current[0], net)
 
     current: list[Any] = []
@@ -440,7 +440,7 @@ class TestRollback:
         def watch(progress: bptt.Progress) -> None:
             rates.append(progress.optimizer.param_groups[0]["lr"])
 
-        watch.every = 1  # type: ignore[attr-defined]
+        watch.every = 1  # type: ignore[attr-defined]  # a function's own attribute
         with pytest.warns(bptt.NonFiniteWarning, match="rolled back, the learning rate halved"):
             fit(
                 net,
@@ -548,7 +548,7 @@ class TestResuming:
                 if progress.updates == die:
                     raise Died
 
-            callback.every = 1  # type: ignore[attr-defined]
+            callback.every = 1  # type: ignore[attr-defined]  # a function's own attribute
             history = fit(
                 net,
                 data((17, 1), (31, 0)),
@@ -635,7 +635,7 @@ def test_gradients_that_no_optimizer_holds_do_not_pile_up() -> None:
     def watch(progress: bptt.Progress) -> None:
         norms.append(progress.gradient_norm)
 
-    watch.every = 1  # type: ignore[attr-defined]
+    watch.every = 1  # type: ignore[attr-defined]  # a function's own attribute
     still = torch.optim.SGD(net.readout.parameters(), 0.0)
     fit(net, data(), method=bptt.Full(), optimizer=still, epochs=3, callbacks=[watch])
     assert norms[0] == norms[1] == norms[2]

@@ -280,5 +280,5 @@ def _product(node: Any, head: int, rows: dict[Any, _Columns], heads: list[Node])
         return "outer", head, 0, rows[left.args[0]], rows[right], 0
     if left in rows and right in heads and head == len(heads) - 1:
         columns = rows[left]
-        return "multiply", head, 0, columns, columns, heads.index(right)  # type: ignore[arg-type]
+        return "multiply", head, 0, columns, columns, heads.index(right)  # type: ignore[arg-type]  # `in heads`: a node
     raise _Partly

@@ -24,14 +24,14 @@ class _Unfolded:
         allow_in_graph(type(self))  # type: ignore[arg-type]  # types are hashable
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        allow_in_graph(type(self))  # type: ignore[arg-type]
-        super().__setstate__(state)  # type: ignore[misc]
+        allow_in_graph(type(self))  # type: ignore[arg-type]  # types are hashable
+        super().__setstate__(state)  # type: ignore[misc]  # of the class that this is mixed into
 
     def forward(self, input: Tensor | PackedSequence, hx: Hidden | None = None) -> Any:
         """As `torch.nn`'s layer of the same name, whose arguments and results these are."""
         assert isinstance(self, nn.RNNBase)
         found = unfolded(self, input, hx)
-        return super().forward(input, hx) if found is None else found  # type: ignore[misc]
+        return super().forward(input, hx) if found is None else found  # type: ignore[misc]  # of the class that this is mixed into
 
 
 class RNN(_Unfolded, nn.RNN):

@@ -176,7 +176,7 @@ class Recurrent(nn.Module):
         weight = next((p for p in self.parameters() if p.is_floating_point()), None)
         if weight is None or not _data(input).is_floating_point():
             return input
-        return input.to(weight.dtype)  # type: ignore[no-any-return, no-untyped-call, unused-ignore]
+        return input.to(weight.dtype)  # type: ignore[no-any-return, no-untyped-call, unused-ignore]  # a packed sequence has no types
 
 
 @torch._disable_dynamo  # type: ignore[attr-defined]  # the public one imports Dynamo at once

@@ -178,7 +178,7 @@ def _run(
         outputs = outputs.clone()
     if isinstance(last, Tensor):
         return sequences.output(outputs), sequences.state_out(last)
-    return sequences.output(outputs), tuple([sequences.state_out(leaf) for leaf in last])  # type: ignore[arg-type]
+    return sequences.output(outputs), tuple([sequences.state_out(leaf) for leaf in last])  # type: ignore[arg-type]  # of tensors
 
 
 def _starts(

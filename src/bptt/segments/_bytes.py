@@ -67,7 +67,7 @@ def course_of(run: Callable[[], Any]) -> tuple[Any, list[int]]:
         BpttError: another profiler runs.
     """
     config = torch.autograd.ProfilerConfig(  # type: ignore[attr-defined]  # not in its stubs
-        torch.autograd.ProfilerState.CPU,  # type: ignore[attr-defined]
+        torch.autograd.ProfilerState.CPU,  # type: ignore[attr-defined]  # private, and without types
         False,
         True,  # allocations
         False,
@@ -75,12 +75,12 @@ def course_of(run: Callable[[], Any]) -> tuple[Any, list[int]]:
         False,
         torch._C._profiler._ExperimentalConfig(),
     )
-    if torch.autograd._profiler_enabled():  # type: ignore[attr-defined]
+    if torch.autograd._profiler_enabled():  # type: ignore[attr-defined]  # private, and without types
         raise BpttError(
             "a memory budget is planned by measuring, which needs PyTorch's profiler, and that is "
             "in use: call method.plan(...) before, or give segment= in place of memory=."
         )
-    torch.autograd._enable_profiler_legacy(config)  # type: ignore[attr-defined]
+    torch.autograd._enable_profiler_legacy(config)  # type: ignore[attr-defined]  # private, and without types
     collecting = gc.isenabled()
     gc.disable()  # what others left behind is none of this
     try:
@@ -88,7 +88,7 @@ def course_of(run: Callable[[], Any]) -> tuple[Any, list[int]]:
     finally:
         if collecting:
             gc.enable()
-        threads = torch.autograd._disable_profiler_legacy()  # type: ignore[attr-defined]
+        threads = torch.autograd._disable_profiler_legacy()  # type: ignore[attr-defined]  # private, and without types
     course = [0]
     for events in threads:
         for event in events:

@@ -84,7 +84,7 @@ def select(
             raise OptionError(f"{word} must name a column or a list of columns, not {given!r}.")
         sides.append((names, lone))
     (read, lone_inputs), (goals, lone_targets) = sides
-    return Selection(read, goals, lone_inputs, lone_targets, mask, group)  # type: ignore[arg-type]
+    return Selection(read, goals, lone_inputs, lone_targets, mask, group)  # type: ignore[arg-type]  # names, as `sides` has them
 
 
 class Block(NamedTuple):

@@ -208,7 +208,7 @@ def _check(loop: Loop, state: dict[str, Any], force: bool) -> None:
 
 def _load(loop: Loop, state: dict[str, Any]) -> None:
     device = next(loop.network.parameters()).device
-    loop.method.load_state_dict(_moved(state["method"], device))  # type: ignore[attr-defined]
+    loop.method.load_state_dict(_moved(state["method"], device))  # type: ignore[attr-defined]  # check_savable
     loop.train.load_state_dict(state["stream"])
     _set_weights(loop.network, state["network"])
     loop.stepper.optimizer.load_state_dict(state["optimizer"])
