@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import bptt
 from bptt import cells
 from bptt.engine import Plan, eager, native, plan_for
+from bptt.reuse import Reuse, reusing
 from bptt.state import leaves, map_state
 
 from .oracle import Case, assert_same, case, results
@@ -123,16 +124,70 @@ def test_the_last_state_is_a_tensor_of_its_own(kernel: str) -> None:
     assert last.untyped_storage().nbytes() == last.nbytes
 
 
-def test_outputs_changed_in_place_are_an_error_not_a_wrong_gradient(kernel: str) -> None:
-    given = case(cells.Elman(3, 5), 3, 6, 2)
+def relu(outputs: Tensor, states: Any) -> Tensor:
+    return torch.relu_(outputs)
 
-    def change() -> None:
-        outputs = unfold(given, kernel)[0]
-        outputs.mul_(2.0)
-        outputs.sum().backward()
 
-    with pytest.raises(RuntimeError):
-        change()
+def a_step(outputs: Tensor, states: Any) -> Tensor:
+    outputs.transpose(0, 1)[0].mul_(-3.0)
+    return outputs
+
+
+def unseen(outputs: Tensor, states: Any) -> Tensor:
+    with torch.no_grad():
+        outputs.fill_(7.0)
+    return outputs
+
+
+def every_state(outputs: Tensor, states: Any) -> Tensor:
+    squares = [leaf.square_().sum() for leaf in leaves(states)]
+    return outputs * torch.stack(squares).sum()
+
+
+@pytest.mark.parametrize("change", [relu, a_step, unseen, every_state])
+@pytest.mark.parametrize("name", ["rnn", "own lstm", "layer-normalised gru", "stack"])
+@pytest.mark.parametrize("options", [{}, {"reset": True, "lengths": True, "clip": 0.1}])
+def test_outputs_may_be_changed_in_place(
+    kernel: str, name: str, change: Any, options: dict[str, Any]
+) -> None:
+    """They are the states that the gradient needs, in the same memory."""
+    every = change is every_state
+    given = case(ZOO[name](3, 5), 3, 6, 2, given=not every, **options)
+    tensors = [*given.cell.parameters(), given.inputs]
+    found = []
+    for executor in (kernel, "eager"):
+        outputs, _, states = unfold(given, executor, return_states=every)
+        total = change(outputs, states).cos().sum()
+        twice = [torch.autograd.grad(total, tensors, retain_graph=True) for _ in range(2)]
+        assert all(map(torch.equal, *twice))
+        found.append(twice[0])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_outputs_changed_in_place_by_a_model() -> None:
+    """A ReLU of the usual kind behind a cell trains as it would over plain operators."""
+    cell, readout = cells.GRU(3, 5).double(), nn.Sequential(nn.ReLU(inplace=True), nn.Linear(5, 2))
+    readout.double()
+    inputs, found = torch.randn(7, 2, 3).double(), []
+    for backend in ("native", "eager"):
+        outputs, _ = bptt.unfold(cell, inputs, backend=backend)  # type: ignore[call-overload]  # of any overload
+        loss = readout(outputs).square().sum()
+        found.append(torch.autograd.grad(loss, [*cell.parameters(), *readout.parameters()]))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+def test_nothing_keeps_what_hooks_take_away() -> None:
+    """Where PyTorch stores what is saved elsewhere, the loop holds none of it."""
+    memory, cell = Reuse(), cells.Elman(3, 5)
+    with reusing(memory), torch.autograd.graph.saved_tensors_hooks(Tensor.clone, lambda kept: kept):
+        outputs, _ = bptt.unfold(cell, torch.randn(6, 2, 3))
+        total, place = outputs.square().sum(), outputs.data_ptr()
+        del outputs
+        with torch.no_grad():
+            assert bptt.unfold(cell, torch.randn(6, 2, 3))[0].data_ptr() == place
+    total.backward()
 
 
 def test_a_graph_is_freed_after_backward(kernel: str) -> None:

@@ -8,6 +8,7 @@ of autograd, so that other registrations than `torch.autograd.Function` can wrap
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -65,7 +66,9 @@ def run(
     last = results[-1] if single else rebuild(state, list(results[len(exposed) :]))
     states = rebuild(state, list(results[:count])) if len(exposed) == count else None
     if output is not None:
-        outputs = results[output if states is not None else 0]
+        outputs = results[0 if states is None else output]
+        # Who changes one in place does not expect the other to change.
+        outputs = outputs.clone() if return_states else outputs
     else:
         assert states is not None
         outputs = outputs_of(cell, states)
@@ -91,14 +94,53 @@ class _Loop(torch.autograd.Function):
         ctx.call, ctx.count = call, len(tensors)
         ctx.save_for_backward(*tensors, *kept)
         ctx.set_materialize_grads(False)
+        exposed = len(call.exposed)
+        results[:exposed] = shown = [states.data for states in results[:exposed]]
+        ctx.changes = [_changes(states) for states in shown]
         return tuple(results)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        held, count, needed = ctx.saved_tensors, ctx.count, ctx.needs_input_grad[1:]
+        call, count, needed = ctx.call, ctx.count, ctx.needs_input_grad[1:]
+        held = ctx.saved_tensors
+        tensors, kept = held[:count], held[count:]
         if torch.is_grad_enabled():
-            return (None, *differentiable(ctx.call, held[:count], needed, grads))
-        return (None, *backward_loop(ctx.call, held[:count], held[count:], needed, grads))
+            return (None, *differentiable(call, tensors, needed, grads))
+        if any(map(_VERSION, ctx.changes)):
+            kept = _anew(call, tensors, kept)
+        return (None, *backward_loop(call, tensors, kept, needed, grads))
+
+
+def _changes(states: Tensor) -> Tensor:
+    """A tensor whose version counts how often ``states`` were changed in place; it keeps none of
+    their memory."""
+    counter = states.detach()
+    counter.data = _NOTHING
+    return counter
+
+
+def _anew(call: Call, tensors: Sequence[Tensor], kept: Sequence[Tensor]) -> Sequence[Tensor]:
+    """What was kept, from a second run: who changed the outputs in place (a ReLU may) changed
+    the states in it, which are the same memory. To copy them for every caller would cost more."""
+    n = call.plan.recipe.leaves
+    start = [states[0] for states in kept[:n]]
+    again = Call(
+        call.plan,
+        call.steps,
+        call.batch,
+        start,
+        call.initial,
+        call.reset,
+        call.lengths,
+        call.clip,
+        (),
+        call.nested,
+    )
+    return forward_loop(again, tensors[: call.plan.recipe.heads])[1]
+
+
+_NOTHING = torch.empty(0)
+_VERSION = attrgetter("_version")
 
 
 # What `torch.autograd.Function.apply` does besides serves transforms of `torch.func`, under which

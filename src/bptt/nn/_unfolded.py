@@ -173,9 +173,6 @@ def _run(
     shape = Shape(layer.num_layers, directions, dropout)
     starts = _starts(layer, sequences, hx, shape)
     outputs, last, _ = run(step, shape, sequences, starts)
-    if directions == 1 and outputs.requires_grad and sequences.packed is None:
-        # The engine keeps these very states for the gradient; a model may change outputs in place.
-        outputs = outputs.clone()
     if isinstance(last, Tensor):
         return sequences.output(outputs), sequences.state_out(last)
     return sequences.output(outputs), tuple([sequences.state_out(leaf) for leaf in last])  # type: ignore[arg-type]  # of tensors
@@ -247,7 +244,8 @@ def _by_operator(
     leaves = [state] if isinstance(state, Tensor) else list(state)
     name = _standing(kind, weights, inputs).name
     every = torch.ops.bptt.unfold(name, inputs, leaves, [], weights, None, lengths, None)
-    outputs, last = every[0][1:], [states[-1] for states in every]
+    # The operator keeps these very states for the gradient; a model may change its outputs.
+    outputs, last = every[0][1:].clone(), [states[-1] for states in every]
     if lengths is not None:
         active = torch.arange(inputs.shape[0]).unsqueeze(1) < lengths
         outputs = torch.where(active.unsqueeze(2), outputs, 0.0)

@@ -124,9 +124,6 @@ def usual_call(layer: nn.RNNBase, input: Any) -> Any:
         clip=None,
         plan=found,
     )
-    if outputs.requires_grad:
-        # The engine keeps these very states for the gradient; a model may change outputs in place.
-        outputs = outputs.clone()
     outputs = outputs.transpose(0, 1) if layer.batch_first else outputs
     if isinstance(last, Tensor):
         return outputs, last.unsqueeze(0)
