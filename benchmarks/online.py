@@ -238,13 +238,13 @@ def main() -> None:
 
     side = in_turn(
         {
-            "bptt.fit": ours("Elman", 32, 10, "SGD", 1, 16000),
-            "bptt.Online.step": stepwise(32, 10, 4000),
+            "bptt.fit": ours("Elman", 32, 10, "SGD", 1, 100_000),
+            "bptt.Online.step": stepwise(32, 10, 20_000),
             "PyTorch, nn.RNN": torch_loop(32, 10, 100, whole=True),
             "PyTorch, cell": torch_loop(32, 10, 30, whole=False),
             "NumPy": numpy_loop(32, 10, 400),
-            "JAX, scan": jax_loop(32, 10, 4000, unrolled=False),
-            "JAX, unrolled": jax_loop(32, 10, 4000, unrolled=True),
+            "JAX, scan": jax_loop(32, 10, 20_000, unrolled=False),
+            "JAX, unrolled": jax_loop(32, 10, 20_000, unrolled=True),
         },
         options.rounds,
     )

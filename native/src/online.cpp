@@ -62,6 +62,14 @@ private:
     int64_t length_ = 0;
     bool dirty_ = true;  // whether the parameters changed since what is derived from them was found
 
+    // What the latest prediction unfolded; a window over the same steps from the same weights need not do it again.
+    struct Unfolded {
+        int64_t start = -1, steps = 0;
+        std::vector<T> weights;
+    };
+    Unfolded unfolded_;
+    Kept state_;  // of a prediction on its way
+
     // The window at hand.
     Data data_;
     int64_t steps_ = 0, counted_ = 0, origin_ = 0;  // steps; counted rows; its first row in the data
@@ -120,6 +128,9 @@ private:
     void find_gradients();
     void pass_over(Kept& state, int64_t from, int64_t to);
     void renew();
+    void remember(int64_t start);
+    bool is_unfolded(const Span& span) const;
+    void unfold(const Span& span);
     Span next_span() const;
     void move(const Span& span);
     Halt advance(Report& report, int64_t most, int64_t look, Clock::time_point end, double* losses, double* norms,
@@ -153,11 +164,13 @@ void TypedLearner<T>::bind(const std::vector<void*>& sources) {
     memory_.pack(true);
     updater_.bind();
     dirty_ = true;
+    unfolded_.start = -1;
 }
 
 template <class T>
 void TypedLearner<T>::set_buffer(int buffer, const void* values) {
     std::memcpy(memory_.buffer(buffer), values, static_cast<size_t>(plan_.buffers[static_cast<size_t>(buffer)]) * sizeof(T));
+    unfolded_.start = -1;
 }
 
 template <class T>
@@ -177,6 +190,7 @@ void TypedLearner<T>::enter(const std::vector<const void*>& context, int64_t len
         to += count;
     }
     length_ = length, at_.start = start, at_.reached = reached, at_.pending = pending;
+    unfolded_.start = -1;
 }
 
 template <class T>
@@ -316,6 +330,7 @@ void TypedLearner<T>::take_window(int64_t from, int64_t steps) {
 
 template <class T>
 void TypedLearner<T>::forward() {
+    unfolded_.start = -1;
     run(window_->ahead);
     start(window_->forward, 0);
     for (int64_t t = 0; t < steps_; ++t) {
@@ -523,6 +538,47 @@ void TypedLearner<T>::renew() {
 }
 
 template <class T>
+void TypedLearner<T>::remember(int64_t start) {
+    unfolded_.start = start, unfolded_.steps = steps_;
+    unfolded_.weights.clear();
+    for (int i = 0; i < plan_.sources; ++i) {
+        const T* weights = memory_.buffer(i);
+        unfolded_.weights.insert(unfolded_.weights.end(), weights, weights + plan_.buffers[static_cast<size_t>(i)]);
+    }
+}
+
+template <class T>
+bool TypedLearner<T>::is_unfolded(const Span& span) const {
+    if (span.start != unfolded_.start || span.stop - span.start != unfolded_.steps) return false;
+    if (data_.reset != nullptr || data_.lengths != nullptr) return false;
+    const int64_t row = lanes() * memory_.width(plan_.inputs);
+    const T* inputs = static_cast<const T*>(data_.inputs) + (span.start - data_.base) * row;
+    if (std::memcmp(memory_.array(plan_.inputs), inputs, static_cast<size_t>(unfolded_.steps * row) * sizeof(T)) != 0) return false;
+    const T* seen = unfolded_.weights.data();
+    for (int i = 0; i < plan_.sources; ++i) {
+        const auto count = static_cast<size_t>(plan_.buffers[static_cast<size_t>(i)]);
+        if (std::memcmp(seen, memory_.buffer(i), count * sizeof(T)) != 0) return false;
+        seen += count;
+    }
+    return true;
+}
+
+// The window's states.
+template <class T>
+void TypedLearner<T>::unfold(const Span& span) {
+    const bool known = is_unfolded(span);
+    if (!known) {
+        refresh();
+        put_states(at_.context);
+    }
+    at_initial_ = !at_.context.given;
+    take_window(span.start, span.stop - span.start);
+    initial_entered_ = at_initial_ || resetting_;
+    if (known) dirty_ = false, unfolded_.start = -1;
+    else forward();
+}
+
+template <class T>
 Span TypedLearner<T>::next_span() const {
     Span span;
     span.start = at_.start;
@@ -581,12 +637,7 @@ Halt TypedLearner<T>::advance(Report& report, int64_t most, int64_t look, Clock:
         if (at_.start >= length_) return Halt::done;
         const Span span = next_span();
         if (!covered(span.start, std::max(span.stop, span.follow))) return Halt::data;
-        refresh();
-        at_initial_ = !at_.context.given;
-        put_states(at_.context);
-        take_window(span.start, span.stop - span.start);
-        initial_entered_ = at_initial_ || resetting_;
-        forward();
+        unfold(span);
         count_rows(span.first);
         if (counted_ == 0) move(span);
         else if (!learn(span, report, losses, norms, counts)) return Halt::nonfinite;
@@ -640,8 +691,10 @@ void TypedLearner<T>::predict(const Data& data, int64_t first, void* to) {
     dirty_ = true;
     if (at_.pending.follow >= 0 && covered(at_.pending.start, at_.pending.follow)) renew();
     refresh();
-    Kept state = at_.context;
-    pass_over(state, first, data.base + data.steps);
+    state_ = at_.context;
+    const int64_t stop = data.base + data.steps;
+    pass_over(state_, first, stop);
+    if (steps_ == stop - first && data.reset == nullptr) remember(first);
     in_order_ = true;
     counted_ = lanes();
     counted_rows_[0] = static_cast<int32_t>((steps_ - 1) * lanes());

@@ -250,7 +250,7 @@ BoundRow<T> Memory<T>::bind(const RowOp& op, int64_t rows, bool resetting) const
         const Packed& packed = packed_[static_cast<size_t>(op.matrix)];
         bound.product = {dst.data, a.data, b.data, packed.memory != nullptr ? packed.memory : view(m.view),
                          dst.row, a.row, b.row, packed.row_step, packed.panel_step, rows, m.view.rows, m.view.columns};
-        bound.multiply = packed.dots ? online_.dots : online_.product(rows, m.view.columns);
+        bound.multiply = packed.dots ? online_.dots : online_.product(rows, m.view.rows, m.view.columns);
         return bound;
     }
     const int mask = (a.scalar ? scalar_a : 0) | (b.scalar ? scalar_b : 0) | (c.scalar ? scalar_c : 0);

@@ -39,7 +39,7 @@ Instructions
     each other) rather than columns of a wide one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 Array: TypeAlias = Any
@@ -242,19 +242,82 @@ def elementwise(name: str, x: Array, out: Array) -> None:
 def multiply(a: Array, matrix: Array, out: Array, threads: int = 1, repeat: int = 1) -> None:
     """Write a @ matrix by the packed product, packed once, repeated (for measurement)."""
 
-def put_row(to: Array, index: int, row: Array) -> bool:
-    """Copy a row [lanes, ...] (without the lane, where there is one) into ``to[index]``, if all of
-    its numbers are finite; whether they are. ValueError or TypeError where it does not fit."""
+class Watch:
+    """Whether Python objects are what they were when this was made."""
 
-def unchanged(
-    same: list[tuple[Any, ...]], sizes: list[tuple[Any, ...]], tensors: list[tuple[Any, ...]]
-) -> bool:
-    """Whether each (dict, key, value) holds that very value, each (container, size) has that size,
-    and each (tensor, requires_grad, dtype, shape) is such."""
+    def __init__(
+        self,
+        same: list[tuple[Any, ...]],
+        sizes: list[tuple[Any, ...]],
+        tensors: list[tuple[Any, ...]] = ...,
+        places: list[tuple[Any, ...]] = ...,
+        equal: list[tuple[Any, ...]] = ...,
+    ) -> None:
+        """What to watch: (dict or list, key, value) that it holds that very value there;
+        (container, size) its size; (tensor, requires_grad, dtype, shape) that it is such; of
+        (tensor, requires_grad) also its place in memory and that it has no gradient; (dict, key,
+        value) that it holds an equal one. TypeError for other tuples, and a place that is none in
+        the CPU's memory."""
 
-def in_place(tensors: list[tuple[Any, ...]]) -> bool:
-    """Whether each (tensor, requires_grad, address, shape) is such, contiguous and without a
-    gradient."""
+    def holds(self, tensors: bool = True) -> bool:
+        """Whether all of it is so; without ``tensors`` those are not looked at, but their places
+        are."""
+
+class Rows:
+    """A contiguous buffer [capacity, lanes, ...] that steps are written into as they come."""
+
+    def __init__(self, buffer: Array) -> None:
+        """TypeError for what is no tensor in the CPU's memory, ValueError for one that is not
+        contiguous."""
+
+    def put(self, index: int, row: Any, classes: int = 0) -> bool:
+        """Copy a row [lanes, ...] (without the lane, where there is one) into ``buffer[index]``.
+        False, and nothing is copied, for what is no tensor of the buffer's very class and dtype,
+        does not fit, or holds what is not finite or, of integers, none of so many classes (0:
+        any)."""
+
+class Standing:
+    """Where a learner of live data stands.
+
+    steps were read, updates made; the next window starts at ``start``, windows have reached
+    ``reached``; loss and gradient norm of the last update, NaN before the first.
+    """
+
+    steps: int
+    updates: int
+    start: int
+    reached: int
+    loss: float
+    gradient_norm: float
+
+class Feed:
+    """Live data: a step read, learned from and answered with a prediction in one call."""
+
+    base: int
+
+    def __init__(
+        self,
+        learner: Learner,
+        watch: Watch,
+        check: Callable[[], bool] | None,
+        standing: Standing,
+        inputs: Rows,
+        targets: Rows,
+        mask: Array,
+        horizon: int,
+        predictions: Callable[[bool], list[Any]],
+    ) -> None:
+        """Steps go where ``standing`` says, into rows counted from ``base``; ``mask``, bool
+        [capacity, lanes], marks those that have a target. ``watch`` and ``check`` are asked before
+        every step. ``predictions`` makes tensors to answer with, [lanes, features], or [features]
+        if it is told that inputs come without their lane. ValueError if buffers are not what the
+        learner reads."""
+
+    def step(self, input: Any, target: Any) -> Any:
+        """Take a step in, and the target of the one ``horizon`` steps ago; make the update that is
+        due; give the prediction, after it, or with no horizon before. None, and the same step is to
+        be taken again in another way, where something is not as it was, does not fit, or the update
+        would not be finite."""
 
 class Learner:
     """The online loop: updates for many windows in one call, without allocating and without the
@@ -301,26 +364,6 @@ class Learner:
 
     def extend(self, length: int) -> None:
         """The batch has so many steps."""
-
-    def step(
-        self,
-        inputs: Array,
-        targets: Array,
-        mask: Array,
-        base: int,
-        number: int,
-        horizon: int,
-        input: Array,
-        target: Array,
-        due: bool,
-        to: Array,
-    ) -> tuple[int, float, float] | None:
-        """A step of live data: `put_row` of input and target (for ``horizon`` steps ago), the
-        window that is ``due``, and the prediction into ``to``, after it, or with no horizon before.
-
-        inputs, targets, mask: as of `run`, from step ``base`` on. Gives how many updates were made,
-        their loss and gradient norm; None, and the same step is to be taken again in parts, where a
-        row holds what is not finite or the update would. Raises what `put_row` raises."""
 
     def run(
         self,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import io
+import weakref
 from copy import deepcopy
 from typing import Any
 
@@ -12,6 +14,7 @@ from tests.online.test_fit import assert_alike, data, network, sgd
 from torch import nn
 
 import bptt
+from bptt.training._online_core import CoreSide
 
 pytest.importorskip("bptt._core")
 
@@ -147,6 +150,15 @@ def _turned(net: bptt.Network) -> None:
     net.cell.weight_hh.data = net.cell.weight_hh.data.t()
 
 
+def _scaled(net: bptt.Network) -> None:
+    with torch.no_grad():
+        net.cell.weight_hh.mul_(0.5)
+
+
+def _shifted(net: bptt.Network) -> None:
+    net.readout.bias.data.add_(0.25)  # type: ignore[union-attr]  # there is a readout
+
+
 def _frozen(net: bptt.Network) -> None:
     net.cell.weight_hh.requires_grad_(False)
 
@@ -159,7 +171,7 @@ def _other(net: bptt.Network) -> None:
     net.readout = nn.Sequential(net.readout, nn.Tanh())
 
 
-@pytest.mark.parametrize("change", [_moved, _turned, _frozen, _hooked, _other])
+@pytest.mark.parametrize("change", [_moved, _turned, _scaled, _shifted, _frozen, _hooked, _other])
 def test_whatever_changes_between_two_steps_is_seen(change: Any) -> None:
     x, y = data(40)
     nets = network(), network()
@@ -174,20 +186,27 @@ def test_whatever_changes_between_two_steps_is_seen(change: Any) -> None:
     assert_alike(*nets)
 
 
+@pytest.mark.parametrize(
+    "method", [bptt.Truncated(5, 2, loss="new"), bptt.Truncated(4, 1)], ids=repr
+)
 @pytest.mark.parametrize("horizon", [0, 1, 3])
 @pytest.mark.parametrize("lanes", [1, 2])
 def test_steps_at_once_are_those_taken_in_parts(
-    horizon: int, lanes: int, monkeypatch: pytest.MonkeyPatch
+    method: Any, horizon: int, lanes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What the prediction unfolded serves the update that follows, unless weights were changed."""
     x, y = (torch.stack([a, a.flip(0)][:lanes], 1) for a in data(50))
     learners = []
     for whole in (True, False):
-        method = bptt.Truncated(5, 2, loss="new")
-        learner = bptt.Online(network(), method, "huber", sgd, lanes=lanes, horizon=horizon)
+        net = network()
+        learner = bptt.Online(net, deepcopy(method), "huber", sgd, lanes=lanes, horizon=horizon)
         if not whole:
-            monkeypatch.setattr(learner, "_at_once", lambda *_: None)
+            monkeypatch.setattr(CoreSide, "feed", lambda *_: None)
         found = []
         for t in range(50):
+            if t % 13 == 8:
+                with torch.no_grad():
+                    net.cell.weight_hh.mul_(0.9)
             target = None if t % 7 == 3 else y[t]
             found.append(learner.step(x[t], target))
             found.append(torch.tensor([learner.loss, learner.gradient_norm, learner.updates]))
@@ -195,6 +214,97 @@ def test_steps_at_once_are_those_taken_in_parts(
     assert any(learners[0][-1][:2] > 0)
     for one, other in zip(*learners, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12, equal_nan=True)
+
+
+def test_a_loaded_optimizer_is_seen() -> None:
+    x, y = data(60)
+    nets = network(), network()
+    nets[1].backend = "eager"
+    for net in nets:
+        optimizer = torch.optim.Adam(net.parameters(), 0.01)
+        learner = bptt.Online(net, bptt.Truncated(4, 2), "mse", optimizer)
+        fed(learner, range(20), x, y)
+        saved = deepcopy(optimizer.state_dict())
+        fed(learner, range(20, 40), x, y)
+        optimizer.load_state_dict(saved)
+        fed(learner, range(40, 60), x, y)
+    assert_alike(*nets)
+
+
+@pytest.mark.parametrize("change", ["rate", "tensor", "frozen", "state"])
+def test_a_changed_optimizer_is_seen(change: str) -> None:
+    x, y = data(60)
+    nets = network(), network()
+    nets[1].backend = "eager"
+    for net in nets:
+        rate = torch.tensor(0.02, dtype=torch.float64) if change == "tensor" else 0.02
+        optimizer = torch.optim.SGD(net.parameters(), rate, momentum=0.5)
+        learner = bptt.Online(net, bptt.Truncated(4, 1), "mse", optimizer)
+        group = optimizer.param_groups[0]
+        for t in range(60):
+            learner.step(x[t], y[t])
+            if change == "rate":
+                group["lr"] = 0.02 if t < 20 else 0.02 / (1 + t)
+            elif change == "tensor":
+                group["lr"].mul_(0.97)
+            elif t == 30 and change == "state":
+                state = optimizer.state[group["params"][0]]
+                state["momentum_buffer"] = state["momentum_buffer"] * -2.0
+            elif t == 30:
+                group["params"][0].requires_grad_(False)
+    assert_alike(*nets)
+
+
+@pytest.mark.parametrize("number", [3, 10**8, -1])
+def test_a_class_that_there_is_not(number: int) -> None:
+    """Nothing is read or written where there is none: PyTorch's own loss says so."""
+    torch.manual_seed(0)
+    net = bptt.Network(bptt.cells.Elman(1, 4), nn.Linear(4, 3))
+    learner = bptt.Online(net, bptt.Truncated(3, 1), "cross_entropy")
+    for t in range(12):
+        learner.step(torch.randn(1), torch.tensor(t % 3))
+    assert learner.reason is None
+    with pytest.raises(bptt.ShapeError, match="classes, 0 to 2"):
+        learner.step(torch.randn(1), torch.tensor(number))
+
+
+def test_predictions_are_apart_from_each_other() -> None:
+    x, y = data(100)
+    learner = bptt.Online(network(), bptt.SlidingWindow(3), "mse", sgd)
+    kept = fed(learner, range(100), x, y)
+    values = [prediction.clone() for prediction in kept]
+    weight = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    product = (weight * kept[50]).sum()
+    for i in range(0, 100, 3):
+        if i != 50:
+            kept[i].add_(1.0)
+    for i, (prediction, value) in enumerate(zip(kept, values, strict=True)):
+        assert torch.equal(prediction, value + (i % 3 == 0 and i != 50))
+    product.backward()  # what was done to the others does not count
+    assert len({prediction.data_ptr() for prediction in kept}) == 100
+
+
+def test_predictions_of_inference_mode_serve_outside() -> None:
+    x, y = data(30)
+    learner = bptt.Online(network(), bptt.SlidingWindow(3), "mse", sgd)
+    fed(learner, range(15), x, y)
+    with torch.inference_mode():
+        fed(learner, range(15, 20), x, y)
+    prediction = learner.step(x[20], y[20])
+    (prediction * torch.ones(1, dtype=torch.float64, requires_grad=True)).sum().backward()
+
+
+def test_a_learner_is_collected_with_its_network() -> None:
+    x, y = data(20)
+    net = network()
+    learner = bptt.Online(net, bptt.SlidingWindow(3), "mse", sgd)
+    fed(learner, range(20), x, y)
+    assert learner._feed is not None
+    net.__dict__["learner"] = learner
+    gone = weakref.ref(net)
+    del net, learner
+    gc.collect()
+    assert gone() is None
 
 
 def test_steps_unlike_those_before_are_refused_in_full_flight() -> None:

@@ -147,8 +147,24 @@ void dots(const Product<T>& x) {
         }
 }
 
+// One column by one row, a whole number of vectors.
 template <class T>
-ProductKernel<T> product_for(ptrdiff_t rows, ptrdiff_t n) {
+void product_thin(const Product<T>& x) {
+    constexpr ptrdiff_t L = lanes<T>;
+    for (ptrdiff_t v = 0; v * L < x.n; ++v) {
+        const Vec<T> m = load<T>(x.m + (v / 2) * x.panel_step + (v % 2) * L);
+        const T* init = x.init == nullptr ? nullptr : x.init + v * L;
+        T* dst = x.dst + v * L;
+        for (ptrdiff_t r = 0; r < x.rows; ++r, dst += x.dst_stride) {
+            const Vec<T> y = splat<T>(x.a[r * x.a_stride]) * m;
+            store<T>(dst, init == nullptr ? y : y + load<T>(init + r * x.init_stride));
+        }
+    }
+}
+
+template <class T>
+ProductKernel<T> product_for(ptrdiff_t rows, ptrdiff_t k, ptrdiff_t n) {
+    if (k == 1 && n % lanes<T> == 0) return product_thin<T>;
     if (rows == 1 && n == lanes<T>) return product_exact<T, 1, 4>;
     if (rows == 1 && n == 2 * lanes<T>) return product_exact<T, 2, 4>;
     if (rows == 1 && n == 4 * lanes<T>) return product_exact<T, 4, 2>;
@@ -183,10 +199,14 @@ __attribute__((noinline)) void cross_block(const Cross<T>& x, ptrdiff_t last) {
         for (int v = 0; v < V; ++v) sum[i][v] = Vec<T>{};
     const T* a = x.a;
     const T* b = x.b;
-    for (ptrdiff_t r = 0; r < x.rows; ++r, a += x.a_stride, b += x.b_stride) {
+    const ptrdiff_t a_stride = x.a_stride, b_stride = x.b_stride;
+    for (ptrdiff_t r = x.rows; r > 0; --r, a += a_stride, b += b_stride) {
         Vec<T> row[V];
 #pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) row[v] = load<T>(b + v * L);
+        for (int v = 0; v < V; ++v) {
+            row[v] = load<T>(b + v * L);
+            keep_in_register<T>(row[v]);
+        }
 #pragma GCC unroll 8
         for (int i = 0; i < M; ++i) {
             const Vec<T> s = splat<T>(a[i]);
@@ -195,11 +215,12 @@ __attribute__((noinline)) void cross_block(const Cross<T>& x, ptrdiff_t last) {
         }
     }
     const Vec<T> factor = splat<T>(x.factor);
+    const bool accumulate = x.accumulate;
+    T* dst = x.dst;
 #pragma GCC unroll 8
-    for (int i = 0; i < M; ++i)
+    for (int i = 0; i < M; ++i, dst += x.dst_stride)
 #pragma GCC unroll 8
-        for (int v = 0; v < V; ++v)
-            put<T>(x.dst + i * x.dst_stride + v * L, sum[i][v] * factor, v + 1 < V ? L : last, x.accumulate);
+        for (int v = 0; v < V; ++v) put<T>(dst + v * L, sum[i][v] * factor, v + 1 < V ? L : last, accumulate);
 }
 
 // V vectors down a's columns, times one column of b (null: of ones); `last` elements of the last vector count.
@@ -247,10 +268,17 @@ void cross_columns(const Cross<T>& x) {
     }
 }
 
-template <class T, int V, int M>
-BPTT_INLINE void cross_strip(Cross<T> x, ptrdiff_t last) {
+template <class T, int M, int V>
+BPTT_INLINE void cross_blocks(Cross<T>& x, ptrdiff_t last) {
     for (; x.m >= M; x.m -= M, x.a += M, x.dst += M * x.dst_stride) cross_block<T, M, V>(x, last);
-    for (; x.m > 0; --x.m, ++x.a, x.dst += x.dst_stride) cross_block<T, 1, V>(x, last);
+}
+
+// As many sums at a time as the registers hold beside what they are made of.
+template <class T, int V>
+BPTT_INLINE void cross_strip(Cross<T> x, ptrdiff_t last) {
+    cross_blocks<T, V == 1 ? 8 : 6, V>(x, last);
+    cross_blocks<T, 2, V>(x, last);
+    cross_blocks<T, 1, V>(x, last);
 }
 
 template <class T>
@@ -262,9 +290,8 @@ void cross(const Cross<T>& call) {
         const ptrdiff_t vectors = (x.n + L - 1) / L;
         const auto rest = [&](int v) { return v * L <= x.n ? L : x.n - (v - 1) * L; };
         int taken;
-        if (vectors >= 4) taken = 4, cross_strip<T, 4, 2>(x, rest(4));
-        else if (vectors >= 2) taken = 2, cross_strip<T, 2, 4>(x, rest(2));
-        else taken = 1, cross_strip<T, 1, 8>(x, rest(1));
+        if (vectors >= 2) taken = 2, cross_strip<T, 2>(x, rest(2));
+        else taken = 1, cross_strip<T, 1>(x, rest(1));
         x.n -= taken * L;
         x.b += taken * L;
         x.dst += taken * L;

@@ -73,7 +73,7 @@ using ProductKernel = void (*)(const Product<T>&);
 template <class T>
 struct OnlineKernels {
     // The kernel for so many rows and columns: one of its own for the commonest small sizes.
-    ProductKernel<T> (*product)(ptrdiff_t rows, ptrdiff_t n);
+    ProductKernel<T> (*product)(ptrdiff_t rows, ptrdiff_t k, ptrdiff_t n);
     // For few columns that are contiguous themselves, `panel_step` apart: nothing to pack.
     ProductKernel<T> dots;
     void (*cross)(const Cross<T>&);

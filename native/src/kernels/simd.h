@@ -64,6 +64,16 @@ BPTT_INLINE Vec<T> splat(T x) {
     return x - Vec<T>{};
 }
 
+// The compiler would rather read a vector from memory again for every use, of which there are too many.
+template <class T>
+BPTT_INLINE void keep_in_register(Vec<T>& v) {
+#if defined(__x86_64__)
+    asm("" : "+x"(v));
+#elif defined(__aarch64__)
+    asm("" : "+w"(v));
+#endif
+}
+
 // First `count` lanes; the others are zero (load) or untouched (store).
 template <class T>
 BPTT_INLINE Vec<T> load_part(const T* p, ptrdiff_t count) {

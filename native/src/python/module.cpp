@@ -5,10 +5,11 @@
 #include "../isa.h"
 #include "arguments.h"
 #include "describe.h"
-#include "guard.h"
+#include "feed.h"
 #include "measure.h"
 #include "online.h"
 #include "unfolding.h"
+#include "watch.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -156,6 +157,7 @@ NB_MODULE(_core, m) {
     m.def("multiply", &bptt::multiply, "a"_a, "matrix"_a, "out"_a, "threads"_a = 1, "repeat"_a = 1);
     bptt::bind_program(m);
     bptt::bind_unfolding(m);
-    bptt::bind_guard(m);
+    bptt::bind_watch(m);
     bptt::bind_online(m);
+    bptt::bind_feed(m);
 }

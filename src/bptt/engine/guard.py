@@ -73,71 +73,87 @@ def check_hooks(cell: nn.Module) -> None:
                 raise Refusal(Reason.HOOKS, f"{kind.strip('_')} of {path or type(cell).__name__}")
 
 
-def _compare(
-    same: list[tuple[dict[str, Any], str, Any]],
-    sizes: list[tuple[Any, int]],
-    tensors: list[tuple[Tensor, bool, torch.dtype, torch.Size]],
-) -> bool:
-    """Whether everything is the very same object, of the same size, and of the same kind."""
-    return (
-        all(holder.get(name, _MISSING) is value for holder, name, value in same)
-        and all(len(table) == size for table, size in sizes)
-        and all(
-            t.requires_grad is needs and t.dtype is dtype and t.shape == shape
-            for t, needs, dtype, shape in tensors
+class _Watch:
+    """`bptt._core.Watch` where the core is missing."""
+
+    def __init__(
+        self,
+        same: list[tuple[dict[str, Any], str, Any]],
+        sizes: list[tuple[Any, int]],
+        tensors: list[tuple[Tensor, bool, torch.dtype, torch.Size]],
+    ) -> None:
+        self._same, self._sizes, self._tensors = same, sizes, tensors
+
+    def holds(self, tensors: bool = True) -> bool:
+        return (
+            all(holder.get(name, _MISSING) is value for holder, name, value in self._same)
+            and all(len(table) == size for table, size in self._sizes)
+            and all(
+                t.requires_grad is needs and t.dtype is dtype and t.shape == shape
+                for t, needs, dtype, shape in (self._tensors if tensors else ())
+            )
         )
-    )
 
 
-_unchanged: Callable[..., bool] = _compare
+_new_watch: Callable[..., Any] = _Watch
 if importlib.util.find_spec("bptt._core") is not None:
     from bptt import _core
 
-    _unchanged = _core.unchanged  # the same, in a tenth of the time
+    _new_watch = _core.Watch  # the same, in a tenth of the time
 
 
 class Guard:
-    """Identities of all that a trace depends on; `holds` is the test made in every call."""
+    """Identities of all that a trace depends on; `holds` is the test made in every call.
+
+    Attributes:
+        same, sizes: what `bptt._core.Watch` is told of it, but for the tensors.
+        more: whether there is more to compare, for `more_holds`.
+        needs_gradient: whether a parameter does.
+        key: the same by value, for cells that change to and fro.
+    """
 
     def __init__(self, cell: nn.Module) -> None:
-        self._same: list[tuple[dict[str, Any], str, Any]] = []
+        self.same: list[tuple[dict[str, Any], str, Any]] = []
         self._equal: list[tuple[dict[str, Any], str, Any]] = []
-        self._sizes: list[tuple[Any, int]] = []
+        self.sizes: list[tuple[Any, int]] = []
         self._empty: list[Any] = list(_GLOBAL_HOOKS)
         self._tensors: list[tuple[Tensor, bool, torch.dtype, torch.Size]] = []
         for _, holder, name, value in plain_attributes(cell):
             simple = isinstance(value, _PLAIN) or callable(value) or isinstance(value, Tensor)
             kept = (holder, name, value if simple else frozen(value))
-            (self._same if simple else self._equal).append(kept)
+            (self.same if simple else self._equal).append(kept)
         for module in cell.modules():
             self._watch(module)
         self._hooked = any(self._empty)
         if not self._hooked:
-            self._sizes += [(table, 0) for table in self._empty]
+            self.sizes += [(table, 0) for table in self._empty]
         self.needs_gradient = any(t.requires_grad for t in cell.parameters())
         self.key = self._key(cell)
+        self.more = self._hooked or bool(self._equal)
+        self._watched = _new_watch(self.same, self.sizes, self._tensors)
 
     def _watch(self, module: nn.Module) -> None:
         attributes = module.__dict__
         self._empty += [attributes[kind] for kind in HOOKS if kind in attributes]
-        self._sizes.append((attributes, len(attributes)))
+        self.sizes.append((attributes, len(attributes)))
         for table in (module._parameters, module._buffers, module._modules):
-            self._sizes.append((table, len(table)))
+            self.sizes.append((table, len(table)))
             for name, value in table.items():
-                self._same.append((table, name, value))
+                self.same.append((table, name, value))
                 if isinstance(value, Tensor):
                     self._tensors.append((value, value.requires_grad, value.dtype, value.shape))
 
     def holds(self, *, tensors: bool = True) -> bool:
         """Whether the cell is unchanged; ``tensors``: and its tensors are as they were."""
-        if not _unchanged(self._same, self._sizes, self._tensors if tensors else []):
-            return False
+        return self._watched.holds(tensors) and (not self.more or self.more_holds())
+
+    def more_holds(self) -> bool:
+        """Whether what is more than identities and sizes is as it was."""
         if self._hooked and not any(self._empty):
             return False
-        return not self._equal or all(frozen(h.get(n, _MISSING)) == v for h, n, v in self._equal)
+        return all(frozen(h.get(n, _MISSING)) == v for h, n, v in self._equal)
 
     def _key(self, cell: nn.Module) -> Any:
-        """The same by value, for cells that change to and fro."""
         plain = tuple(
             (path, name, frozen(value)) for path, _, name, value in plain_attributes(cell)
         )

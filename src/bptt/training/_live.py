@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,29 @@ if importlib.util.find_spec("bptt._core") is not None:
     from bptt import _core
 
 
+@dataclass
+class _Standing:
+    """`bptt._core.Standing` where the core is missing."""
+
+    steps: int = 0
+    updates: int = 0
+    start: int = 0
+    reached: int = 0
+    loss: float = float("nan")
+    gradient_norm: float = float("nan")
+
+
+def standing() -> Any:
+    """Where a learner of live data stands: steps read, updates made, the first step of the next
+    window, the step that windows have reached, loss and gradient norm of the last update."""
+    return _Standing() if _core is None else _core.Standing()
+
+
 class LiveBatch:
     """The newest steps of an endless batch; see `bptt.streams.Batch`.
 
     ``inputs`` [capacity, lanes, ...], ``targets`` and ``mask`` hold the steps from ``base`` on, of
-    which ``read`` inputs have arrived.
+    which ``read`` inputs have arrived. ``rows``: how the core writes "inputs" and "targets".
     """
 
     def __init__(self, lanes: int, capacity: int) -> None:
@@ -29,6 +48,7 @@ class LiveBatch:
         self.base = self.read = 0
         self.inputs: Tensor | None = None
         self.targets: Tensor | None = None
+        self.rows: dict[str, Any] = {}
         self.mask = torch.zeros(capacity, lanes, dtype=torch.bool)
         self._counts = self.mask.numpy()  # the same memory, written in a tenth of the time
 
@@ -42,9 +62,13 @@ class LiveBatch:
         buffers = (self.inputs, self.targets, self.mask)
         return sum(buffer.nbytes for buffer in buffers if buffer is not None)
 
-    def open(self, row: Tensor) -> Tensor:
-        """A buffer for rows like this one."""
-        return row.new_zeros((self.capacity, *row.shape))
+    def open(self, name: str, row: Tensor) -> Tensor:
+        """A buffer, "inputs" or "targets", for rows like this one."""
+        buffer = row.new_zeros((self.capacity, *row.shape))
+        setattr(self, name, buffer)
+        if _core is not None and buffer.device.type == "cpu":
+            self.rows[name] = _core.Rows(buffer)
+        return buffer
 
     def chunk(self, start: int, stop: int) -> Chunk:
         """The steps ``start`` to ``stop - 1``, which must be here."""
@@ -66,33 +90,18 @@ class LiveBatch:
 
     def put(self, number: int, input: Tensor) -> None:
         """The input of a step."""
-        if self.inputs is None:
-            self.inputs = self.open(input)
-        self.inputs[number - self.base].copy_(input)
+        inputs = self.open("inputs", input) if self.inputs is None else self.inputs
+        inputs[number - self.base].copy_(input)
 
     def compare(self, number: int, target: Tensor) -> None:
         """What the prediction after a step is compared with."""
-        if self.targets is None:
-            self.targets = self.open(target)
-        self.targets[number - self.base].copy_(target)
+        targets = self.open("targets", target) if self.targets is None else self.targets
+        targets[number - self.base].copy_(target)
         self.count(number)
 
     def count(self, number: int) -> None:
         """A step has its target."""
         self._counts[number - self.base] = True
-
-
-def written(buffer: Tensor | None, at: int, value: Any) -> bool:
-    """Whether a value could be written into row ``at`` as it is: the quick way for what is like
-    all before it."""
-    if buffer is None or type(value) is not Tensor or value.dtype is not buffer.dtype:
-        return False
-    if _core is None:
-        return False
-    try:
-        return bool(_core.put_row(buffer, at, value))
-    except (ValueError, TypeError):
-        return False
 
 
 def as_row(value: Any, name: str, lanes: int, dtype: torch.dtype) -> tuple[Tensor, bool]:

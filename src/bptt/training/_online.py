@@ -18,7 +18,7 @@ from bptt.network import Network, check_trainable
 from bptt.state import State
 from bptt.training._eligible import learner_of, unfit, why_not, windows_of
 from bptt.training._history import History, Progress
-from bptt.training._live import LiveBatch, as_row, check_row, written
+from bptt.training._live import LiveBatch, as_row, check_row, standing
 from bptt.training._online_core import CoreSide
 from bptt.training._step import Stepper
 
@@ -95,16 +95,15 @@ class Online:
             maker if isinstance(maker, torch.optim.Optimizer) else maker(network.parameters())
         )
         self.horizon, self.clip = horizon, clip
-        self.steps = self.updates = 0
-        self.loss = self.gradient_norm = float("nan")
         self.reason: str | None = None
         self._stepper = Stepper(network, self.optimizer, clip)
         self._progress = Progress(network, self.optimizer, History())
         self._windows, self._stride = windows, windows.stride
         self._batch = LiveBatch(lanes, windows.depth + horizon + ROOM)
         self._context: Context = self._new_context(None)
-        self._start = self._reached = 0
+        self._at = standing()
         self._native: CoreSide | None = None
+        self._feed: Any = None
         self._guard = Guard(network)
         self._asked = False
         self._dtype = next(p.dtype for p in network.parameters() if p.is_floating_point())
@@ -128,13 +127,39 @@ class Online:
             DataError: it holds NaN or infinity.
             NonFiniteError: loss or gradient became NaN or infinite; that update was withheld.
         """
-        batch, number = self._batch, self.steps
-        if number - batch.base >= batch.capacity:
-            batch.forget(self._needed())
-        if self._native is not None and target is not None:
-            found = self._at_once(self._native, number, input, target)
+        if self._feed is not None:
+            found: Tensor | None = self._feed.step(input, target)
             if found is not None:
                 return found
+        return self._in_parts(input, target)
+
+    @property
+    def steps(self) -> int:
+        """How many were read."""
+        return int(self._at.steps)
+
+    @property
+    def updates(self) -> int:
+        """How many were made."""
+        return int(self._at.updates)
+
+    @property
+    def loss(self) -> float:
+        """Of the last update, NaN before the first."""
+        return float(self._at.loss)
+
+    @property
+    def gradient_norm(self) -> float:
+        """Of the last update, before clipping."""
+        return float(self._at.gradient_norm)
+
+    def _in_parts(self, input: Any, target: Any) -> Tensor:
+        """A step of any kind; where the core learns, those like the ones before go through its
+        `Feed`."""
+        batch, number = self._batch, self.steps
+        batch.read = number
+        if number - batch.base >= batch.capacity:
+            batch.forget(self._needed())
         alone = self._read(number, input)
         if self.horizon == 0:
             batch.read = number + 1
@@ -146,38 +171,21 @@ class Online:
         if self.horizon > 0:
             batch.read = number + 1
             prediction = self._predict(number + 1)
-        self.steps = number + 1
+        self._at.steps = number + 1
+        if self._feed is None and self._native is not None:
+            self._feed = self._native.feed(batch, self._at, self.horizon)
+        if self._feed is not None:
+            self._feed.base = batch.base
         return prediction[0] if alone else prediction
-
-    def _at_once(self, native: CoreSide, number: int, input: Any, target: Any) -> Tensor | None:
-        """The whole step in one call of the core, where it is like those before it."""
-        stop = self._start + self._windows.depth
-        due = stop <= number - self.horizon + 1
-        if due and not native.holds():
-            return None
-        found = native.step(self._batch, number, self.horizon, due, input, target)
-        if found is None:
-            return None
-        prediction, (made, loss, norm) = found
-        if made:
-            self.loss, self.gradient_norm = loss, norm
-            self.updates += 1
-        if due:
-            self._reached = stop
-            self._start += self._stride
-        self._batch.read = self.steps = number + 1
-        return prediction
 
     def _pass_on(self) -> None:
         """To the next window."""
-        self._reached = self._next_stop()
-        self._start += self._stride
+        self._at.reached = self._next_stop()
+        self._at.start += self._stride
 
     def _read(self, number: int, input: Any) -> bool:
         """Take an input in; whether it came without its lane."""
         batch = self._batch
-        if written(batch.inputs, number - batch.base, input):
-            return int(input.dim()) < 2
         row, alone = as_row(input, "inputs", batch.lanes, self._dtype)
         check_row(row, batch.inputs, "inputs")
         batch.put(number, row)
@@ -188,11 +196,10 @@ class Online:
         batch = self._batch
         if number < 0:
             return
-        if written(batch.targets, number - batch.base, target):
-            batch.count(number)
-            return
         row, _ = as_row(target, "targets", batch.lanes, self._dtype)
         check_row(row, batch.targets, "targets")
+        if self._native is not None and not self._native.takes(row):
+            self._leave()  # a loss of PyTorch's may know what a class of such a number is
         batch.compare(number, row)
 
     # -- where it stands -------------------------------------------------------------------------
@@ -203,18 +210,18 @@ class Online:
         return Carried(state) if self._windows.context == "carried" else Recomputed(state)
 
     def _next_stop(self) -> int:
-        return self._start + self._windows.depth
+        return int(self._at.start) + self._windows.depth
 
     def _needed(self) -> int:
         """The first step that is looked at again."""
         native = self._native
-        return self._start if native is None else native.learner.core.needed
+        return int(self._at.start) if native is None else native.learner.core.needed
 
     def _span(self) -> Span:
         windows = self._windows
         assert windows.stride is not None
-        start, stop = self._start, self._next_stop()
-        first = {"new": max(self._reached - start, 0), "last": stop - start - 1, "all": 0}
+        start, stop = int(self._at.start), self._next_stop()
+        first = {"new": max(int(self._at.reached) - start, 0), "last": stop - start - 1, "all": 0}
         return Span(start, stop, first[windows.loss], start + windows.stride)
 
     # -- learning --------------------------------------------------------------------------------
@@ -224,14 +231,17 @@ class Online:
         self._choose()
         found = None if self._native is None else self._native.learn(self._batch)
         if found is not None and found.made:
-            self.loss, self.gradient_norm = found.loss, found.norm
-            self.updates += 1
+            self._made(found.loss, found.norm)
         elif self._native is None or found is not None:
             # Also what is not finite, or huge: PyTorch makes it, or says why not.
             if self._native is not None:
                 self._leave()
             self._learn_eagerly(self._span())
         self._pass_on()
+
+    def _made(self, loss: float, norm: float) -> None:
+        self._at.loss, self._at.gradient_norm = loss, norm
+        self._at.updates += 1
 
     def _learn_eagerly(self, span: Span) -> None:
         place = Place(0, 0, self._batch.lanes, self._batch.length, span)
@@ -242,9 +252,7 @@ class Online:
             if not update.count:
                 continue
             self._progress.updates = self.updates
-            self.gradient_norm = self._stepper.apply(update, self._progress)
-            self.loss = update.loss
-            self.updates += 1
+            self._made(update.loss, self._stepper.apply(update, self._progress))
         windows._place = None
         self._context.renew(network, self._batch, span)
 
@@ -266,10 +274,13 @@ class Online:
         reason = why_not(self.network, self.method, self._loss, self.optimizer)
         if reason is None and self._batch.targets is None:
             reason = "nothing was compared yet"
+        groups = self.optimizer.param_groups
+        if reason is None and any(isinstance(group["lr"], Tensor) for group in groups):
+            reason = "the learning rate is a tensor"  # which may change in place
         if reason is not None:
             return reason
         assert isinstance(self._loss, str)  # why_not asked
-        chunk = self._batch.chunk(self._start, self._batch.read)
+        chunk = self._batch.chunk(self._at.start, self._batch.read)
         learner = learner_of(
             self.network, self._windows, self._loss, chunk, self._windows.depth, own=True
         )
@@ -279,12 +290,12 @@ class Online:
         if reason is not None:
             return reason
         native = CoreSide(self.network, self.optimizer, self._windows, self.clip, learner)
-        native.enter(self._context.state, self._start, self._reached, None)
+        native.enter(self._context.state, self._at.start, self._at.reached, None)
         return native
 
     def _leave(self) -> None:
         """Take the context out of the core."""
-        self._context, self._native = self._present(), None
+        self._context, self._native, self._feed = self._present(), None, None
         self._asked = False
 
     def _present(self) -> Context:
@@ -301,13 +312,16 @@ class Online:
 
     def _predict(self, stop: int) -> Tensor:
         """The prediction after step ``stop - 1``."""
+        if self._native is not None and not self._native.holds():
+            self._leave()
         if self._native is not None:
-            return self._native.predict(self._batch, self._start, stop)
+            return self._native.predict(self._batch, self._at.start, stop)
         return self._predict_eagerly(stop)
 
     @torch.no_grad()
     def _predict_eagerly(self, stop: int) -> Tensor:
-        first = self._reached if isinstance(self._context, Stored) else self._start
+        at = self._at
+        first = int(at.reached if isinstance(self._context, Stored) else at.start)
         chunk = self._batch.chunk(first, stop)
         outputs, _ = self.network.unfold(chunk.inputs, self._context.state)
         return self.network.read(outputs[-1:])[0]
@@ -321,11 +335,12 @@ class Online:
         and ``["tensors"]``; nothing needs `pickle`.
         """
         context = self._present()
-        span = Span(self._start, self._start, 0, self._start)
+        start = int(self._at.start)
+        span = Span(start, start, 0, start)
         place = Place(0, 0, self._batch.lanes, 0, span, context)
         saved = save(self._windows, place)
         batch = self._batch
-        kept = slice(max(self._start - batch.base, 0), batch.read - batch.base)
+        kept = slice(max(start - batch.base, 0), self.steps - batch.base)
         for name in ("inputs", "targets", "mask"):
             buffer = getattr(batch, name)
             if buffer is not None:
@@ -337,8 +352,8 @@ class Online:
             "updates": self.updates,
             "loss": self.loss,
             "gradient_norm": self.gradient_norm,
-            "start": self._start,
-            "reached": self._reached,
+            "start": start,
+            "reached": int(self._at.reached),
             "horizon": self.horizon,
             "lanes": batch.lanes,
         }
@@ -360,16 +375,16 @@ class Online:
         assert isinstance(place.context, (Carried, Recomputed, Stored))
         self.network.load_state_dict(saved["network"])
         self.optimizer.load_state_dict(saved["optimizer"])
-        self._context, self._native, self._asked = place.context, None, False
-        self.steps, self.updates = saved["steps"], saved["updates"]
-        self.loss, self.gradient_norm = saved["loss"], saved["gradient_norm"]
-        self._start, self._reached = saved["start"], saved["reached"]
+        self._context, self._native, self._feed = place.context, None, None
+        self._asked = False
+        for name in ("steps", "updates", "start", "reached", "loss", "gradient_norm"):
+            setattr(self._at, name, saved[name])
         batch = LiveBatch(self._batch.lanes, self._batch.capacity)
-        batch.base, batch.read = self._start, self.steps
+        batch.base, batch.read = saved["start"], saved["steps"]
         for name in ("inputs", "targets", "mask"):
             kept = saved["tensors"].get(f"live.{name}")
             if kept is not None:
                 if name != "mask":
-                    setattr(batch, name, batch.open(kept.new_empty(kept.shape[1:])))
+                    batch.open(name, kept.new_empty(kept.shape[1:]))
                 getattr(batch, name)[: len(kept)] = kept
         self._batch = batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -38,33 +39,81 @@ class CoreSide:
         clip: float | None,
         learner: Learner,
     ) -> None:
-        from bptt import _core
-
-        self.learner, self._in_place = learner, _core.in_place
+        self.learner = learner
         self._optimizer = optimizer
         self._guard = Guard(network)
         learner.core.bind([t.detach() for t in learner.tensors])
-        self._where = [(t, t.requires_grad, t.data_ptr(), t.shape) for t in learner.tensors]
         tell(learner, network)
         self._slots = Slots(optimizer, learner)
         configure(learner, windows, clip, self._slots)
-        self._groups = [dict(group) for group in optimizer.param_groups]
+        self._watch = self._watching()
         self._numbers = (
             torch.empty(1, dtype=torch.float64),
             torch.empty(1, dtype=torch.float64),
             torch.empty(1, dtype=torch.int64),
         )
         self._filled = False
-        self._step = learner.core.step
-        self._rows = torch.empty(learner.lanes, learner.prediction_width, dtype=learner.dtype)
-        self._row = self._rows[0].clone()
+
+    def _watching(self) -> Any:
+        """What tells whether network and optimizer are what the core was told: of the optimizer its
+        options and the tensors of its state."""
+        from bptt import _core
+
+        optimizer, guard, own = self._optimizer, self._guard, self._optimizer.__dict__
+        groups = optimizer.param_groups
+        same: list[tuple[Any, ...]] = [
+            *guard.same,
+            (own, "state", optimizer.state),
+            (own, "param_groups", groups),
+            *[(groups, i, group) for i, group in enumerate(groups)],
+        ]
+        for state in optimizer.state.values():
+            same += [
+                (state, name, kept) for name, kept in state.items() if isinstance(kept, Tensor)
+            ]
+        lists = [groups, *[group["params"] for group in groups]]
+        for group in groups:
+            same += [(group["params"], i, parameter) for i, parameter in enumerate(group["params"])]
+        return _core.Watch(
+            same,
+            [
+                *guard.sizes,
+                *[(kept, len(kept)) for name, kept in own.items() if name.endswith("_hooks")],
+                *[(members, len(members)) for members in lists],
+            ],
+            places=[(t, t.requires_grad) for t in self.learner.tensors],
+            equal=[(group, name, value) for group in groups for name, value in group.items()],
+        )
 
     def holds(self) -> bool:
         """Whether network and optimizer are what the core was told."""
-        return (
-            self._guard.holds(tensors=False)
-            and self._in_place(self._where)
-            and self._groups == self._optimizer.param_groups
+        guard = self._guard
+        return self._watch.holds(tensors=False) and (not guard.more or guard.more_holds())
+
+    def takes(self, target: Tensor) -> bool:
+        """Whether a target like those before is one that the core can compare with: all but class
+        indices are."""
+        if target.is_floating_point():
+            return True
+        return 0 <= int(target.min()) <= int(target.max()) < self.learner.prediction_width
+
+    def feed(self, batch: LiveBatch, standing: Any, horizon: int) -> Any:
+        """The `bptt._core.Feed` for steps like those before; None while some are needed first."""
+        if not self._filled or len(batch.rows) < 2:
+            return None
+        from bptt import _core
+
+        learner = self.learner
+        return _core.Feed(
+            learner.core,
+            self._watch,
+            self._guard.more_holds if self._guard.more else None,
+            standing,
+            batch.rows["inputs"],
+            batch.rows["targets"],
+            batch.mask,
+            horizon,
+            partial(_empty, (learner.lanes, learner.prediction_width), learner.dtype),
         )
 
     def enter(
@@ -95,34 +144,10 @@ class CoreSide:
         if updates and not self._filled:
             self._slots.hand_over(core.fresh())
             self._filled = not self._slots.waiting
+            self._watch = self._watching()
         if updates or halt == "nonfinite":
             return Learned(float(losses), float(norms), made=bool(updates))
         return None
-
-    def step(
-        self, batch: LiveBatch, number: int, horizon: int, due: bool, input: Any, target: Any
-    ) -> tuple[Tensor, tuple[int, float, float]] | None:
-        """All of a step like those before it at once: its prediction; how many updates it made (0
-        or 1), their loss and gradient norm. None: it is to be taken in parts."""
-        if not self._filled or type(input) is not Tensor or type(target) is not Tensor:
-            return None
-        prediction = torch.empty_like(self._row if input.dim() < 2 else self._rows)
-        try:
-            done = self._step(
-                batch.inputs,
-                batch.targets,
-                batch.mask,
-                batch.base,
-                number,
-                horizon,
-                input,
-                target,
-                due,
-                prediction,
-            )
-        except (ValueError, TypeError):  # said in other words by who takes it in parts
-            return None
-        return None if done is None else (prediction, done)
 
     def predict(self, batch: LiveBatch, start: int, stop: int) -> Tensor:
         """The prediction after step ``stop - 1``, from the context at ``start``."""
@@ -135,3 +160,13 @@ class CoreSide:
         """The context, and the window after which it is still to be renewed."""
         _, _, pending = self.learner.core.position()
         return state_of(self.learner, "present"), None if pending is None else Span(*pending)
+
+
+def _empty(shape: tuple[int, int], dtype: torch.dtype, alone: bool) -> list[Tensor]:
+    """Tensors for predictions, of one lane ``alone`` [width]: a page of them, as one by one they
+    would take twice as long."""
+    count = max(1, min(64, 4096 // (shape[0] * shape[1] * dtype.itemsize)))
+    with torch.inference_mode(False):  # they outlive the mode of this call
+        rows = torch.empty(count * shape[0], shape[1], dtype=dtype, device="cpu")
+        # Unsafe: what is done to one in place does not count for the others, as it should not.
+        return list((rows.view(-1) if alone else rows).unsafe_chunk(count))
