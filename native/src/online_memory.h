@@ -25,6 +25,27 @@ struct BoundRow {
     ptrdiff_t dst_step = 0, a_step = 0, b_step = 0, c_step = 0;
     T* dst = nullptr;  // at step 0
     const T *a = nullptr, *b = nullptr, *c = nullptr;
+
+    void run() const {
+        if (kernel == nullptr) multiply(product);
+        else kernel(call);
+    }
+    // To a step; to the next, or the one before. Where there is no operand, its step is 0.
+    void go_to(int64_t t) { put(dst + t * dst_step, a + t * a_step, b + t * b_step, c + t * c_step); }
+    void move(ptrdiff_t direction) {
+        if (kernel == nullptr) {
+            product.dst += direction * dst_step, product.a += direction * a_step, product.init += direction * b_step;
+        } else {
+            call.dst += direction * dst_step, call.a += direction * a_step;
+            call.b += direction * b_step, call.c += direction * c_step;
+        }
+    }
+
+private:
+    void put(T* to, const T* first, const T* second, const T* third) {
+        if (kernel == nullptr) product.dst = to, product.a = first, product.init = second;
+        else call.dst = to, call.a = first, call.b = second, call.c = third;
+    }
 };
 
 template <class T>
