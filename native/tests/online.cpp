@@ -33,7 +33,7 @@ void test_products() {
                 std::vector<T> packed(static_cast<size_t>(packing.packed_size(k, n))), y(static_cast<size_t>(rows * n));
                 packing.pack(m.data(), n, 1, k, n, packed.data());
                 const Product<T> call{y.data(), a.data(), init.data(), packed.data(), n, k, 0, panel, k * panel, rows, k, n};
-                table.product(rows, n)(call);
+                table.product(rows, k, n)(call);
                 for (ptrdiff_t r = 0; r < rows; ++r)
                     for (ptrdiff_t j = 0; j < n; ++j) {
                         T want = init[static_cast<size_t>(j)];
@@ -198,6 +198,46 @@ void test_runs(OptimizerKind kind, int counted, bool recomputed, int64_t depth, 
     for (const T v : w) CHECK(std::isfinite(v), "weight");
 }
 
+// Updates after a prediction of the same steps take over what it unfolded: the numbers are those of unfolding anew, also
+// where weights or inputs change in between.
+template <class T>
+void test_predicting_first(int64_t depth, int64_t stride) {
+    const int64_t inputs = 2, hidden = 5, length = 40;
+    const auto y = random_array<T>(static_cast<size_t>(length * hidden), 4);
+    const std::vector<uint8_t> mask(static_cast<size_t>(length), 1);
+    const std::vector<uint8_t> resets(static_cast<size_t>(length), 0);  // with resets nothing is taken over
+    const auto run = [&](bool taken_over) {
+        auto learner = make_learner(small_plan(sizeof(T) == 4 ? Dtype::float32 : Dtype::float64, inputs, hidden, depth, 1));
+        auto x = random_array<T>(static_cast<size_t>(length * inputs), 3);
+        auto u = random_array<T>(static_cast<size_t>(inputs * hidden), 1), w = random_array<T>(static_cast<size_t>(hidden * hidden), 2);
+        learner->bind({u.data(), w.data()});
+        std::vector<online::Slot> slots(2);
+        for (int i = 0; i < 2; ++i) {
+            auto& slot = slots[static_cast<size_t>(i)];
+            slot.source = i, slot.gradient = 2 + i, slot.rate = 0.05;
+        }
+        learner->configure({depth, stride, 0, true, false, -1}, slots);
+        learner->enter({}, length, 0, 0, {0, 0, 0, -1});
+        std::vector<double> losses;
+        std::vector<T> prediction(static_cast<size_t>(hidden));
+        for (int64_t t = 0; t + depth <= length; ++t) {
+            const Data data{x.data(), y.data(), mask.data(), nullptr, nullptr, 0, t + depth};
+            Data seen = data;
+            seen.reset = taken_over ? nullptr : resets.data();
+            learner->predict(seen, learner->position().start, prediction.data());
+            if (t % 5 == 2) w[3] += T(0.1);
+            if (t % 5 == 3) x[static_cast<size_t>((t + depth - 1) * inputs)] += T(0.5);
+            double loss = 0, norm = 0;
+            int64_t count = 0;
+            const Report report = learner->run(data, 1, 0.0, &loss, &norm, &count);
+            if (report.updates > 0) losses.push_back(loss), losses.push_back(norm);
+        }
+        for (const T v : w) losses.push_back(static_cast<double>(v));
+        return losses;
+    };
+    CHECK(run(true) == run(false), "depth %lld stride %lld", static_cast<long long>(depth), static_cast<long long>(stride));
+}
+
 // Weights that leave the range at an update in the middle of a stretch: all before it is made, that one is not.
 template <class T>
 void test_going_back(OptimizerKind kind) {
@@ -257,6 +297,8 @@ void test_going_back(OptimizerKind kind) {
 
 template <class T>
 void all() {
+    test_predicting_first<T>(4, 1);
+    test_predicting_first<T>(5, 2);
     test_products<T>();
     test_dots<T>();
     test_squares<T>();
