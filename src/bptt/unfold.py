@@ -95,6 +95,7 @@ def unfold(
         ``(outputs, state)``, or ``(outputs, state, states)`` with ``return_states``: outputs
         [time, lane, ...] are ``cell.output(state)`` of every step where the cell defines it, else
         the state's first tensor; state is the last one; states has leaves [time, lane, ...].
+        Outputs may be changed in place; natively the backward pass then unfolds once more.
 
     Raises:
         ShapeError: shapes or dtypes do not fit each other.
