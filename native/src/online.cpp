@@ -63,9 +63,10 @@ private:
     void renew();
     Span next_span() const;
     void move(const Span& span);
-    Halt advance(Report& report, int64_t most, int64_t look, Clock::time_point end, double* losses, double* norms,
-                 int64_t* counts);
-    bool learn(const Span& span, int64_t counted, Report& report, double* losses, double* norms, int64_t* counts);
+    Halt advance(Report& report, int64_t most, int64_t look, bool careful, Clock::time_point end, double* losses,
+                 double* norms, int64_t* counts);
+    bool learn(const Span& span, int64_t counted, bool careful, Report& report, double* losses, double* norms,
+               int64_t* counts);
 };
 
 template <class T>
@@ -159,12 +160,15 @@ void TypedLearner<T>::move(const Span& span) {
     if (span.follow > span.stop) window_.pass_over(at_.context, span.stop, span.follow);
 }
 
-// Loss, gradient and update of the window; false: not finite, or huge, and not made.
+// Loss, gradient and update of the window; false: not finite, or huge, and not made. If not `careful`, the update may have
+// been made of all that is not finite, too.
 template <class T>
-bool TypedLearner<T>::learn(const Span& span, int64_t counted, Report& report, double* losses, double* norms,
+bool TypedLearner<T>::learn(const Span& span, int64_t counted, bool careful, Report& report, double* losses, double* norms,
                             int64_t* counts) {
+    const bool entered = window_.initial_entered();
+    const bool at_once = !careful && method_.clip < 0 && updater_.is_descent();
     const auto loss = static_cast<double>(static_cast<T>(window_.find_slopes(method_.mean)));
-    const double norm = updater_.norm(window_.initial_entered());
+    double norm = at_once ? 0 : updater_.norm(entered);
     losses[report.updates] = loss;
     norms[report.updates] = norm;
     counts[report.updates] = counted;
@@ -173,8 +177,13 @@ bool TypedLearner<T>::learn(const Span& span, int64_t counted, Report& report, d
     window_.keep(window_.steps(), at_.end);
     move(span);
     at_.moved = at_.context;
-    updater_.apply(method_.clip < 0 ? 1.0 : std::min(1.0, method_.clip / (norm + 1e-6)), window_.initial_entered());
     window_.changed();
+    if (at_once) {
+        norms[report.updates] = norm = updater_.descend(entered);
+        if (!(norm < huge)) return false;
+    } else {
+        updater_.apply(method_.clip < 0 ? 1.0 : std::min(1.0, method_.clip / (norm + 1e-6)), entered);
+    }
     report.last = span;
     ++report.updates;
     return true;
@@ -182,8 +191,8 @@ bool TypedLearner<T>::learn(const Span& span, int64_t counted, Report& report, d
 
 // Window after window, until there are `most` updates in all; the clock is looked at after every `look` windows.
 template <class T>
-Halt TypedLearner<T>::advance(Report& report, int64_t most, int64_t look, Clock::time_point end, double* losses,
-                              double* norms, int64_t* counts) {
+Halt TypedLearner<T>::advance(Report& report, int64_t most, int64_t look, bool careful, Clock::time_point end,
+                              double* losses, double* norms, int64_t* counts) {
     for (int64_t windows = 1;; ++windows) {
         if (at_.pending.follow >= 0) {
             if (!window_.covers(at_.pending.start, at_.pending.follow)) return Halt::data;
@@ -195,7 +204,7 @@ Halt TypedLearner<T>::advance(Report& report, int64_t most, int64_t look, Clock:
         window_.unfold(at_.context, span.start, span.stop - span.start);
         const int64_t counted = window_.count_rows(span.first);
         if (counted == 0) move(span);
-        else if (!learn(span, counted, report, losses, norms, counts)) return Halt::nonfinite;
+        else if (!learn(span, counted, careful, report, losses, norms, counts)) return Halt::nonfinite;
         at_.start = span.follow;
         at_.reached = span.stop;
         at_.pending = span;
@@ -204,8 +213,8 @@ Halt TypedLearner<T>::advance(Report& report, int64_t most, int64_t look, Clock:
     }
 }
 
-// Whether an optimizer made weights that are not finite, or huge, is looked at only now and then; if so, we go back to
-// the look before, come again one by one, and stop before the very update that did it.
+// Whether an optimizer made weights that are not finite, or huge, is looked at only now and then; if so, or if it met a
+// gradient that is, we go back to the look before, come again one by one, and stop before the very update that did it.
 template <class T>
 Report TypedLearner<T>::run(const Data& data, int64_t most, double seconds, double* losses, double* norms,
                             int64_t* counts) {
@@ -217,11 +226,12 @@ Report TypedLearner<T>::run(const Data& data, int64_t most, double seconds, doub
         marked_ = at_;
         const Report before = report;
         updater_.mark();
-        const int64_t next = std::min(most, before.updates + interval);
-        report.halt = advance(report, next, interval == usual_interval ? slow_interval : 1, end, losses, norms, counts);
+        const int64_t next = std::min(most, before.updates + interval), look = interval == usual_interval ? slow_interval : 1;
+        const bool careful = interval == 1;
+        report.halt = advance(report, next, look, careful, end, losses, norms, counts);
         const int64_t made = report.updates - before.updates;
         const bool finite = report.halt != Halt::nonfinite;
-        if (made > 0 && !(finite && updater_.in_range())) {
+        if ((!finite && !careful) || (made > 0 && !(finite && updater_.in_range()))) {
             const bool found = finite && made == 1;  // else: it may have been an earlier update
             at_ = marked_;
             report = before;

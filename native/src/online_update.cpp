@@ -30,7 +30,9 @@ void Updater<T>::configure(const std::vector<Slot>& slots) {
 template <class T>
 void Updater<T>::bind() {
     calls_.clear();
+    descent_ = true;
     for (const Slot& slot : slots_) {
+        descent_ = descent_ && slot.kind == OptimizerKind::sgd && slot.state[0] == nullptr && slot.decay == 0;
         UpdateCall<T> call{};
         call.kind = slot.kind;
         call.weight = memory_.buffer(slot.source);
@@ -99,6 +101,19 @@ void Updater<T>::apply(double scale, bool initial_entered) {
         online_.update(call);
         slot.fresh = false;
     }
+}
+
+template <class T>
+double Updater<T>::descend(bool initial_entered) {
+    double total = 0;
+    for (size_t i = 0; i < slots_.size(); ++i) {
+        if (!has_gradient(slots_[i], initial_entered)) continue;
+        const UpdateCall<T>& call = calls_[i];
+        total += online_.descend(call.weight, call.gradient, call.count, slots_[i].maximize ? -call.rate : call.rate);
+        set_count(slots_[i], count_of(slots_[i]) + 1);
+        slots_[i].fresh = false;
+    }
+    return static_cast<double>(static_cast<T>(std::sqrt(total)));
 }
 
 // The arrays that updates change: weights, and what the optimizer keeps of each.

@@ -24,6 +24,9 @@ public:
     double norm(bool initial_entered) const;
     // The update, with gradients times `scale`.
     void apply(double scale, bool initial_entered);
+    // Both in one pass, where the optimizer is plain gradient descent.
+    bool is_descent() const { return descent_; }
+    double descend(bool initial_entered);
     // Whether the weights are finite, and not huge.
     bool in_range() const;
 
@@ -37,6 +40,7 @@ private:
     const OnlineKernels<T>& online_;
     std::vector<Slot> slots_;
     std::vector<UpdateCall<T>> calls_;  // what of them does not change from update to update
+    bool descent_ = false;
 
     std::vector<T> marked_;
     std::vector<double> marked_counts_;

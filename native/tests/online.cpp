@@ -72,7 +72,13 @@ void test_squares() {
         const auto x = random_array<T>(count, 6);
         T want = 0;
         for (const T v : x) want += v * v;
-        CHECK(close(static_cast<T>(online_kernels<T>().squares(x.data(), static_cast<ptrdiff_t>(count))), want), "%zu", count);
+        const auto n = static_cast<ptrdiff_t>(count);
+        const double found = online_kernels<T>().squares(x.data(), n);
+        CHECK(close(static_cast<T>(found), want), "%zu", count);
+        const auto before = random_array<T>(count, 7);
+        auto weight = before;
+        CHECK(online_kernels<T>().descend(weight.data(), x.data(), n, T(0.25)) == found, "%zu", count);
+        for (size_t i = 0; i < count; ++i) CHECK(close(weight[i], before[i] - T(0.25) * x[i]), "%zu of %zu", i, count);
     }
 }
 

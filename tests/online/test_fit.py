@@ -351,3 +351,26 @@ def test_verbose_names_the_operator_of_a_cell(capsys: pytest.CaptureFixture[str]
     net = bptt.Network(Sorted(2, 6), nn.Linear(6, 1)).double()
     fit(net, epochs=1, verbose=True)
     assert "sort" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("at", [4, 11, 12, 13, 30, 75, 76, 77])
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_a_huge_gradient_is_left_to_pytorch(
+    at: int, clip: float | None, stretches: list[int]
+) -> None:
+    """Wherever it comes, also first after a look at the weights, the core has changed nothing."""
+    native, eager = network(), network()
+    x, y = data(100)
+    y[at], rate = 1e17, 0.01 if clip else 1e-18
+    for net in (native, eager):
+        fit(
+            net,
+            bptt.Stream(x, y, horizon=1),
+            optimizer=lambda p: torch.optim.SGD(p, rate),
+            epochs=1,
+            clip=clip,
+        )
+        eager.backend = "eager"
+    assert sum(stretches) == at - 4
+    assert not torch.equal(native.cell.weight_hh, network().cell.weight_hh)
+    assert_alike(native, eager, 1e-12)

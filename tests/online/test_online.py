@@ -268,6 +268,18 @@ def test_a_class_that_there_is_not(number: int) -> None:
         learner.step(torch.randn(1), torch.tensor(number))
 
 
+def test_a_huge_gradient_is_left_to_pytorch() -> None:
+    x, y = data(40)
+    nets = network(), network()
+    nets[1].backend = "eager"
+    for net in nets:
+        learner = bptt.Online(net, bptt.SlidingWindow(3), "mse", lambda p: torch.optim.SGD(p, 1e-9))
+        fed(learner, range(20), x, y)
+        learner.step(x[20], y[20] + 1e17)
+        fed(learner, range(21, 40), x, y)
+    assert_alike(*nets, 1e-12)
+
+
 def test_predictions_are_apart_from_each_other() -> None:
     x, y = data(100)
     learner = bptt.Online(network(), bptt.SlidingWindow(3), "mse", sgd)

@@ -153,12 +153,12 @@ void product_thin(const Product<T>& x) {
     constexpr ptrdiff_t L = lanes<T>;
     for (ptrdiff_t v = 0; v * L < x.n; ++v) {
         const Vec<T> m = load<T>(x.m + (v / 2) * x.panel_step + (v % 2) * L);
-        const T* init = x.init == nullptr ? nullptr : x.init + v * L;
+        const bool same = x.init == nullptr || x.init_stride == 0;  // for every row
+        const Vec<T> first = x.init == nullptr ? Vec<T>{} : load<T>(x.init + v * L);
+        const T* a = x.a;
         T* dst = x.dst + v * L;
-        for (ptrdiff_t r = 0; r < x.rows; ++r, dst += x.dst_stride) {
-            const Vec<T> y = splat<T>(x.a[r * x.a_stride]) * m;
-            store<T>(dst, init == nullptr ? y : y + load<T>(init + r * x.init_stride));
-        }
+        for (ptrdiff_t r = 0; r < x.rows; ++r, a += x.a_stride, dst += x.dst_stride)
+            store<T>(dst, splat<T>(*a) * m + (same ? first : load<T>(x.init + r * x.init_stride + v * L)));
     }
 }
 
@@ -402,12 +402,29 @@ void sgd(const UpdateCall<T>& x) {
     }
 }
 
+// Plain gradient descent, and the sum of the squared gradient, in the order of `squares`.
 template <class T>
-void plain_sgd(T* weight, const T* gradient, ptrdiff_t count, T step) {
+double descend(T* weight, const T* gradient, ptrdiff_t count, T step) {
     constexpr ptrdiff_t L = lanes<T>;
+    const Vec<T> steps = splat<T>(step);
+    Vec<T> sum[4] = {};
+    const auto next = [&](ptrdiff_t i, Vec<T>& squares) {
+        const Vec<T> g = load<T>(gradient + i);
+        squares = fma(g, g, squares);
+        store<T>(weight + i, load<T>(weight + i) - steps * g);
+    };
     ptrdiff_t i = 0;
-    for (; i + L <= count; i += L) store<T>(weight + i, load<T>(weight + i) - splat<T>(step) * load<T>(gradient + i));
-    for (; i < count; ++i) weight[i] -= step * gradient[i];
+    for (; i + 4 * L <= count; i += 4 * L) {
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) next(i + j * L, sum[j]);
+    }
+    for (; i + L <= count; i += L) next(i, sum[0]);
+    double total = static_cast<double>(of_lanes<T>((sum[0] + sum[1]) + (sum[2] + sum[3])));
+    for (; i < count; ++i) {
+        total += static_cast<double>(gradient[i]) * static_cast<double>(gradient[i]);
+        weight[i] -= step * gradient[i];
+    }
+    return total;
 }
 
 template <class T>
@@ -469,7 +486,7 @@ BPTT_INLINE void by_vectors(const UpdateCall<T>& x, F apply) {
 template <class T>
 void update(const UpdateCall<T>& x) {
     if (x.kind == OptimizerKind::sgd) {
-        if (x.first == nullptr && x.decay == T(0)) plain_sgd<T>(x.weight, x.gradient, x.count, x.rate * x.scale);
+        if (x.first == nullptr && x.decay == T(0)) descend<T>(x.weight, x.gradient, x.count, x.rate * x.scale);
         else sgd<T>(x);
     } else if (x.kind == OptimizerKind::adam) {
         by_vectors<T>(x, [&](T* w, const T* g, T* m, T* v, T* largest) { adam_vector<T>(x, w, g, m, v, largest); });
@@ -499,7 +516,7 @@ OnlineKernels<T> make_online_table() {
     return {product_for<T>, dots<T>, cross<T>,
             {difference_loss<Squared, T>, difference_loss<Absolute, T>, difference_loss<Huber, T>, index_loss<T>,
              share_loss<T>},
-            update<T>, squares<T>, lanes<T>};
+            update<T>, descend<T>, squares<T>, lanes<T>};
 }
 
 }  // namespace BPTT_VARIANT

@@ -79,6 +79,8 @@ struct OnlineKernels {
     void (*cross)(const Cross<T>&);
     double (*loss[5])(const LossCall<T>&);
     void (*update)(const UpdateCall<T>&);
+    // weight -= step * gradient; gives the sum of the squared gradient.
+    double (*descend)(T* weight, const T* gradient, ptrdiff_t count, T step);
     double (*squares)(const T* x, ptrdiff_t count);
     ptrdiff_t lanes;  // of a vector
 };
