@@ -255,13 +255,12 @@ class Watch:
     ) -> None:
         """What to watch: (dict or list, key, value) that it holds that very value there;
         (container, size) its size; (tensor, requires_grad, dtype, shape) that it is such; of
-        (tensor, requires_grad) also its place in memory and that it has no gradient; (dict, key,
+        (tensor, requires_grad) that it is there, in place and kind, without a gradient; (dict, key,
         value) that it holds an equal one. TypeError for other tuples, and a place that is none in
         the CPU's memory."""
 
-    def holds(self, tensors: bool = True) -> bool:
-        """Whether all of it is so; without ``tensors`` those are not looked at, but their places
-        are."""
+    def holds(self) -> bool:
+        """Whether all of it is so."""
 
 class Rows:
     """A contiguous buffer [capacity, lanes, ...] that steps are written into as they come."""

@@ -115,14 +115,20 @@ def _turned(p: Tensor) -> None:
     p.data = p.data.t()
 
 
+def _read_otherwise(p: Tensor) -> None:
+    p.requires_grad_(False)
+    p.data = p.data.view(torch.int32)
+
+
 def _cut(p: Tensor) -> None:
     p.data = p.data[:2]
 
 
-@pytest.mark.parametrize("change", [_freed, _graded, _moved, _turned, _cut])
+@pytest.mark.parametrize("change", [_freed, _graded, _moved, _turned, _cut, _read_otherwise])
 def test_places(change: Callable[[Tensor], None]) -> None:
     parameter = nn.Parameter(torch.randn(3, 4))
-    watch = _core.Watch([], [], places=[(parameter, True)])
+    parameter.requires_grad_(change is not _read_otherwise)
+    watch = _core.Watch([], [], places=[(parameter, parameter.requires_grad)])
     with torch.no_grad():
         parameter.mul_(2.0)
     assert watch.holds()
@@ -137,7 +143,6 @@ def test_kinds() -> None:
     assert watch.holds()
     parameter.data = parameter.data.double()
     assert not watch.holds()
-    assert watch.holds(tensors=False)
 
 
 @pytest.mark.parametrize(

@@ -115,12 +115,13 @@ Feed::Spare Feed::next(bool alone) {
 }
 
 nb::object Feed::step(nb::handle input, nb::handle target) {
+    if (!learner_.is_valid()) return nb::none();  // it is being collected
     const auto& core = *nb::inst_ptr<CoreLearner>(learner_);
     const auto& in = *nb::inst_ptr<Rows>(inputs_);
     auto& at = *nb::inst_ptr<Standing>(standing_);
     Learner& learner = core.ready();
     const int64_t row = at.steps - base, compared = row - horizon_, lanes = core.plan().lanes;
-    if (compared < 0 || !nb::inst_ptr<Watch>(watch_)->holds(false)) return nb::none();
+    if (compared < 0 || !nb::inst_ptr<Watch>(watch_)->holds()) return nb::none();
     if (!check_.is_none() && !nb::cast<bool>(check_())) return nb::none();
     const int dimensions = in.put(row, input, 0);
     if (dimensions < 0 || nb::inst_ptr<Rows>(targets_)->put(compared, target, classes_) < 0) return nb::none();

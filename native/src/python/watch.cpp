@@ -70,10 +70,11 @@ Watch::Watch(const nb::list& same, const nb::list& sizes, const nb::list& tensor
     }
     for (nb::handle e : tensors) tensors_.push_back({part(e, 0, 4), part(e, 1, 4), part(e, 2, 4), part(e, 3, 4)});
     for (nb::handle e : places) {
-        Place place{part(e, 0, 2), part(e, 1, 2), nullptr, {}};
+        Place place{part(e, 0, 2), part(e, 1, 2), nullptr, {}, {}};
         dlpack::Tensor x{};
         if (!look_quickly(place.tensor, x)) throw nb::type_error("places: not in the CPU's memory");
         place.address = static_cast<char*>(x.data) + x.byte_offset;
+        place.dtype = x.dtype;
         place.shape.assign(x.shape, x.shape + x.ndim);
         places_.push_back(std::move(place));
     }
@@ -87,6 +88,7 @@ bool Watch::is_there(const Place& place) {
     if (!is_same(PyObject_GetAttr(tensor, grad), nb::handle(Py_None))) return false;
     dlpack::Tensor x{};
     if (!look_quickly(place.tensor, x) || static_cast<char*>(x.data) + x.byte_offset != place.address) return false;
+    if (x.dtype.code != place.dtype.code || x.dtype.bits != place.dtype.bits) return false;
     if (static_cast<size_t>(x.ndim) != place.shape.size()) return false;
     int64_t step = 1;
     for (int i = x.ndim - 1; i >= 0; --i) {
@@ -121,7 +123,7 @@ bool Watch::dicts_hold() const {
     return true;
 }
 
-bool Watch::holds(bool tensors) const {
+bool Watch::holds() const {
     static PyObject *const requires_grad = word("requires_grad"), *const dtype = word("dtype"), *const shape = word("shape");
     if (!dicts_hold()) return false;
     for (const Entry& e : items_) {
@@ -132,7 +134,6 @@ bool Watch::holds(bool tensors) const {
         if (PyObject_Size(s.container.ptr()) != s.size) return PyErr_Clear(), false;
     for (const Place& place : places_)
         if (!is_there(place)) return false;
-    if (!tensors) return true;
     for (const Kind& kind : tensors_) {
         PyObject* const tensor = kind.tensor.ptr();
         if (!is_same(PyObject_GetAttr(tensor, requires_grad), kind.needs_gradient)) return false;
@@ -184,7 +185,7 @@ void bind_watch(nb::module_& m) {
     nb::class_<Watch>(m, "Watch", nb::type_slots(slots))
         .def(nb::init<const nb::list&, const nb::list&, const nb::list&, const nb::list&, const nb::list&>(), nb::arg("same"),
              nb::arg("sizes"), nb::arg("tensors") = none, nb::arg("places") = none, nb::arg("equal") = none)
-        .def("holds", &Watch::holds, nb::arg("tensors") = true);
+        .def("holds", &Watch::holds);
 }
 
 }  // namespace bptt

@@ -15,7 +15,7 @@ class Watch {
 public:
     Watch(const nb::list& same, const nb::list& sizes, const nb::list& tensors, const nb::list& places, const nb::list& equal);
 
-    bool holds(bool tensors) const;
+    bool holds() const;
     // For Python's garbage collector, which has to see what is held here.
     int traverse(visitproc visit, void* arg) const;
     void clear();
@@ -35,6 +35,7 @@ private:
     struct Place {
         nb::object tensor, needs_gradient;
         const char* address = nullptr;
+        dlpack::DataType dtype{};
         std::vector<int64_t> shape;
     };
     // Of dicts, which know whether they were changed, and of everything else.

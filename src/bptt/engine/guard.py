@@ -84,13 +84,13 @@ class _Watch:
     ) -> None:
         self._same, self._sizes, self._tensors = same, sizes, tensors
 
-    def holds(self, tensors: bool = True) -> bool:
+    def holds(self) -> bool:
         return (
             all(holder.get(name, _MISSING) is value for holder, name, value in self._same)
             and all(len(table) == size for table, size in self._sizes)
             and all(
                 t.requires_grad is needs and t.dtype is dtype and t.shape == shape
-                for t, needs, dtype, shape in (self._tensors if tensors else ())
+                for t, needs, dtype, shape in self._tensors
             )
         )
 
@@ -143,9 +143,9 @@ class Guard:
                 if isinstance(value, Tensor):
                     self._tensors.append((value, value.requires_grad, value.dtype, value.shape))
 
-    def holds(self, *, tensors: bool = True) -> bool:
-        """Whether the cell is unchanged; ``tensors``: and its tensors are as they were."""
-        return self._watched.holds(tensors) and (not self.more or self.more_holds())
+    def holds(self) -> bool:
+        """Whether the cell is unchanged."""
+        return self._watched.holds() and (not self.more or self.more_holds())
 
     def more_holds(self) -> bool:
         """Whether what is more than identities and sizes is as it was."""

@@ -123,7 +123,8 @@ class Online:
             The prediction after this input, [feature] or [lanes, feature].
 
         Raises:
-            ShapeError: the step is of another shape than those before it.
+            ShapeError: the step is of another shape than those before it, or its class is none of
+                those that the network scores.
             DataError: it holds NaN or infinity.
             NonFiniteError: loss or gradient became NaN or infinite; that update was withheld.
         """

@@ -88,7 +88,7 @@ class CoreSide:
     def holds(self) -> bool:
         """Whether network and optimizer are what the core was told."""
         guard = self._guard
-        return self._watch.holds(tensors=False) and (not guard.more or guard.more_holds())
+        return self._watch.holds() and (not guard.more or guard.more_holds())
 
     def takes(self, target: Tensor) -> bool:
         """Whether a target like those before is one that the core can compare with: all but class
