@@ -127,6 +127,27 @@ def test_it_is_saved_and_goes_on(method: Any, at: int) -> None:
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+@pytest.mark.parametrize("at", [0, 2, 17])
+def test_a_copy_goes_its_own_way(method: Any, at: int) -> None:
+    x, y = data(40)
+    first = bptt.Online(network(), deepcopy(method), "mse", sgd)
+    fed(first, range(at), x, y)
+    second = deepcopy(first)
+    assert second.optimizer.param_groups[0]["params"][0] is next(second.network.parameters())
+    fed(second, range(at, 30), x, -y)
+    third = bptt.Online(network(), deepcopy(method), "mse", sgd)
+    expected = fed(third, range(40), x, y)[at:]
+    for one, other in zip(fed(first, range(at, 40), x, y), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+    other = bptt.Online(network(), deepcopy(method), "mse", sgd)
+    fed(other, range(at), x, y)
+    fed(other, range(at, 30), x, -y)
+    assert (second.steps, second.updates) == (other.steps, other.updates)
+    assert second.loss == pytest.approx(other.loss, rel=1e-9, nan_ok=True)
+    assert_alike(second.network, other.network)
+
+
 def test_a_change_of_the_network_is_seen() -> None:
     x, y = data(40)
     nets = network(), network()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -348,7 +349,7 @@ class Online:
                 saved["tensors"][f"live.{name}"] = buffer[kept].clone()
         saved |= {
             "network": {k: v.detach().clone() for k, v in self.network.state_dict().items()},
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": deepcopy(self.optimizer.state_dict()),
             "steps": self.steps,
             "updates": self.updates,
             "loss": self.loss,
@@ -359,6 +360,16 @@ class Online:
             "lanes": batch.lanes,
         }
         return saved
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Online:
+        network, optimizer, method = deepcopy((self.network, self.optimizer, self.method), memo)
+        lanes, horizon, clip = self._batch.lanes, self.horizon, self.clip
+        made = Online(
+            network, method, self._loss, optimizer, lanes=lanes, horizon=horizon, clip=clip
+        )
+        memo[id(self)] = made
+        made.load_state_dict(self.state_dict())
+        return made
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Stand where ``saved`` was taken.
