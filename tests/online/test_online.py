@@ -193,16 +193,17 @@ def _other(net: bptt.Network) -> None:
 
 
 @pytest.mark.parametrize("change", [_moved, _turned, _scaled, _shifted, _frozen, _hooked, _other])
-def test_whatever_changes_between_two_steps_is_seen(change: Any) -> None:
+@pytest.mark.parametrize("method", [bptt.SlidingWindow(4), bptt.Truncated(6, 5)], ids=repr)
+def test_whatever_changes_between_two_steps_is_seen(change: Any, method: Any) -> None:
     x, y = data(40)
     nets = network(), network()
     nets[1].backend = "eager"
     found = []
     for net in nets:
-        learner = bptt.Online(net, bptt.SlidingWindow(4), "mse", lambda p: torch.optim.SGD(p, 0.05))
-        fed(learner, range(20), x, y)
+        learner = bptt.Online(net, deepcopy(method), "mse", lambda p: torch.optim.SGD(p, 0.05))
+        fed(learner, range(22), x, y)
         change(net)
-        found.append(torch.stack(fed(learner, range(20, 40), x, y)))
+        found.append(torch.stack(fed(learner, range(22, 40), x, y)))
     torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
     assert_alike(*nets)
 
