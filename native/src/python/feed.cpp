@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "collected.h"
+
 namespace bptt {
 
 using namespace online;
@@ -161,24 +163,6 @@ void Feed::clear() {
     for (nb::object* held : {&learner_, &watch_, &check_, &standing_, &inputs_, &targets_, &mask_, &predictions_}) held->reset();
 }
 
-namespace {
-
-int traverse(PyObject* self, visitproc visit, void* arg) {
-    Py_VISIT(Py_TYPE(self));
-    return nb::inst_ready(self) ? nb::inst_ptr<Feed>(self)->traverse(visit, arg) : 0;
-}
-
-int clear(PyObject* self) {
-    if (nb::inst_ready(self)) nb::inst_ptr<Feed>(self)->clear();
-    return 0;
-}
-
-PyType_Slot slots[] = {{Py_tp_traverse, reinterpret_cast<void*>(traverse)},
-                       {Py_tp_clear, reinterpret_cast<void*>(clear)},
-                       {0, nullptr}};
-
-}  // namespace
-
 void bind_feed(nb::module_& m) {
     nb::class_<Rows>(m, "Rows")
         .def(nb::init<nb::object>(), nb::arg("buffer"))
@@ -192,7 +176,7 @@ void bind_feed(nb::module_& m) {
         .def_rw("reached", &Standing::reached)
         .def_rw("loss", &Standing::loss)
         .def_rw("gradient_norm", &Standing::gradient_norm);
-    nb::class_<Feed>(m, "Feed", nb::type_slots(slots))
+    nb::class_<Feed>(m, "Feed", nb::type_slots(collected<Feed>()))
         .def(nb::init<nb::object, nb::object, nb::object, nb::object, nb::object, nb::object, nb::object, int64_t, nb::object>(),
              nb::arg("learner"), nb::arg("watch"), nb::arg("check").none(), nb::arg("standing"), nb::arg("inputs"),
              nb::arg("targets"), nb::arg("mask"), nb::arg("horizon"), nb::arg("predictions"))

@@ -4,7 +4,6 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include "online.h"
 #include "plan.h"
 
 namespace bptt {
@@ -193,7 +192,7 @@ online::Slot CoreLearner::slot_of(const nb::dict& d, nb::list& held) const {
     return slot;
 }
 
-void bind_online(nb::module_& m) {
+void bind_learner(nb::module_& m) {
     nb::class_<CoreLearner>(m, "Learner")
         .def(nb::init<const nb::dict&>(), "plan"_a)
         .def("bind", &CoreLearner::bind, "sources"_a)

@@ -58,4 +58,6 @@ private:
     online::Slot slot_of(const nb::dict& d, nb::list& held) const;
 };
 
+void bind_learner(nb::module_& m);
+
 }  // namespace bptt

@@ -6,8 +6,8 @@
 #include "arguments.h"
 #include "describe.h"
 #include "feed.h"
+#include "learner.h"
 #include "measure.h"
-#include "online.h"
 #include "unfolding.h"
 #include "watch.h"
 
@@ -158,6 +158,6 @@ NB_MODULE(_core, m) {
     bptt::bind_program(m);
     bptt::bind_unfolding(m);
     bptt::bind_watch(m);
-    bptt::bind_online(m);
+    bptt::bind_learner(m);
     bptt::bind_feed(m);
 }

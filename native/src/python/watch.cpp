@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "arrays.h"
+#include "collected.h"
 
 namespace bptt {
 namespace {
@@ -162,27 +163,9 @@ void Watch::clear() {
     dict_sizes_.clear(), sizes_.clear(), tensors_.clear(), places_.clear();
 }
 
-namespace {
-
-int traverse(PyObject* self, visitproc visit, void* arg) {
-    Py_VISIT(Py_TYPE(self));
-    return nb::inst_ready(self) ? nb::inst_ptr<Watch>(self)->traverse(visit, arg) : 0;
-}
-
-int clear(PyObject* self) {
-    if (nb::inst_ready(self)) nb::inst_ptr<Watch>(self)->clear();
-    return 0;
-}
-
-PyType_Slot slots[] = {{Py_tp_traverse, reinterpret_cast<void*>(traverse)},
-                       {Py_tp_clear, reinterpret_cast<void*>(clear)},
-                       {0, nullptr}};
-
-}  // namespace
-
 void bind_watch(nb::module_& m) {
     const nb::object none = nb::list();
-    nb::class_<Watch>(m, "Watch", nb::type_slots(slots))
+    nb::class_<Watch>(m, "Watch", nb::type_slots(collected<Watch>()))
         .def(nb::init<const nb::list&, const nb::list&, const nb::list&, const nb::list&, const nb::list&>(), nb::arg("same"),
              nb::arg("sizes"), nb::arg("tensors") = none, nb::arg("places") = none, nb::arg("equal") = none)
         .def("holds", &Watch::holds);
