@@ -16,6 +16,7 @@ struct Math;
 template <>
 struct Math<float> {
     static constexpr float log2_e = 1.44269504088896341f;
+    static constexpr float half_ln2 = 0.34657359027997264f;
     static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440054690583e-4f;
     static constexpr float round_magic = 12582912.0f;  // 1.5 * 2^23
     static constexpr int mantissa = 23, bias = 127;
@@ -44,6 +45,7 @@ struct Math<float> {
 template <>
 struct Math<double> {
     static constexpr double log2_e = 1.44269504088896340736;
+    static constexpr double half_ln2 = 0.34657359027997265471;
     static constexpr double ln2_high = 6.93147180369123816490e-01, ln2_low = 1.90821492927058770002e-10;
     static constexpr double round_magic = 6755399441055744.0;  // 1.5 * 2^52
     static constexpr int mantissa = 52, bias = 1023;
@@ -84,6 +86,18 @@ BPTT_INLINE Vec<T> polynomial(const T (&c)[N], Vec<T> x) {
     return y;
 }
 
+// Given x^2 as well: even and odd powers side by side, a chain of half the length in as many instructions.
+template <class T, int N>
+BPTT_INLINE Vec<T> polynomial(const T (&c)[N], Vec<T> x, Vec<T> square) {
+    Vec<T> last = splat<T>(c[N - 1]), other = splat<T>(c[N - 2]);
+#pragma GCC unroll 32
+    for (int i = N - 3; i >= 0; i -= 2) {
+        last = fma(last, square, splat<T>(c[i]));
+        if (i > 0) other = fma(other, square, splat<T>(c[i - 1]));
+    }
+    return N % 2 != 0 ? fma(other, x, last) : fma(last, x, other);
+}
+
 // Clamps that let NaN through; written so that x86 makes one minps or maxps of each.
 template <class T>
 BPTT_INLINE Vec<T> at_most(Vec<T> x, T bound) {
@@ -108,7 +122,8 @@ BPTT_INLINE Reduced<T> reduce_exp(Vec<T> x) {
     const Vec<T> n = shifted - splat<T>(M::round_magic);
     Vec<T> r = fma(n, splat<T>(-M::ln2_high), x);
     r = fma(n, splat<T>(-M::ln2_low), r);
-    const Vec<T> q = fma(r * r, polynomial<T>(M::exp_tail, r), r);
+    const Vec<T> square = r * r;
+    const Vec<T> q = fma(square, polynomial<T>(M::exp_tail, r, square), r);
     return {(Int<T>)shifted - (Int<T>)splat<T>(M::round_magic), q};
 }
 
@@ -143,15 +158,31 @@ BPTT_INLINE Vec<T> exponential_minus_one(Vec<T> x) {
     return select<T>(x == Vec<T>{}, x, y);  // keeps -0
 }
 
-// tanh = e / (e + 2), e = exp(2|x|) - 1: no cancellation anywhere.
+// The coefficients of (exp(2r) - 1 - 2r) / (2 r^2).
+template <class T>
+struct ExpTailOfTwice {
+    static constexpr int count = static_cast<int>(sizeof(Math<T>::exp_tail) / sizeof(T));
+    T c[count] = {};
+    constexpr ExpTailOfTwice() {
+        for (int i = 0; i < count; ++i) c[i] = Math<T>::exp_tail[i] * static_cast<T>(2 << i);
+    }
+};
+
+// tanh = g / (g + 1), g = (exp(2|x|) - 1) / 2: no cancellation anywhere. A recurrent network waits for this chain at every
+// step, so it is short: 2|x| is never made (r and q are half of those of `reduce_exp`), and ln 2 is one number, since where
+// n is large the result hardly depends on r.
 template <class T>
 BPTT_INLINE Vec<T> hyperbolic_tangent(Vec<T> x) {
     using M = Math<T>;
+    static constexpr ExpTailOfTwice<T> tail;
     const Vec<T> size = at_most<T>(magnitude<T>(x), M::tanh_max);
-    const Reduced<T> e = reduce_exp<T>(size + size);
-    const Vec<T> power = power_of_two<T>(e.n);
-    const Vec<T> less = fma(power, e.q, power - splat<T>(1));
-    return with_sign_of<T>(less / (less + splat<T>(2)), x);
+    const Vec<T> shifted = fma(size, splat<T>(2 * M::log2_e), splat<T>(M::round_magic));
+    const Vec<T> r = fma(shifted - splat<T>(M::round_magic), splat<T>(-M::half_ln2), size);
+    const Vec<T> square = r * r;
+    const Vec<T> q = fma(square, polynomial<T>(tail.c, r, square), r);
+    const Vec<T> power = power_of_two<T>((Int<T>)shifted - (Int<T>)splat<T>(M::round_magic));
+    const Vec<T> g = fma(power, q, fma(power, splat<T>(T(0.5)), splat<T>(T(-0.5))));
+    return with_sign_of<T>(g / (g + splat<T>(1)), x);
 }
 
 // 1 / (1 + exp(-x)); where exp(-x) passes 2^max_exponent, a little before the result is too small even for a denormal

@@ -30,8 +30,11 @@ from bptt.training._eligible import learner_of, unfit, why_not, windows_of
 from bptt.training._slots import Slots
 from bptt.training._tally import Stretch
 
-STEPS = 16384
-"""Steps of the stream handed to the core at a time, and the most updates of a stretch."""
+STEPS = 65536
+"""Steps of the stream handed to the core at a time, and updates of a stretch, at most."""
+
+NUMBERS, FEWEST = 1 << 22, 1024
+"""Where steps are wide: so many numbers are handed over at a time, but not fewer steps than that."""
 
 SECONDS = 0.04
 """How long a stretch lasts at most, so that bars, signals and callbacks are served."""
@@ -101,7 +104,9 @@ class Pass:
         """The stretches of one batch."""
         windows = self.windows
         assert windows.stride is not None
-        ahead = min(STEPS, getattr(batch, "ahead", STEPS))  # a live source is not read on for long
+        wide = batch.lanes * (self.stream.input_size + self.stream.target_size)
+        ahead = min(STEPS - 2, max(NUMBERS // wide, FEWEST))  # fewer windows than a stretch may have
+        ahead = min(ahead, getattr(batch, "ahead", STEPS))  # a live source is not read on for long
         place, learner, halt = self._place_in(index), None, "data"
         seen = place is None and batch.length < ENDLESS
         if seen and windows.depth < windows.stride and windows.loss != "last":
