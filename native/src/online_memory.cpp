@@ -269,6 +269,32 @@ std::vector<BoundRow<T>> Memory<T>::bind(const std::vector<RowOp>& ops, int64_t 
     return bound;
 }
 
+// Whether these two, one after the other in every step, are what a kernel does in one call; see `Chain`.
+template <class T>
+ChainKernel<T> Memory<T>::chain_of(const BoundLoop<T>& loop, const RowOp& first, const RowOp& second) const {
+    const RowOp &one = loop.product_first ? first : second, &other = loop.product_first ? second : first;
+    const BoundRow<T>&product = loop.ops[loop.product_first ? 0 : 1], &op = loop.ops[loop.product_first ? 1 : 0];
+    if (plan_.lanes != 1 || product.kernel != nullptr || product.multiply == online_.dots || op.kernel == nullptr) return nullptr;
+    const int64_t width = product.product.n;
+    if (product.product.k != width || other.dst.width != width || other.a.width != width) return nullptr;
+    if (op_operands(other.op) != (loop.product_first ? 1 : 2) || op_is_reduction(other.op)) return nullptr;
+    if (loop.product_first) {
+        if (op.a != product.dst || op.a_step != product.dst_step) return nullptr;
+    } else {
+        if (other.b.width != width || product.a != op.dst || product.a_step != op.dst_step) return nullptr;
+        if (op.a_step != product.dst_step || op.a + loop.direction * op.a_step != product.dst) return nullptr;
+    }
+    return one.op == Op::matmul ? online_.chain(other.op, width) : nullptr;
+}
+
+template <class T>
+BoundLoop<T> Memory<T>::bind_loop(const std::vector<RowOp>& ops, ptrdiff_t direction, bool resetting) const {
+    BoundLoop<T> loop{bind(ops, plan_.lanes, resetting), direction};
+    loop.product_first = direction > 0;
+    if (ops.size() == 2) loop.chain = chain_of(loop, ops[0], ops[1]);
+    return loop;
+}
+
 template <class T>
 std::vector<BoundFixed<T>> Memory<T>::bind(const std::vector<FixedOp>& ops, bool resetting) const {
     std::vector<BoundFixed<T>> bound;

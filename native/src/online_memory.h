@@ -48,6 +48,41 @@ private:
     }
 };
 
+// The instructions of a loop over time.
+template <class T>
+struct BoundLoop {
+    std::vector<BoundRow<T>> ops;
+    ptrdiff_t direction = 1;
+    ChainKernel<T> chain = nullptr;  // null: one by one
+    bool product_first = true;
+
+    void go_to(int64_t t) {
+        for (BoundRow<T>& op : ops) op.go_to(t);
+    }
+    // So many steps from the present one on.
+    void run(int64_t steps) {
+        if (chain != nullptr) return run_chain(steps);
+        for (; steps > 0; --steps)
+            for (BoundRow<T>& op : ops) {
+                op.run();
+                op.move(direction);
+            }
+    }
+    // Of the last of a loop backward what is needed there.
+    void run_first() const {
+        for (const BoundRow<T>& op : ops)
+            if (op.needed_at_first) op.run();
+    }
+
+private:
+    void run_chain(int64_t steps) {
+        BoundRow<T>&product = ops[product_first ? 0 : 1], &other = ops[product_first ? 1 : 0];
+        chain({product.product, other.call, direction * product.dst_step, direction * product.a_step,
+               direction * product.b_step, direction * other.dst_step, direction * other.b_step, steps});
+        for (BoundRow<T>& op : ops) op.move(direction * steps);
+    }
+};
+
 template <class T>
 struct BoundFixed {
     const FixedOp* op = nullptr;
@@ -73,6 +108,7 @@ public:
     void pack(bool all);
     // Instructions for `rows` rows; `resetting`: states are read where resets were applied.
     std::vector<BoundRow<T>> bind(const std::vector<RowOp>& ops, int64_t rows, bool resetting) const;
+    BoundLoop<T> bind_loop(const std::vector<RowOp>& ops, ptrdiff_t direction, bool resetting) const;
     std::vector<BoundFixed<T>> bind(const std::vector<FixedOp>& ops, bool resetting) const;
     void run(const BoundFixed<T>& bound) const;
 
@@ -102,6 +138,7 @@ private:
     const T* constant(double value) const;
     T* view(const View& v) const { return buffer(v.buffer) + v.offset; }
     BoundRow<T> bind(const RowOp& op, int64_t rows, bool resetting) const;
+    ChainKernel<T> chain_of(const BoundLoop<T>& loop, const RowOp& first, const RowOp& second) const;
     void pointwise(const FixedOp& op) const;
     void sum(const FixedOp& op) const;
     void multiply(const FixedOp& op) const;

@@ -71,9 +71,9 @@ void Window<T>::rebind() {
     bound_ = &bounds_[oldest_++ % most_bound];
     const int64_t rows = steps_ * lanes();
     bound_->ahead = memory_.bind(plan_.ahead, rows, resetting_);
-    bound_->forward = memory_.bind(plan_.forward, lanes(), resetting_);
+    bound_->forward = memory_.bind_loop(plan_.forward, 1, resetting_);
     bound_->back_ahead = memory_.bind(plan_.back_ahead, rows, resetting_);
-    bound_->backward = memory_.bind(plan_.backward, lanes(), resetting_);
+    bound_->backward = memory_.bind_loop(plan_.backward, -1, resetting_);
     bound_->behind = memory_.bind(plan_.behind, rows, resetting_);
     bound_->after = memory_.bind(plan_.after, resetting_);
     bound_->steps = steps_;
@@ -143,13 +143,12 @@ template <class T>
 void Window<T>::forward() {
     forget();
     run(bound_->ahead);
-    for (BoundRow<T>& op : bound_->forward) op.go_to(0);
+    BoundLoop<T>& loop = bound_->forward;
+    loop.go_to(0);
+    if (!resetting_ && !ending_) return loop.run(steps_);
     for (int64_t t = 0; t < steps_; ++t) {
         if (resetting_) enter_states(t);
-        for (BoundRow<T>& op : bound_->forward) {
-            op.run();
-            op.move(1);
-        }
+        loop.run(1);
         if (ending_) freeze(t);
     }
 }
@@ -251,22 +250,28 @@ void Window<T>::backward() {
     }
     const Leaf& out = leaf(static_cast<size_t>(plan_.output));
     const T* upstream = memory_.array(plan_.upstream) + counted_ * out.width;
+    const bool settling = plan_.clip_state >= 0 || resetting_ || ending_;
+    BoundLoop<T>& loop = bound_->backward;
     int64_t left = counted_;
     run(bound_->back_ahead);
-    for (BoundRow<T>& op : bound_->backward) op.go_to(steps_ - 1);
-    for (int64_t t = steps_ - 1; t >= 0; --t) {
+    loop.go_to(steps_ - 1);
+    for (int64_t t = steps_ - 1; t >= 0;) {
         T* carry = memory_.at(out.carries, t + 1);
         for (; left > 0 && counted_rows_[static_cast<size_t>(left - 1)] >= t * lanes(); --left) {
             upstream -= out.width;
             kernels_.accumulate(carry + (counted_rows_[static_cast<size_t>(left - 1)] - t * lanes()) * out.width, upstream,
                                 out.width);
         }
-        const bool all = t > 0 || start_too;
-        for (BoundRow<T>& op : bound_->backward) {
-            if (all || op.needed_at_first) op.run();
-            op.move(-1);
+        // As far as nothing is to be done between steps.
+        const int64_t next = settling ? t - 1 : left > 0 ? counted_rows_[static_cast<size_t>(left - 1)] / lanes() : -1;
+        if (next < 0 && !start_too) {
+            loop.run(t);
+            loop.run_first();
+            break;
         }
-        if (all) settle(t);
+        loop.run(t - next);
+        if (settling) settle(t);
+        t = next;
     }
     run(bound_->behind);
     if (ending_) zero_deltas();
@@ -283,8 +288,7 @@ void Window<T>::settle(int64_t t) {
     if (plan_.clip_state >= 0)
         for (const Leaf& leaf : plan_.leaves)
             kernels_.clamp(memory_.at(leaf.carries, t), lanes() * leaf.width, static_cast<T>(plan_.clip_state));
-    if (!resetting_ && !ending_) return;
-    for (int64_t lane = 0; lane < lanes(); ++lane) {
+    for (int64_t lane = 0; lane < lanes() && (resetting_ || ending_); ++lane) {
         const bool over = is_over(t, lane);
         if (!over && !is_reset(t, lane)) continue;
         for (const Leaf& leaf : plan_.leaves) {

@@ -71,7 +71,8 @@ private:
     struct Bound {
         int64_t steps = -1;
         bool resetting = false;
-        std::vector<BoundRow<T>> ahead, forward, back_ahead, backward, behind;
+        std::vector<BoundRow<T>> ahead, back_ahead, behind;
+        BoundLoop<T> forward, backward;
         std::vector<BoundFixed<T>> after;
     };
     static constexpr size_t most_bound = 4;

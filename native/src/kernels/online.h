@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels.h"
+
 namespace bptt {
 
 // dst = init + a @ m, rows few. m [k, n]: row p, vector of columns v at m + p * row_step + (v / 2) * panel_step + (v % 2)
@@ -18,6 +20,17 @@ struct Product {
     ptrdiff_t dst_stride, a_stride, init_stride;
     ptrdiff_t row_step, panel_step;
     ptrdiff_t rows, k, n;
+};
+
+// A product and a pointwise instruction in turn, for some steps on end, each as wide as the other. The product first: the
+// instruction is made of its result. The instruction first: it is the product's factor, and its own first operand is the
+// product's result of the step before. Pointers are to the first step and move from step to step.
+template <class T>
+struct Chain {
+    Product<T> product;
+    Call<T> call;
+    ptrdiff_t dst_step, a_step, init_step, out_step, b_step;
+    ptrdiff_t steps;
 };
 
 // dst[i][j] (+)= factor * sum over rows of a[row][i] * b[row][j]; b null: one column of ones. A vector past the end of
@@ -71,11 +84,16 @@ template <class T>
 using ProductKernel = void (*)(const Product<T>&);
 
 template <class T>
+using ChainKernel = void (*)(const Chain<T>&);
+
+template <class T>
 struct OnlineKernels {
     // The kernel for so many rows and columns: one of its own for the commonest small sizes.
     ProductKernel<T> (*product)(ptrdiff_t rows, ptrdiff_t k, ptrdiff_t n);
     // For few columns that are contiguous themselves, `panel_step` apart: nothing to pack.
     ProductKernel<T> dots;
+    // With a unary instruction after the product, a binary one before it; null: there is none.
+    ChainKernel<T> (*chain)(Op op, ptrdiff_t width);
     void (*cross)(const Cross<T>&);
     double (*loss[5])(const LossCall<T>&);
     void (*update)(const UpdateCall<T>&);

@@ -88,6 +88,18 @@ BPTT_INLINE void store_part(T* p, Vec<T> v, ptrdiff_t count) {
     for (ptrdiff_t i = 0; i < count; ++i) p[i] = lane[i];
 }
 
+// The sum of a vector's elements, by halves.
+template <class T>
+BPTT_INLINE T of_lanes(Vec<T> x) {
+    T lane[lanes<T>];
+    store<T>(lane, x);
+#pragma GCC unroll 4
+    for (ptrdiff_t half = lanes<T> / 2; half > 0; half /= 2)
+#pragma GCC unroll 4
+        for (ptrdiff_t j = 0; j < half; ++j) lane[j] += lane[j + half];
+    return lane[0];
+}
+
 // a*b + c: one rounding where the instruction set has it, two in the SSE2 baseline.
 BPTT_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
 #if defined(__FMA__)
