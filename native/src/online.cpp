@@ -49,7 +49,10 @@ private:
 
     // Where training stands.
     struct Standing {
-        Kept<T> context, entry, moved, end;  // what goes on; of the last update, see What
+        Kept<T> context, end;  // what goes on; of the last update, see What
+        // Of the last update: what went into it, unless that is still the context, which is to be renewed.
+        Kept<T> entry;
+        bool entry_is_context = false;
         int64_t start = 0, reached = 0;
         Span pending{0, 0, 0, -1};
     };
@@ -77,7 +80,7 @@ TypedLearner<T>::TypedLearner(Plan plan)
       updater_(plan_, memory_, online_),
       window_(plan_, memory_, online_, kernels<T>()) {
     for (const Leaf& leaf : plan_.leaves) state_size_ += lanes() * leaf.width;
-    for (Kept<T>* kept : {&at_.context, &at_.entry, &at_.moved, &at_.end})
+    for (Kept<T>* kept : {&at_.context, &at_.entry, &at_.end})
         kept->values.assign(static_cast<size_t>(state_size_), T(0));
 }
 
@@ -111,13 +114,15 @@ void TypedLearner<T>::enter(const std::vector<const void*>& context, int64_t len
         std::memcpy(to, context[j], count * sizeof(T));
         to += count;
     }
+    at_.entry_is_context = false;
     length_ = length, at_.start = start, at_.reached = reached, at_.pending = pending;
     window_.forget();
 }
 
 template <class T>
 bool TypedLearner<T>::copy_state(What what, const std::vector<void*>& to) const {
-    const Kept<T>* const all[] = {&at_.entry, &at_.moved, &at_.end, &at_.context};
+    const Kept<T>& entry = at_.entry_is_context ? at_.context : at_.entry;
+    const Kept<T>* const all[] = {&entry, method_.recomputed ? &entry : &at_.context, &at_.end, &at_.context};
     const Kept<T>& kept = *all[static_cast<int>(what)];
     if (!kept.given) return false;
     const T* from = kept.values.data();
@@ -133,8 +138,11 @@ bool TypedLearner<T>::copy_state(What what, const std::vector<void*>& to) const 
 
 template <class T>
 void TypedLearner<T>::renew() {
-    if (method_.recomputed) window_.pass_over(at_.context, at_.pending.start, at_.pending.follow);
+    const Span pending = at_.pending;
     at_.pending.follow = -1;
+    if (!method_.recomputed) return;
+    if (at_.entry_is_context) at_.entry = at_.context, at_.entry_is_context = false;
+    window_.pass_over(at_.context, pending.start, pending.follow);
 }
 
 template <class T>
@@ -173,10 +181,10 @@ bool TypedLearner<T>::learn(const Span& span, int64_t counted, bool careful, Rep
     norms[report.updates] = norm;
     counts[report.updates] = counted;
     if (!std::isfinite(loss) || !(norm < huge)) return false;
-    at_.entry = at_.context;
     window_.keep(window_.steps(), at_.end);
+    at_.entry_is_context = method_.recomputed;
+    if (!method_.recomputed) at_.entry = at_.context;
     move(span);
-    at_.moved = at_.context;
     window_.changed();
     if (at_once) {
         norms[report.updates] = norm = updater_.descend(entered);

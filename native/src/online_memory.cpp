@@ -176,6 +176,9 @@ Memory<T>::Memory(const Plan& plan, const OnlineKernels<T>& online, const Kernel
         for (const RowOp& op : *ops)
             for (const Place* p : {&op.a, &op.b, &op.c})
                 if (p->kind == Place::constant) constants_.push_back(static_cast<T>(p->value));
+    for (const auto* ops : {&plan.prepare, &plan.after})
+        for (const FixedOp& op : *ops)
+            for (const double value : op.constants) constants_.push_back(static_cast<T>(value));
     int64_t total = 0;
     std::vector<int64_t> places;
     const auto reserve = [&](int64_t count) {
@@ -200,19 +203,24 @@ Memory<T>::Memory(const Plan& plan, const OnlineKernels<T>& online, const Kernel
     for (size_t i = 0; i < plan.arrays.size(); ++i) arrays_.push_back(base + places[next++]);
     for (size_t i = 0; i < plan.matrices.size(); ++i) {
         const Matrix& m = plan.matrices[i];
-        if (!is_direct(m.view, online.lanes) && !is_dots(m.view)) packed_[i].memory = base + places[next++];
+        if (is_direct(m.view, online.lanes) || is_dots(m.view)) continue;
+        packed_[i].memory = base + places[next++];
+        if (m.changes) changing_.push_back(i);
     }
     entered_.assign(plan.arrays.size(), -1);
     for (const Leaf& leaf : plan.leaves) entered_[static_cast<size_t>(leaf.states)] = leaf.entered;
 }
 
 template <class T>
-void Memory<T>::pack(bool all) {
-    for (size_t i = 0; i < packed_.size(); ++i) {
-        const Matrix& m = plan_.matrices[i];
-        if (packed_[i].memory == nullptr || !(all || m.changes)) continue;
-        kernels_.pack(view(m.view), m.view.row_stride, m.view.column_stride, m.view.rows, m.view.columns, packed_[i].memory);
-    }
+void Memory<T>::pack(size_t index) {
+    const View& m = plan_.matrices[index].view;
+    kernels_.pack(view(m), m.row_stride, m.column_stride, m.rows, m.columns, packed_[index].memory);
+}
+
+template <class T>
+void Memory<T>::pack_all() {
+    for (size_t i = 0; i < packed_.size(); ++i)
+        if (packed_[i].memory != nullptr) pack(i);
 }
 
 template <class T>
@@ -296,42 +304,45 @@ BoundLoop<T> Memory<T>::bind_loop(const std::vector<RowOp>& ops, ptrdiff_t direc
 }
 
 template <class T>
+BoundFixed<T> Memory<T>::bind(const FixedOp& op, bool resetting) const {
+    BoundFixed<T> bound{&op};
+    if (op.kind == FixedOp::cross) {
+        const Pointer a = point(op.left, op.left.width, resetting), b = point(op.right, op.right.width, resetting);
+        bound.cross = {view(op.dst), a.data, b.data, op.dst.row_stride, a.row, b.row, 0, op.dst.rows, op.dst.columns, T(1),
+                       op.accumulate};
+    } else if (op.kind == FixedOp::pointwise) {
+        bind_pointwise(bound);
+    }
+    return bound;
+}
+
+template <class T>
 std::vector<BoundFixed<T>> Memory<T>::bind(const std::vector<FixedOp>& ops, bool resetting) const {
     std::vector<BoundFixed<T>> bound;
-    for (const FixedOp& op : ops) {
-        BoundFixed<T> one{&op, {}};
-        if (op.kind == FixedOp::cross) {
-            const Pointer a = point(op.left, op.left.width, resetting), b = point(op.right, op.right.width, resetting);
-            one.cross = {view(op.dst), a.data, b.data, op.dst.row_stride, a.row, b.row, 0, op.dst.rows, op.dst.columns, T(1),
-                         op.accumulate};
-        }
-        bound.push_back(one);
-    }
+    for (const FixedOp& op : ops) bound.push_back(bind(op, resetting));
     return bound;
 }
 
 template <class T>
 void Memory<T>::run(const BoundFixed<T>& bound) const {
     switch (bound.op->kind) {
-        case FixedOp::pointwise: return pointwise(*bound.op);
+        case FixedOp::pointwise: return pointwise(bound);
         case FixedOp::sum: return sum(*bound.op);
         case FixedOp::product: return multiply(*bound.op);
         case FixedOp::cross: return online_.cross(bound.cross);
     }
 }
 
-// Rows of contiguous columns where they are so; else columns one by one down the rows.
 template <class T>
-void Memory<T>::pointwise(const FixedOp& op) const {
+void Memory<T>::bind_pointwise(BoundFixed<T>& bound) const {
+    const FixedOp& op = *bound.op;
     const View* views[] = {&op.a, &op.b, &op.c};
     const int count = op_operands(op.op);
-    T numbers[3];
     const T* from[3] = {};
     ptrdiff_t row[3] = {}, column[3] = {};
     for (int i = 0; i < count; ++i) {
-        numbers[i] = static_cast<T>(op.constants[i]);
         const bool given = views[i]->buffer >= 0;
-        from[i] = given ? view(*views[i]) : &numbers[i];
+        from[i] = given ? view(*views[i]) : constant(op.constants[i]);
         row[i] = given ? views[i]->row_stride : 0;
         column[i] = given ? views[i]->column_stride : 0;
     }
@@ -342,17 +353,23 @@ void Memory<T>::pointwise(const FixedOp& op) const {
         if (wide && column[i] == 0) mask |= 1 << i;
         else if (wide && column[i] != 1) contiguous = false;
     }
-    T* dst = view(op.dst);
-    if (contiguous) {
-        Call<T> call{dst, from[0], from[1], from[2], op.dst.row_stride, row[0], row[1], row[2], op.dst.rows, op.dst.columns,
-                     0, nullptr, false};
-        return kernels_.op[static_cast<int>(op.op)][mask](call);
-    }
-    for (int64_t r = 0; r < op.dst.rows; ++r) {
-        const auto at = [&](int i) { return from[i] == nullptr ? nullptr : from[i] + r * row[i]; };
-        Call<T> call{dst + r * op.dst.row_stride, at(0), at(1), at(2), op.dst.column_stride, column[0], column[1], column[2],
-                     op.dst.columns, 1, 0, nullptr, false};
-        kernels_.op[static_cast<int>(op.op)][0](call);
+    bound.kernel = kernels_.op[static_cast<int>(op.op)][contiguous ? mask : 0];
+    bound.call = {view(op.dst), from[0], from[1], from[2], op.dst.row_stride, row[0], row[1], row[2], op.dst.rows,
+                  op.dst.columns, 0, nullptr, false};
+    if (contiguous) return;
+    bound.call = {view(op.dst), from[0], from[1], from[2], op.dst.column_stride, column[0], column[1], column[2],
+                  op.dst.columns, 1, 0, nullptr, false};
+    bound.repeats = op.dst.rows;
+    bound.dst_step = op.dst.row_stride, bound.a_step = row[0], bound.b_step = row[1], bound.c_step = row[2];
+}
+
+template <class T>
+void Memory<T>::pointwise(const BoundFixed<T>& bound) const {
+    if (bound.repeats == 1) return bound.kernel(bound.call);
+    Call<T> call = bound.call;
+    for (int64_t i = 0; i < bound.repeats; ++i) {
+        bound.kernel(call);
+        call.dst += bound.dst_step, call.a += bound.a_step, call.b += bound.b_step, call.c += bound.c_step;
     }
 }
 

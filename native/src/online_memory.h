@@ -87,6 +87,11 @@ template <class T>
 struct BoundFixed {
     const FixedOp* op = nullptr;
     Cross<T> cross{};
+    // Pointwise: rows of contiguous columns where they are so; else, `repeats` times, columns one by one down the rows.
+    Kernel<T> kernel = nullptr;
+    Call<T> call{};
+    int64_t repeats = 1;
+    ptrdiff_t dst_step = 0, a_step = 0, b_step = 0, c_step = 0;
 };
 
 // Checks that an instruction's operands lie inside what they name; throws std::invalid_argument.
@@ -104,8 +109,11 @@ public:
     T* at(int index, int64_t step) const { return array(index) + step * plan_.lanes * width(index); }
     void set_source(int index, T* data) { buffers_[static_cast<size_t>(index)] = data; }
 
-    // Matrices as the products read them; those that change with the parameters, or all.
-    void pack(bool all);
+    // Matrices as the products read them: all, or those that change with the parameters.
+    void pack_all();
+    void pack_changed() {
+        for (const size_t i : changing_) pack(i);
+    }
     // Instructions for `rows` rows; `resetting`: states are read where resets were applied.
     std::vector<BoundRow<T>> bind(const std::vector<RowOp>& ops, int64_t rows, bool resetting) const;
     BoundLoop<T> bind_loop(const std::vector<RowOp>& ops, ptrdiff_t direction, bool resetting) const;
@@ -125,6 +133,7 @@ private:
     std::vector<T> memory_;
     std::vector<T*> buffers_, arrays_;
     std::vector<Packed> packed_;
+    std::vector<size_t> changing_;  // matrices that are packed again with the parameters
     std::vector<T> constants_;
     mutable std::vector<int> entered_;  // array of states to the array with resets applied
 
@@ -136,10 +145,13 @@ private:
     };
     Pointer point(const Place& place, int64_t width, bool resetting) const;
     const T* constant(double value) const;
+    void pack(size_t index);
     T* view(const View& v) const { return buffer(v.buffer) + v.offset; }
     BoundRow<T> bind(const RowOp& op, int64_t rows, bool resetting) const;
     ChainKernel<T> chain_of(const BoundLoop<T>& loop, const RowOp& first, const RowOp& second) const;
-    void pointwise(const FixedOp& op) const;
+    BoundFixed<T> bind(const FixedOp& op, bool resetting) const;
+    void bind_pointwise(BoundFixed<T>& bound) const;
+    void pointwise(const BoundFixed<T>& bound) const;
     void sum(const FixedOp& op) const;
     void multiply(const FixedOp& op) const;
 };

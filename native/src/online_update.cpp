@@ -30,6 +30,8 @@ void Updater<T>::configure(const std::vector<Slot>& slots) {
 template <class T>
 void Updater<T>::bind() {
     calls_.clear();
+    weights_.clear();
+    for (const int entered : {0, 1}) descents_[entered].clear(), gradients_[entered].clear();
     descent_ = true;
     for (const Slot& slot : slots_) {
         descent_ = descent_ && slot.kind == OptimizerKind::sgd && slot.state[0] == nullptr && slot.decay == 0;
@@ -51,6 +53,12 @@ void Updater<T>::bind() {
         call.nesterov = slot.nesterov;
         call.decoupled = slot.decoupled;
         calls_.push_back(call);
+        weights_.push_back({nullptr, call.weight, call.count, T(0)});
+        for (const int entered : {0, 1}) {
+            if (!has_gradient(slot, entered != 0)) continue;
+            gradients_[entered].push_back({nullptr, call.gradient, call.count, T(0)});
+            descents_[entered].push_back({call.weight, call.gradient, call.count, slot.maximize ? -call.rate : call.rate});
+        }
     }
 }
 
@@ -63,17 +71,12 @@ std::vector<bool> Updater<T>::fresh() const {
 
 template <class T>
 double Updater<T>::norm(bool initial_entered) const {
-    double total = 0;
-    for (size_t i = 0; i < slots_.size(); ++i)
-        if (has_gradient(slots_[i], initial_entered)) total += online_.squares(calls_[i].gradient, calls_[i].count);
-    return static_cast<double>(static_cast<T>(std::sqrt(total)));
+    return static_cast<double>(static_cast<T>(std::sqrt(run(gradients_[initial_entered]))));
 }
 
 template <class T>
 bool Updater<T>::in_range() const {
-    double total = 0;
-    for (const UpdateCall<T>& call : calls_) total += online_.squares(call.weight, call.count);
-    return total < huge;
+    return run(weights_) < huge;
 }
 
 template <class T>
@@ -105,15 +108,7 @@ void Updater<T>::apply(double scale, bool initial_entered) {
 
 template <class T>
 double Updater<T>::descend(bool initial_entered) {
-    double total = 0;
-    for (size_t i = 0; i < slots_.size(); ++i) {
-        if (!has_gradient(slots_[i], initial_entered)) continue;
-        const UpdateCall<T>& call = calls_[i];
-        total += online_.descend(call.weight, call.gradient, call.count, slots_[i].maximize ? -call.rate : call.rate);
-        set_count(slots_[i], count_of(slots_[i]) + 1);
-        slots_[i].fresh = false;
-    }
-    return static_cast<double>(static_cast<T>(std::sqrt(total)));
+    return static_cast<double>(static_cast<T>(std::sqrt(run(descents_[initial_entered]))));
 }
 
 // The arrays that updates change: weights, and what the optimizer keeps of each.

@@ -41,6 +41,8 @@ private:
     std::vector<Slot> slots_;
     std::vector<UpdateCall<T>> calls_;  // what of them does not change from update to update
     bool descent_ = false;
+    // By whether the initial state entered: what is made where the optimizer is plain gradient descent; the gradients alone.
+    std::vector<Descent<T>> descents_[2], gradients_[2], weights_;
 
     std::vector<T> marked_;
     std::vector<double> marked_counts_;
@@ -49,6 +51,7 @@ private:
     // Adam's corrections of the last number of updates met: mostly all parameters share it.
     double known_count_ = -1, known_beta1_ = 0, known_beta2_ = 0, first_correction_ = 1, second_correction_ = 1;
 
+    double run(const std::vector<Descent<T>>& all) const { return online_.descend(all.data(), static_cast<ptrdiff_t>(all.size())); }
     int64_t size(int buffer) const { return plan_.buffers[static_cast<size_t>(buffer)]; }
     template <class F>
     void each_array(F visit) const;

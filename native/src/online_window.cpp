@@ -20,7 +20,7 @@ void Window<T>::bind() {
     for (Bound& bound : bounds_) bound.steps = -1;
     counted_bound_ = -1;
     for (const auto& op : prepare_) memory_.run(op);
-    memory_.pack(true);
+    memory_.pack_all();
     forget();
 }
 
@@ -57,7 +57,7 @@ template <class T>
 void Window<T>::refresh() {
     if (!dirty_) return;
     for (const auto& op : prepare_) memory_.run(op);
-    memory_.pack(false);
+    memory_.pack_changed();
     dirty_ = false;
 }
 

@@ -73,11 +73,14 @@ void test_squares() {
         T want = 0;
         for (const T v : x) want += v * v;
         const auto n = static_cast<ptrdiff_t>(count);
-        const double found = online_kernels<T>().squares(x.data(), n);
+        const Descent<T> alone{nullptr, x.data(), n, T(0)};
+        const double found = online_kernels<T>().descend(&alone, 1);
         CHECK(close(static_cast<T>(found), want), "%zu", count);
         const auto before = random_array<T>(count, 7);
         auto weight = before;
-        CHECK(online_kernels<T>().descend(weight.data(), x.data(), n, T(0.25)) == found, "%zu", count);
+        const Descent<T> twice[] = {{weight.data(), x.data(), n, T(0.25)}, alone};
+        CHECK(online_kernels<T>().descend(twice, 1) == found, "%zu", count);
+        CHECK(close(static_cast<T>(online_kernels<T>().descend(twice + 1, 1) + found), 2 * want), "%zu", count);
         for (size_t i = 0; i < count; ++i) CHECK(close(weight[i], before[i] - T(0.25) * x[i]), "%zu of %zu", i, count);
     }
 }

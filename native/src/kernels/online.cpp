@@ -15,7 +15,7 @@ OnlineKernels<T> make_online_table() {
     return {product_for<T>, dots<T>, chain_for<T>, cross<T>,
             {difference_loss<Squared, T>, difference_loss<Absolute, T>, difference_loss<Huber, T>, index_loss<T>,
              share_loss<T>},
-            update<T>, descend<T>, squares<T>, lanes<T>};
+            update<T>, descend<T>, lanes<T>};
 }
 
 }  // namespace BPTT_VARIANT

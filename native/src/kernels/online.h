@@ -27,8 +27,8 @@ struct Product {
 // product's result of the step before. Pointers are to the first step and move from step to step.
 template <class T>
 struct Chain {
-    Product<T> product;
-    Call<T> call;
+    const Product<T>& product;
+    const Call<T>& call;
     ptrdiff_t dst_step, a_step, init_step, out_step, b_step;
     ptrdiff_t steps;
 };
@@ -80,6 +80,15 @@ struct UpdateCall {
     bool nesterov, fresh, decoupled;
 };
 
+// weight -= step * gradient; weight null: nothing.
+template <class T>
+struct Descent {
+    T* weight;
+    const T* gradient;
+    ptrdiff_t count;
+    T step;
+};
+
 template <class T>
 using ProductKernel = void (*)(const Product<T>&);
 
@@ -97,9 +106,8 @@ struct OnlineKernels {
     void (*cross)(const Cross<T>&);
     double (*loss[5])(const LossCall<T>&);
     void (*update)(const UpdateCall<T>&);
-    // weight -= step * gradient; gives the sum of the squared gradient.
-    double (*descend)(T* weight, const T* gradient, ptrdiff_t count, T step);
-    double (*squares)(const T* x, ptrdiff_t count);
+    // Gives the sum of the squares of all gradients.
+    double (*descend)(const Descent<T>* all, ptrdiff_t count);
     ptrdiff_t lanes;  // of a vector
 };
 

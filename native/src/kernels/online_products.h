@@ -174,8 +174,9 @@ void dots(const Product<T>& x) {
 
 // One column by one row, a whole number of vectors.
 template <class T>
-void product_thin(const Product<T>& x) {
+void product_thin(const Product<T>& call) {
     constexpr ptrdiff_t L = lanes<T>;
+    const Product<T> x = call;  // a store may change what lies in memory
     for (ptrdiff_t v = 0; v * L < x.n; ++v) {
         const Vec<T> m = load<T>(x.m + (v / 2) * x.panel_step + (v % 2) * L);
         const bool same = x.init == nullptr || x.init_stride == 0;  // for every row

@@ -100,17 +100,20 @@ void cross_columns(const Cross<T>& x) {
     }
 }
 
-template <class T, int M, int V>
-BPTT_INLINE void cross_blocks(Cross<T>& x, ptrdiff_t last) {
-    for (; x.m >= M; x.m -= M, x.a += M, x.dst += M * x.dst_stride) cross_block<T, M, V>(x, last);
+template <class T, int M>
+BPTT_INLINE void next_block(Cross<T>& x) {
+    x.m -= M, x.a += M, x.dst += M * x.dst_stride;
 }
 
-// As many sums at a time as the registers hold beside what they are made of.
+// As many sums at a time as the registers hold beside what they are made of; fours rather than a six and a two, which
+// would wait for each other.
 template <class T, int V>
 BPTT_INLINE void cross_strip(Cross<T> x, ptrdiff_t last) {
-    cross_blocks<T, V == 1 ? 8 : 6, V>(x, last);
-    cross_blocks<T, 2, V>(x, last);
-    cross_blocks<T, 1, V>(x, last);
+    constexpr int most = V == 1 ? 8 : 6;
+    for (; x.m >= most && (V == 1 || x.m != 8); next_block<T, most>(x)) cross_block<T, most, V>(x, last);
+    for (; x.m >= 4; next_block<T, 4>(x)) cross_block<T, 4, V>(x, last);
+    if (x.m >= 2) cross_block<T, 2, V>(x, last), next_block<T, 2>(x);
+    if (x.m == 1) cross_block<T, 1, V>(x, last);
 }
 
 template <class T>

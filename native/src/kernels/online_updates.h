@@ -19,29 +19,37 @@ void sgd(const UpdateCall<T>& x) {
     }
 }
 
-// Plain gradient descent, and the sum of the squared gradient, in the order of `squares`.
-template <class T>
-double descend(T* weight, const T* gradient, ptrdiff_t count, T step) {
+// x's squares are added to `sum` and, where elements do not fill a vector, to what is given back.
+template <class T, bool is_learning>
+BPTT_INLINE double descend_one(const Descent<T> x, Vec<T> (&sum)[4]) {  // by value: a store may change what lies in memory
     constexpr ptrdiff_t L = lanes<T>;
-    const Vec<T> steps = splat<T>(step);
-    Vec<T> sum[4] = {};
+    const Vec<T> step = splat<T>(x.step);
     const auto next = [&](ptrdiff_t i, Vec<T>& squares) {
-        const Vec<T> g = load<T>(gradient + i);
+        const Vec<T> g = load<T>(x.gradient + i);
         squares = fma(g, g, squares);
-        store<T>(weight + i, load<T>(weight + i) - steps * g);
+        if constexpr (is_learning) store<T>(x.weight + i, load<T>(x.weight + i) - step * g);
     };
     ptrdiff_t i = 0;
-    for (; i + 4 * L <= count; i += 4 * L) {
+    for (; i + 4 * L <= x.count; i += 4 * L) {
 #pragma GCC unroll 4
         for (int j = 0; j < 4; ++j) next(i + j * L, sum[j]);
     }
-    for (; i + L <= count; i += L) next(i, sum[0]);
-    double total = static_cast<double>(of_lanes<T>((sum[0] + sum[1]) + (sum[2] + sum[3])));
-    for (; i < count; ++i) {
-        total += static_cast<double>(gradient[i]) * static_cast<double>(gradient[i]);
-        weight[i] -= step * gradient[i];
+    for (; i + L <= x.count; i += L) next(i, sum[0]);
+    double rest = 0;
+    for (; i < x.count; ++i) {
+        rest += static_cast<double>(x.gradient[i]) * static_cast<double>(x.gradient[i]);
+        if constexpr (is_learning) x.weight[i] -= x.step * x.gradient[i];
     }
-    return total;
+    return rest;
+}
+
+template <class T>
+double descend(const Descent<T>* all, ptrdiff_t count) {
+    Vec<T> sum[4] = {};
+    double rest = 0;
+    for (const Descent<T>* x = all; x < all + count; ++x)
+        rest += x->weight == nullptr ? descend_one<T, false>(*x, sum) : descend_one<T, true>(*x, sum);
+    return rest + static_cast<double>(of_lanes<T>((sum[0] + sum[1]) + (sum[2] + sum[3])));
 }
 
 template <class T>
@@ -103,29 +111,12 @@ BPTT_INLINE void by_vectors(const UpdateCall<T>& x, F apply) {
 template <class T>
 void update(const UpdateCall<T>& x) {
     if (x.kind == OptimizerKind::sgd) {
-        if (x.first == nullptr && x.decay == T(0)) descend<T>(x.weight, x.gradient, x.count, x.rate * x.scale);
-        else sgd<T>(x);
+        sgd<T>(x);
     } else if (x.kind == OptimizerKind::adam) {
         by_vectors<T>(x, [&](T* w, const T* g, T* m, T* v, T* largest) { adam_vector<T>(x, w, g, m, v, largest); });
     } else {
         by_vectors<T>(x, [&](T* w, const T* g, T* s, T* m, T* mean) { rmsprop_vector<T>(x, w, g, s, m, mean); });
     }
-}
-
-template <class T>
-double squares(const T* x, ptrdiff_t count) {
-    constexpr ptrdiff_t L = lanes<T>;
-    Vec<T> sum[4] = {};
-    ptrdiff_t i = 0;
-    for (; i + 4 * L <= count; i += 4 * L)
-        for (int j = 0; j < 4; ++j) {
-            const Vec<T> y = load<T>(x + i + j * L);
-            sum[j] = fma(y, y, sum[j]);
-        }
-    for (; i + L <= count; i += L) sum[0] = fma(load<T>(x + i), load<T>(x + i), sum[0]);
-    double total = static_cast<double>(of_lanes<T>((sum[0] + sum[1]) + (sum[2] + sum[3])));
-    for (; i < count; ++i) total += static_cast<double>(x[i]) * static_cast<double>(x[i]);
-    return total;
 }
 
 }  // namespace bptt::BPTT_VARIANT
