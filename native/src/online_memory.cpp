@@ -282,9 +282,9 @@ template <class T>
 ChainKernel<T> Memory<T>::chain_of(const BoundLoop<T>& loop, const RowOp& first, const RowOp& second) const {
     const RowOp &one = loop.product_first ? first : second, &other = loop.product_first ? second : first;
     const BoundRow<T>&product = loop.ops[loop.product_first ? 0 : 1], &op = loop.ops[loop.product_first ? 1 : 0];
-    if (plan_.lanes != 1 || product.kernel != nullptr || product.multiply == online_.dots || op.kernel == nullptr) return nullptr;
+    if (one.op != Op::matmul || product.multiply == online_.dots || op.kernel == nullptr) return nullptr;
     const int64_t width = product.product.n;
-    if (product.product.k != width || other.dst.width != width || other.a.width != width) return nullptr;
+    if (other.dst.width != width || other.a.width != width) return nullptr;
     if (op_operands(other.op) != (loop.product_first ? 1 : 2) || op_is_reduction(other.op)) return nullptr;
     if (loop.product_first) {
         if (op.a != product.dst || op.a_step != product.dst_step) return nullptr;
@@ -292,7 +292,7 @@ ChainKernel<T> Memory<T>::chain_of(const BoundLoop<T>& loop, const RowOp& first,
         if (other.b.width != width || product.a != op.dst || product.a_step != op.dst_step) return nullptr;
         if (op.a_step != product.dst_step || op.a + loop.direction * op.a_step != product.dst) return nullptr;
     }
-    return one.op == Op::matmul ? online_.chain(other.op, width) : nullptr;
+    return online_.chain(other.op, product.product);
 }
 
 template <class T>

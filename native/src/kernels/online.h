@@ -102,7 +102,7 @@ struct OnlineKernels {
     // For few columns that are contiguous themselves, `panel_step` apart: nothing to pack.
     ProductKernel<T> dots;
     // With a unary instruction after the product, a binary one before it; null: there is none.
-    ChainKernel<T> (*chain)(Op op, ptrdiff_t width);
+    ChainKernel<T> (*chain)(Op op, const Product<T>& product);
     void (*cross)(const Cross<T>&);
     double (*loss[5])(const LossCall<T>&);
     void (*update)(const UpdateCall<T>&);

@@ -8,16 +8,49 @@
 
 namespace bptt::BPTT_VARIANT {
 
+// Where m lies, in elements: packed in panels, or by rows. Known beforehand, no address is to be computed.
+template <class T, int V, bool is_packed>
+struct Layout {
+    static constexpr ptrdiff_t L = lanes<T>, width = V * L;
+    static constexpr ptrdiff_t row_step = is_packed ? 2 * L : width, panel_step = is_packed ? width * 2 * L : 2 * L;
+};
+
+// y = init + a @ m, one row and V vectors, in C chains: one alone would wait for its own multiply-adds.
+template <class Layout, class T, int V>
+BPTT_INLINE void multiply(const Product<T>& x, Vec<T> (&y)[V]) {
+    constexpr ptrdiff_t L = lanes<T>;
+    constexpr int C = V >= 8 ? 1 : V == 4 || L == 2 ? 2 : 4;
+    Vec<T> sum[C][V] = {};
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v)
+        if (x.init != nullptr) sum[0][v] = load<T>(x.init + v * L);
+    const T* a = x.a;
+    const T* m = x.m;
+    for (const T* end = a + V * L; a < end; a += C, m += C * Layout::row_step)
+#pragma GCC unroll 4
+        for (int c = 0; c < C; ++c) {
+            const Vec<T> s = splat<T>(a[c]);
+#pragma GCC unroll 8
+            for (int v = 0; v < V; ++v)
+                sum[c][v] = fma(s, load<T>(m + c * Layout::row_step + (v / 2) * Layout::panel_step + (v % 2) * L), sum[c][v]);
+        }
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) {
+        y[v] = sum[0][v];
+        if constexpr (C == 2) y[v] = y[v] + sum[1][v];
+        if constexpr (C == 4) y[v] = (y[v] + sum[1][v]) + (sum[2][v] + sum[3][v]);
+    }
+}
+
 // out = op(dst), dst = init + a @ m.
-template <class Op, class T, int V, int C>
+template <class Op, class T, int V, bool is_packed>
 void chain_forward(const Chain<T>& x) {
     constexpr ptrdiff_t L = lanes<T>;
     Product<T> p = x.product;
     T* out = x.call.dst;
     for (ptrdiff_t t = x.steps; t > 0; --t) {
         Vec<T> y[V];
-        first_summand<T, V>(p.init, y);
-        add_product<T, V, C>(p, V * L, y);
+        multiply<Layout<T, V, is_packed>, T, V>(p, y);
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) {
             store<T>(p.dst + v * L, y[v]);
@@ -28,7 +61,7 @@ void chain_forward(const Chain<T>& x) {
 }
 
 // dst = init + a @ m, a = op(y, b); y is the dst of the step before.
-template <class Op, class T, int V, int C>
+template <class Op, class T, int V, bool is_packed>
 void chain_backward(const Chain<T>& x) {
     constexpr ptrdiff_t L = lanes<T>;
     Product<T> p = x.product;
@@ -40,32 +73,42 @@ void chain_backward(const Chain<T>& x) {
     for (ptrdiff_t t = x.steps; t > 0; --t) {
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) store<T>(out + v * L, Op::template apply<T>(y[v], load<T>(b + v * L)));
-        first_summand<T, V>(p.init, y);
-        add_product<T, V, C>(p, V * L, y);
+        multiply<Layout<T, V, is_packed>, T, V>(p, y);
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) store<T>(p.dst + v * L, y[v]);
         p.dst += x.dst_step, p.a += x.a_step, p.init += x.init_step, out += x.out_step, b += x.b_step;
     }
 }
 
-template <class T, int V, int C>
+template <class T, int V, bool is_packed>
 ChainKernel<T> chain_of(Op op) {
     switch (op) {
-        case Op::tanh: return chain_forward<op_tanh, T, V, C>;
-        case Op::sigmoid: return chain_forward<op_sigmoid, T, V, C>;
-        case Op::relu: return chain_forward<op_relu, T, V, C>;
-        case Op::tanh_backward: return chain_backward<op_tanh_backward, T, V, C>;
-        case Op::sigmoid_backward: return chain_backward<op_sigmoid_backward, T, V, C>;
+        case Op::tanh: return chain_forward<op_tanh, T, V, is_packed>;
+        case Op::relu: return chain_forward<op_relu, T, V, is_packed>;
+        case Op::tanh_backward: return chain_backward<op_tanh_backward, T, V, is_packed>;
         default: return nullptr;
     }
 }
 
+template <class T, int V>
+ChainKernel<T> chain_of(Op op, const Product<T>& product) {
+    using Packed = Layout<T, V, true>;
+    using Plain = Layout<T, V, false>;
+    const auto lies_as = [&](ptrdiff_t row_step, ptrdiff_t panel_step) {
+        return product.row_step == row_step && (V <= 2 || product.panel_step == panel_step);
+    };
+    if (lies_as(Packed::row_step, Packed::panel_step)) return chain_of<T, V, true>(op);
+    if (lies_as(Plain::row_step, Plain::panel_step)) return chain_of<T, V, false>(op);
+    return nullptr;
+}
+
 template <class T>
-ChainKernel<T> chain_for(Op op, ptrdiff_t width) {
-    if (width == lanes<T>) return chain_of<T, 1, 4>(op);
-    if (width == 2 * lanes<T>) return chain_of<T, 2, 4>(op);
-    if (width == 4 * lanes<T>) return chain_of<T, 4, 2>(op);
-    if (width == 8 * lanes<T>) return chain_of<T, 8, 1>(op);
+ChainKernel<T> chain_for(Op op, const Product<T>& product) {
+    if (product.rows != 1 || product.k != product.n) return nullptr;
+    if (product.n == lanes<T>) return chain_of<T, 1>(op, product);
+    if (product.n == 2 * lanes<T>) return chain_of<T, 2>(op, product);
+    if (product.n == 4 * lanes<T>) return chain_of<T, 4>(op, product);
+    if (product.n == 8 * lanes<T>) return chain_of<T, 8>(op, product);
     return nullptr;
 }
 
