@@ -279,27 +279,29 @@ std::vector<BoundRow<T>> Memory<T>::bind(const std::vector<RowOp>& ops, int64_t 
 
 // Whether these two, one after the other in every step, are what a kernel does in one call; see `Chain`.
 template <class T>
-ChainKernel<T> Memory<T>::chain_of(const BoundLoop<T>& loop, const RowOp& first, const RowOp& second) const {
-    const RowOp &one = loop.product_first ? first : second, &other = loop.product_first ? second : first;
-    const BoundRow<T>&product = loop.ops[loop.product_first ? 0 : 1], &op = loop.ops[loop.product_first ? 1 : 0];
-    if (one.op != Op::matmul || product.multiply == online_.dots || op.kernel == nullptr) return nullptr;
+void Memory<T>::find_chain(BoundLoop<T>& loop, const RowOp& first, const RowOp& second) const {
+    const bool forward = loop.direction() > 0;
+    const RowOp &one = forward ? first : second, &other = forward ? second : first;
+    const BoundRow<T>&product = loop.ops()[forward ? 0 : 1], &op = loop.ops()[forward ? 1 : 0];
+    if (one.op != Op::matmul || product.multiply == online_.dots || op.kernel == nullptr) return;
     const int64_t width = product.product.n;
-    if (other.dst.width != width || other.a.width != width) return nullptr;
-    if (op_operands(other.op) != (loop.product_first ? 1 : 2) || op_is_reduction(other.op)) return nullptr;
-    if (loop.product_first) {
-        if (op.a != product.dst || op.a_step != product.dst_step) return nullptr;
+    if (other.dst.width != width || other.a.width != width) return;
+    if (op_operands(other.op) != (forward ? 1 : 2) || op_is_reduction(other.op)) return;
+    if (forward) {
+        if (op.a != product.dst || op.a_step != product.dst_step) return;
     } else {
-        if (other.b.width != width || product.a != op.dst || product.a_step != op.dst_step) return nullptr;
-        if (op.a_step != product.dst_step || op.a + loop.direction * op.a_step != product.dst) return nullptr;
+        if (other.b.width != width || product.a != op.dst || product.a_step != op.dst_step) return;
+        if (op.a_step != product.dst_step || op.a - op.a_step != product.dst) return;
     }
-    return online_.chain(other.op, product.product);
+    const ptrdiff_t d = loop.direction();
+    loop.use(online_.chain(other.op, product.product), {product.product, op.call, d * product.dst_step, d * product.a_step,
+                                                        d * product.b_step, d * op.dst_step, d * op.b_step});
 }
 
 template <class T>
 BoundLoop<T> Memory<T>::bind_loop(const std::vector<RowOp>& ops, ptrdiff_t direction, bool resetting) const {
-    BoundLoop<T> loop{bind(ops, plan_.lanes, resetting), direction};
-    loop.product_first = direction > 0;
-    if (ops.size() == 2) loop.chain = chain_of(loop, ops[0], ops[1]);
+    BoundLoop<T> loop(bind(ops, plan_.lanes, resetting), direction);
+    if (ops.size() == 2) find_chain(loop, ops[0], ops[1]);
     return loop;
 }
 
@@ -308,6 +310,7 @@ BoundFixed<T> Memory<T>::bind(const FixedOp& op, bool resetting) const {
     BoundFixed<T> bound{&op};
     if (op.kind == FixedOp::cross) {
         const Pointer a = point(op.left, op.left.width, resetting), b = point(op.right, op.right.width, resetting);
+        bound.sum_rows = online_.cross(b.data == nullptr, op.dst.columns);
         bound.cross = {view(op.dst), a.data, b.data, op.dst.row_stride, a.row, b.row, 0, op.dst.rows, op.dst.columns, T(1),
                        op.accumulate};
     } else if (op.kind == FixedOp::pointwise) {
@@ -329,7 +332,7 @@ void Memory<T>::run(const BoundFixed<T>& bound) const {
         case FixedOp::pointwise: return pointwise(bound);
         case FixedOp::sum: return sum(*bound.op);
         case FixedOp::product: return multiply(*bound.op);
-        case FixedOp::cross: return online_.cross(bound.cross);
+        case FixedOp::cross: return bound.sum_rows(bound.cross);
     }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "isa.h"
@@ -48,44 +49,57 @@ private:
     }
 };
 
-// The instructions of a loop over time.
+// The instructions of a loop over time, forward or backward.
 template <class T>
-struct BoundLoop {
-    std::vector<BoundRow<T>> ops;
-    ptrdiff_t direction = 1;
-    ChainKernel<T> chain = nullptr;  // null: one by one
-    bool product_first = true;
+class BoundLoop {
+public:
+    BoundLoop() = default;
+    BoundLoop(std::vector<BoundRow<T>> ops, ptrdiff_t direction) : ops_(std::move(ops)), direction_(direction) {}
+    // Both instructions, for many steps, in one call.
+    void use(ChainKernel<T> kernel, const Chain<T>& chain) { kernel_ = kernel, chain_ = chain; }
 
     void go_to(int64_t t) {
-        for (BoundRow<T>& op : ops) op.go_to(t);
+        at_ = t;
+        if (kernel_ == nullptr) move_all();
     }
     // So many steps from the present one on.
     void run(int64_t steps) {
-        if (chain != nullptr) return run_chain(steps);
+        if (kernel_ != nullptr) {
+            kernel_(chain_, at_ * direction_, steps);
+            at_ += direction_ * steps;
+            return;
+        }
         for (; steps > 0; --steps)
-            for (BoundRow<T>& op : ops) {
+            for (BoundRow<T>& op : ops_) {
                 op.run();
-                op.move(direction);
+                op.move(direction_);
             }
     }
-    // Of the last of a loop backward what is needed there.
-    void run_first() const {
-        for (const BoundRow<T>& op : ops)
+    // Of the first step, the last of a loop backward, what is needed there.
+    void run_first() {
+        if (kernel_ != nullptr) move_all();
+        for (const BoundRow<T>& op : ops_)
             if (op.needed_at_first) op.run();
     }
+    const std::vector<BoundRow<T>>& ops() const { return ops_; }
+    ptrdiff_t direction() const { return direction_; }
 
 private:
-    void run_chain(int64_t steps) {
-        BoundRow<T>&product = ops[product_first ? 0 : 1], &other = ops[product_first ? 1 : 0];
-        chain({product.product, other.call, direction * product.dst_step, direction * product.a_step,
-               direction * product.b_step, direction * other.dst_step, direction * other.b_step, steps});
-        for (BoundRow<T>& op : ops) op.move(direction * steps);
+    std::vector<BoundRow<T>> ops_;
+    ptrdiff_t direction_ = 1;
+    ChainKernel<T> kernel_ = nullptr;
+    Chain<T> chain_{};
+    int64_t at_ = 0;
+
+    void move_all() {
+        for (BoundRow<T>& op : ops_) op.go_to(at_);
     }
 };
 
 template <class T>
 struct BoundFixed {
     const FixedOp* op = nullptr;
+    CrossKernel<T> sum_rows = nullptr;
     Cross<T> cross{};
     // Pointwise: rows of contiguous columns where they are so; else, `repeats` times, columns one by one down the rows.
     Kernel<T> kernel = nullptr;
@@ -148,7 +162,7 @@ private:
     void pack(size_t index);
     T* view(const View& v) const { return buffer(v.buffer) + v.offset; }
     BoundRow<T> bind(const RowOp& op, int64_t rows, bool resetting) const;
-    ChainKernel<T> chain_of(const BoundLoop<T>& loop, const RowOp& first, const RowOp& second) const;
+    void find_chain(BoundLoop<T>& loop, const RowOp& first, const RowOp& second) const;
     BoundFixed<T> bind(const FixedOp& op, bool resetting) const;
     void bind_pointwise(BoundFixed<T>& bound) const;
     void pointwise(const BoundFixed<T>& bound) const;

@@ -97,7 +97,7 @@ void test_crosses() {
                     const auto a = random_array<T>(static_cast<size_t>(rows * m) + slack, 4);
                     const auto b = random_array<T>(static_cast<size_t>(rows * n) + slack, 5);
                     std::vector<T> y(static_cast<size_t>(m * columns), T(1));
-                    table.cross({y.data(), a.data(), ones ? nullptr : b.data(), columns, m, n, rows, m, columns, T(0.5), true});
+                    table.cross(ones, columns)({y.data(), a.data(), ones ? nullptr : b.data(), columns, m, n, rows, m, columns, T(0.5), true});
                     for (ptrdiff_t i = 0; i < m; ++i)
                         for (ptrdiff_t j = 0; j < columns; ++j) {
                             T want = 0;

@@ -12,7 +12,7 @@ namespace BPTT_VARIANT {
 
 template <class T>
 OnlineKernels<T> make_online_table() {
-    return {product_for<T>, dots<T>, chain_for<T>, cross<T>,
+    return {product_for<T>, dots<T>, chain_for<T>, cross_for<T>,
             {difference_loss<Squared, T>, difference_loss<Absolute, T>, difference_loss<Huber, T>, index_loss<T>,
              share_loss<T>},
             update<T>, descend<T>, lanes<T>};

@@ -24,13 +24,12 @@ struct Product {
 
 // A product and a pointwise instruction in turn, for some steps on end, each as wide as the other. The product first: the
 // instruction is made of its result. The instruction first: it is the product's factor, and its own first operand is the
-// product's result of the step before. Pointers are to the first step and move from step to step.
+// product's result of the step before. Pointers are to step 0 and move from step to step.
 template <class T>
 struct Chain {
-    const Product<T>& product;
-    const Call<T>& call;
+    Product<T> product;
+    Call<T> call;
     ptrdiff_t dst_step, a_step, init_step, out_step, b_step;
-    ptrdiff_t steps;
 };
 
 // dst[i][j] (+)= factor * sum over rows of a[row][i] * b[row][j]; b null: one column of ones. A vector past the end of
@@ -93,7 +92,11 @@ template <class T>
 using ProductKernel = void (*)(const Product<T>&);
 
 template <class T>
-using ChainKernel = void (*)(const Chain<T>&);
+using CrossKernel = void (*)(const Cross<T>&);
+
+// From a step on, so many; counted from where the pointers are.
+template <class T>
+using ChainKernel = void (*)(const Chain<T>&, ptrdiff_t start, ptrdiff_t steps);
 
 template <class T>
 struct OnlineKernels {
@@ -103,7 +106,7 @@ struct OnlineKernels {
     ProductKernel<T> dots;
     // With a unary instruction after the product, a binary one before it; null: there is none.
     ChainKernel<T> (*chain)(Op op, const Product<T>& product);
-    void (*cross)(const Cross<T>&);
+    CrossKernel<T> (*cross)(bool ones, ptrdiff_t n);
     double (*loss[5])(const LossCall<T>&);
     void (*update)(const UpdateCall<T>&);
     // Gives the sum of the squares of all gradients.

@@ -42,13 +42,20 @@ BPTT_INLINE void multiply(const Product<T>& x, Vec<T> (&y)[V]) {
     }
 }
 
+template <class T>
+BPTT_INLINE Product<T> product_at(const Chain<T>& x, ptrdiff_t t) {
+    Product<T> p = x.product;
+    p.dst += t * x.dst_step, p.a += t * x.a_step, p.init += t * x.init_step;
+    return p;
+}
+
 // out = op(dst), dst = init + a @ m.
 template <class Op, class T, int V, bool is_packed>
-void chain_forward(const Chain<T>& x) {
+void chain_forward(const Chain<T>& x, ptrdiff_t start, ptrdiff_t steps) {
     constexpr ptrdiff_t L = lanes<T>;
-    Product<T> p = x.product;
-    T* out = x.call.dst;
-    for (ptrdiff_t t = x.steps; t > 0; --t) {
+    Product<T> p = product_at<T>(x, start);
+    T* out = x.call.dst + start * x.out_step;
+    for (ptrdiff_t t = steps; t > 0; --t) {
         Vec<T> y[V];
         multiply<Layout<T, V, is_packed>, T, V>(p, y);
 #pragma GCC unroll 8
@@ -62,15 +69,16 @@ void chain_forward(const Chain<T>& x) {
 
 // dst = init + a @ m, a = op(y, b); y is the dst of the step before.
 template <class Op, class T, int V, bool is_packed>
-void chain_backward(const Chain<T>& x) {
+void chain_backward(const Chain<T>& x, ptrdiff_t start, ptrdiff_t steps) {
     constexpr ptrdiff_t L = lanes<T>;
-    Product<T> p = x.product;
-    T* out = x.call.dst;
-    const T* b = x.call.b;
+    Product<T> p = product_at<T>(x, start);
+    T* out = x.call.dst + start * x.out_step;
+    const T* b = x.call.b + start * x.b_step;
+    const T* first = x.call.a + start * x.dst_step;
     Vec<T> y[V];
 #pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) y[v] = load<T>(x.call.a + v * L);
-    for (ptrdiff_t t = x.steps; t > 0; --t) {
+    for (int v = 0; v < V; ++v) y[v] = load<T>(first + v * L);
+    for (ptrdiff_t t = steps; t > 0; --t) {
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) store<T>(out + v * L, Op::template apply<T>(y[v], load<T>(b + v * L)));
         multiply<Layout<T, V, is_packed>, T, V>(p, y);

@@ -179,12 +179,17 @@ void product_thin(const Product<T>& call) {
     const Product<T> x = call;  // a store may change what lies in memory
     for (ptrdiff_t v = 0; v * L < x.n; ++v) {
         const Vec<T> m = load<T>(x.m + (v / 2) * x.panel_step + (v % 2) * L);
-        const bool same = x.init == nullptr || x.init_stride == 0;  // for every row
-        const Vec<T> first = x.init == nullptr ? Vec<T>{} : load<T>(x.init + v * L);
         const T* a = x.a;
         T* dst = x.dst + v * L;
-        for (ptrdiff_t r = 0; r < x.rows; ++r, a += x.a_stride, dst += x.dst_stride)
-            store<T>(dst, splat<T>(*a) * m + (same ? first : load<T>(x.init + r * x.init_stride + v * L)));
+        T* const end = dst + x.rows * x.dst_stride;
+        if (x.init == nullptr || x.init_stride == 0) {
+            const Vec<T> first = x.init == nullptr ? Vec<T>{} : load<T>(x.init + v * L);
+            for (; dst < end; dst += x.dst_stride, a += x.a_stride) store<T>(dst, splat<T>(*a) * m + first);
+        } else {
+            const T* init = x.init + v * L;
+            for (; dst < end; dst += x.dst_stride, a += x.a_stride, init += x.init_stride)
+                store<T>(dst, splat<T>(*a) * m + load<T>(init));
+        }
     }
 }
 

@@ -22,16 +22,14 @@ BPTT_INLINE void put(T* dst, Vec<T> y, ptrdiff_t count, bool accumulate) {
 }
 
 template <class T, int M, int V>
-__attribute__((noinline)) void cross_block(const Cross<T>& x, ptrdiff_t last) {
+__attribute__((noinline)) void cross_block(const Cross<T>& x, const T* a, const T* b, T* dst, ptrdiff_t last) {
     constexpr ptrdiff_t L = lanes<T>;
     Vec<T> sum[M][V];
 #pragma GCC unroll 8
     for (int i = 0; i < M; ++i)
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) sum[i][v] = Vec<T>{};
-    const T* a = x.a;
-    const T* b = x.b;
-    const ptrdiff_t a_stride = x.a_stride, b_stride = x.b_stride;
+    const ptrdiff_t a_stride = x.a_stride, b_stride = x.b_stride, dst_stride = x.dst_stride;
     for (ptrdiff_t r = x.rows; r > 0; --r, a += a_stride, b += b_stride) {
         Vec<T> row[V];
 #pragma GCC unroll 8
@@ -48,9 +46,8 @@ __attribute__((noinline)) void cross_block(const Cross<T>& x, ptrdiff_t last) {
     }
     const Vec<T> factor = splat<T>(x.factor);
     const bool accumulate = x.accumulate;
-    T* dst = x.dst;
 #pragma GCC unroll 8
-    for (int i = 0; i < M; ++i, dst += x.dst_stride)
+    for (int i = 0; i < M; ++i, dst += dst_stride)
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) put<T>(dst + v * L, sum[i][v] * factor, v + 1 < V ? L : last, accumulate);
 }
@@ -100,37 +97,35 @@ void cross_columns(const Cross<T>& x) {
     }
 }
 
-template <class T, int M>
-BPTT_INLINE void next_block(Cross<T>& x) {
-    x.m -= M, x.a += M, x.dst += M * x.dst_stride;
-}
-
 // As many sums at a time as the registers hold beside what they are made of; fours rather than a six and a two, which
 // would wait for each other.
 template <class T, int V>
-BPTT_INLINE void cross_strip(Cross<T> x, ptrdiff_t last) {
+BPTT_INLINE void cross_strip(const Cross<T>& x, const T* b, T* dst, ptrdiff_t last) {
     constexpr int most = V == 1 ? 8 : 6;
-    for (; x.m >= most && (V == 1 || x.m != 8); next_block<T, most>(x)) cross_block<T, most, V>(x, last);
-    for (; x.m >= 4; next_block<T, 4>(x)) cross_block<T, 4, V>(x, last);
-    if (x.m >= 2) cross_block<T, 2, V>(x, last), next_block<T, 2>(x);
-    if (x.m == 1) cross_block<T, 1, V>(x, last);
+    const ptrdiff_t row = x.dst_stride;
+    const T* a = x.a;
+    ptrdiff_t m = x.m;
+    for (; m >= most && (V == 1 || m != 8); m -= most, a += most, dst += most * row)
+        cross_block<T, most, V>(x, a, b, dst, last);
+    for (; m >= 4; m -= 4, a += 4, dst += 4 * row) cross_block<T, 4, V>(x, a, b, dst, last);
+    for (; m >= 2; m -= 2, a += 2, dst += 2 * row) cross_block<T, 2, V>(x, a, b, dst, last);
+    if (m == 1) cross_block<T, 1, V>(x, a, b, dst, last);
 }
 
 template <class T>
-void cross(const Cross<T>& call) {
+void cross_strips(const Cross<T>& x) {
     constexpr ptrdiff_t L = lanes<T>;
-    if (call.b == nullptr || call.n <= 2) return cross_columns<T>(call);
-    Cross<T> x = call;
-    while (x.n > 0) {
-        const ptrdiff_t vectors = (x.n + L - 1) / L;
-        const auto rest = [&](int v) { return v * L <= x.n ? L : x.n - (v - 1) * L; };
-        int taken;
-        if (vectors >= 2) taken = 2, cross_strip<T, 2>(x, rest(2));
-        else taken = 1, cross_strip<T, 1>(x, rest(1));
-        x.n -= taken * L;
-        x.b += taken * L;
-        x.dst += taken * L;
+    ptrdiff_t j = 0;
+    for (; x.n - j > L; j += 2 * L) {
+        const ptrdiff_t rest = x.n - j - L;
+        cross_strip<T, 2>(x, x.b + j, x.dst + j, rest < L ? rest : L);
     }
+    if (j < x.n) cross_strip<T, 1>(x, x.b + j, x.dst + j, x.n - j);
+}
+
+template <class T>
+CrossKernel<T> cross_for(bool ones, ptrdiff_t n) {
+    return ones || n <= 2 ? cross_columns<T> : cross_strips<T>;
 }
 
 }  // namespace bptt::BPTT_VARIANT
