@@ -66,6 +66,72 @@ void test_dots() {
                 }
 }
 
+// Steps made in one call are those made one by one, wherever the matrix lies.
+template <class T>
+void test_chains() {
+    const OnlineKernels<T>& table = online_kernels<T>();
+    const Kernels<T>& rest = kernels<T>();
+    const ptrdiff_t all = 3, panel = 2 * table.lanes;
+    for (const ptrdiff_t n : {table.lanes, 2 * table.lanes, 4 * table.lanes, 8 * table.lanes})
+        for (const Op op : {Op::tanh, Op::relu, Op::tanh_backward})
+            for (const bool packed : {false, true})
+                for (const bool initial : {false, true})
+                    for (const ptrdiff_t start : {0, 1})
+                        for (const ptrdiff_t steps : {0, 1, 2}) {
+                            const bool forward = op_operands(op) == 1;
+                            const auto size = static_cast<size_t>((all + 1) * n);
+                            const auto m = random_array<T>(static_cast<size_t>(n * n), 1), init = random_array<T>(size, 2);
+                            const auto b = random_array<T>(size, 3);
+                            std::vector<T> in_panels(static_cast<size_t>(rest.packed_size(n, n)));
+                            rest.pack(m.data(), n, 1, n, n, in_panels.data());
+                            // Forward: states, and what their function is made of. Backward: carries and deltas.
+                            std::vector<T> first[2] = {random_array<T>(size, 4), random_array<T>(size, 4)}, second[2];
+                            for (auto& s : second) s.assign(size, T(0));
+                            const ptrdiff_t d = forward ? n : -n;
+                            const auto product = [&](T* states, T* other, ptrdiff_t t) {
+                                Product<T> p{forward ? other + t * n : states + t * n, forward ? states + t * n : other + t * n,
+                                             initial ? init.data() + t * n : nullptr, packed ? in_panels.data() : m.data(), n, n,
+                                             n, packed ? panel : n, packed ? n * panel : panel, 1, n, n};
+                                return p;
+                            };
+                            const auto call = [&](T* states, T* other, ptrdiff_t t) {
+                                Call<T> c{};
+                                c.dst = forward ? states + (t + 1) * n : other + t * n;
+                                c.a = forward ? other + t * n : states + (t + 1) * n, c.b = forward ? nullptr : b.data() + t * n;
+                                c.rows = 1, c.width = n;
+                                return c;
+                            };
+                            T *states = first[0].data(), *other = second[0].data();
+                            const auto at = [&](ptrdiff_t t) { return forward ? t : all - 1 - t; };
+                            for (ptrdiff_t i = start; i < start + steps; ++i) {
+                                const auto p = product(states, other, at(i));
+                                const auto c = call(states, other, at(i));
+                                if (!forward) rest.op[static_cast<int>(op)][0](c);
+                                table.product(1, n, n)(p);
+                                if (forward) rest.op[static_cast<int>(op)][0](c);
+                            }
+                            states = first[1].data(), other = second[1].data();
+                            const auto p = product(states, other, at(0));
+                            const auto kernel = table.chain(op, p);
+                            CHECK(kernel != nullptr, "n %td", n);
+                            kernel({p, call(states, other, at(0)), d, d, initial ? d : 0, d, forward ? 0 : d}, start, steps);
+                            for (size_t i = 0; i < size; ++i) {
+                                CHECK(close(first[1][i], first[0][i]), "%s n %td", op_name(op), n);
+                                CHECK(close(second[1][i], second[0][i]), "%s n %td", op_name(op), n);
+                            }
+                        }
+    const auto m = random_array<T>(64 * 64, 1);
+    Product<T> odd{nullptr, nullptr, nullptr, m.data(), 5, 5, 0, 5, panel, 1, 5, 5};
+    CHECK(table.chain(Op::tanh, odd) == nullptr, "a width that is no whole number of vectors");
+    const ptrdiff_t n = 4 * table.lanes;
+    odd = {nullptr, nullptr, nullptr, m.data(), n, n, 0, n + 1, panel, 1, n, n};
+    CHECK(table.chain(Op::tanh, odd) == nullptr, "rows further apart");
+    odd.row_step = n, odd.rows = 2;
+    CHECK(table.chain(Op::tanh, odd) == nullptr, "two rows");
+    odd.rows = 1;
+    CHECK(table.chain(Op::tanh, odd) != nullptr && table.chain(Op::exp, odd) == nullptr, "another function");
+}
+
 template <class T>
 void test_squares() {
     for (size_t count : {1, 7, 8, 15, 32, 33, 47, 100}) {
@@ -159,8 +225,8 @@ int64_t windows_that_count(const std::vector<uint8_t>& mask, int64_t length, int
 }
 
 template <class T>
-void test_runs(OptimizerKind kind, int counted, bool recomputed, int64_t depth, int64_t stride) {
-    const int64_t inputs = 3, hidden = 5, lanes = 2, length = 40;
+void test_runs(OptimizerKind kind, int counted, bool recomputed, int64_t depth, int64_t stride, int64_t hidden, int64_t lanes) {
+    const int64_t inputs = 3, length = 40;
     auto learner = make_learner(small_plan(sizeof(T) == 4 ? Dtype::float32 : Dtype::float64, inputs, hidden, depth, lanes));
     auto u = random_array<T>(static_cast<size_t>(inputs * hidden), 1), w = random_array<T>(static_cast<size_t>(hidden * hidden), 2);
     for (T& x : w) x *= T(0.3);
@@ -183,7 +249,7 @@ void test_runs(OptimizerKind kind, int counted, bool recomputed, int64_t depth, 
     for (size_t i = 0; i < mask.size(); i += 3) mask[i] = 0;
     for (size_t i = 30; i < mask.size(); ++i) mask[i] = i % 2 == 1 ? 0 : mask[i];
     reset[20] = reset[33] = 1;
-    const std::vector<int64_t> lengths{length, 15};
+    const std::vector<int64_t> lengths = lanes == 1 ? std::vector<int64_t>{length} : std::vector<int64_t>{length, 15};
     std::vector<double> losses(64), norms(64);
     std::vector<int64_t> counts(64);
     learner->enter({}, length, 0, 0, {0, 0, 0, -1});
@@ -192,7 +258,8 @@ void test_runs(OptimizerKind kind, int counted, bool recomputed, int64_t depth, 
     do {
         const int64_t base = learner->needed(), steps = length - base;
         const auto at = static_cast<size_t>(base * lanes);
-        const std::vector<int64_t> left{lengths[0] - base, lengths[1] > base ? lengths[1] - base : 0};
+        std::vector<int64_t> left = lengths;
+        for (int64_t& n : left) n = n > base ? n - base : 0;
         report = learner->run({x.data() + at * inputs, y.data() + at * hidden, mask.data() + at, reset.data() + at, left.data(),
                                base, steps},
                               2, 1.0, losses.data(), norms.data(), counts.data());
@@ -210,8 +277,8 @@ void test_runs(OptimizerKind kind, int counted, bool recomputed, int64_t depth, 
 // Updates after a prediction of the same steps take over what it unfolded: the numbers are those of unfolding anew, also
 // where weights or inputs change in between.
 template <class T>
-void test_predicting_first(int64_t depth, int64_t stride) {
-    const int64_t inputs = 2, hidden = 5, length = 40;
+void test_predicting_first(int64_t depth, int64_t stride, int64_t hidden) {
+    const int64_t inputs = 2, length = 40;
     const auto y = random_array<T>(static_cast<size_t>(length * hidden), 4);
     const std::vector<uint8_t> mask(static_cast<size_t>(length), 1);
     const std::vector<uint8_t> resets(static_cast<size_t>(length), 0);  // with resets nothing is taken over
@@ -306,10 +373,13 @@ void test_going_back(OptimizerKind kind) {
 
 template <class T>
 void all() {
-    test_predicting_first<T>(4, 1);
-    test_predicting_first<T>(5, 2);
+    for (const int64_t hidden : {5, 8, 16}) {
+        test_predicting_first<T>(4, 1, hidden);
+        test_predicting_first<T>(5, 2, hidden);
+    }
     test_products<T>();
     test_dots<T>();
+    test_chains<T>();
     test_squares<T>();
     test_crosses<T>();
     test_going_back<T>(OptimizerKind::sgd);
@@ -318,7 +388,8 @@ void all() {
         for (int counted = 0; counted < 3; ++counted)
             for (const bool recomputed : {false, true})
                 for (const auto& [depth, stride] : {std::pair<int64_t, int64_t>{4, 1}, {4, 4}, {3, 5}, {50, 7}})
-                    test_runs<T>(kind, counted, recomputed, depth, stride);
+                    for (const auto& [hidden, lanes] : {std::pair<int64_t, int64_t>{5, 2}, {8, 1}})
+                        test_runs<T>(kind, counted, recomputed, depth, stride, hidden, lanes);
 }
 
 void test_refusals() {

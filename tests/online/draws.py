@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,29 @@ from bptt.training._step import Stepper
 FEATURES, HIDDEN = 3, 5
 
 Maker = Callable[[Any], torch.optim.Optimizer]
+
+
+class ByRows(nn.Module):
+    """The state times a matrix, not times its transpose."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.hidden_size = hidden_size
+        self.inward = nn.Parameter(torch.randn(input_size, hidden_size) / 2)
+        self.onward = nn.Parameter(torch.randn(hidden_size, hidden_size) / hidden_size**0.5)
+
+    def forward(self, input: Tensor, state: Tensor) -> Tensor:
+        """One step."""
+        return torch.tanh(input @ self.inward + state @ self.onward)
+
+
+PLAINEST = {
+    "rnn": nn.RNNCell,
+    "elman": bptt.cells.Elman,
+    "relu": partial(bptt.cells.Elman, nonlinearity="relu"),
+    "by rows": ByRows,
+}
+"""Cells whose loop over time is one call of a kernel, where lanes and widths are right."""
 
 
 @dataclass
@@ -94,20 +118,21 @@ def _targets(loss: str, steps: int, classes: int, generator: torch.Generator) ->
 
 
 @st.composite
-def runs(draw: st.DrawFn) -> Run:
+def runs(draw: st.DrawFn, zoo: Mapping[str, Any] = ZOO, widths: Sequence[int] = (HIDDEN,)) -> Run:
     """Cell, readout, loss, optimizer, method and data."""
+    hidden = draw(st.sampled_from(widths))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**20)))
     with torch.random.fork_rng():
         torch.manual_seed(int(torch.randint(2**20, (), generator=generator)))
-        cell = ZOO[draw(st.sampled_from(sorted(ZOO)))](FEATURES, HIDDEN).double()
+        cell = zoo[draw(st.sampled_from(sorted(zoo)))](FEATURES, hidden).double()
         kind = draw(st.sampled_from(["none", "linear", "linear", "network"]))
-        classes = HIDDEN if kind == "none" else draw(st.integers(1, 4))
+        classes = hidden if kind == "none" else draw(st.integers(1, 4))
         readout: nn.Module | None = None
         if kind == "linear":
-            readout = nn.Linear(HIDDEN, classes).double()
+            readout = nn.Linear(hidden, classes).double()
         elif kind == "network":
             readout = nn.Sequential(
-                nn.Linear(HIDDEN, 4), nn.Tanh(), nn.LayerNorm(4), nn.Linear(4, classes)
+                nn.Linear(hidden, 4), nn.Tanh(), nn.LayerNorm(4), nn.Linear(4, classes)
             ).double()
         clip_state = draw(st.sampled_from([None, None, 0.05]))
         network = bptt.Network(
@@ -123,7 +148,8 @@ def runs(draw: st.DrawFn) -> Run:
     sliding = isinstance(method, bptt.SlidingWindow)
     horizon = 1 if sliding else draw(st.integers(0, 2))
     count = draw(st.sampled_from([1, 1, 3, 5]))
-    lengths = [int(n) for n in torch.randint(8, 22, (count,), generator=generator)]
+    least = 12 if sliding else 8  # a window on each of two lanes
+    lengths = [int(n) for n in torch.randint(least, 22, (count,), generator=generator)]
     inputs = [torch.randn(n, FEATURES, generator=generator, dtype=torch.float64) for n in lengths]
     targets = [_targets(loss, n, classes, generator) for n in lengths]
     masks = [torch.rand(n, generator=generator) < 0.7 for n in lengths]

@@ -5,16 +5,32 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from tests.online.draws import Run, Trained, assert_same, runs, tensors_of
+from tests.online.draws import PLAINEST, Run, Trained, assert_same, runs, tensors_of
 
 from bptt.errors import BpttError
 
 pytest.importorskip("bptt._core")
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+drawn = settings(
+    max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+
+
+@drawn
 @given(runs(), st.integers(0, 4), st.integers(1, 3))
 def test_one_update_from_the_same_place(run: Run, before: int, at_once: int) -> None:
+    assert_one_update(run, before, at_once)
+
+
+@drawn
+@given(runs(PLAINEST, (4, 8, 16, 32)), st.integers(0, 4), st.integers(1, 3))
+def test_one_update_of_the_plainest_cells(run: Run, before: int, at_once: int) -> None:
+    assert_one_update(run, before, at_once)
+
+
+def assert_one_update(run: Run, before: int, at_once: int) -> None:
+    """After so many updates through PyTorch, one there and one in the core are the same."""
     eager, native = Trained(run.copy()), Trained(run.copy())
     try:
         eager.eager(before)

@@ -195,7 +195,7 @@ void product_thin(const Product<T>& call) {
 
 template <class T>
 ProductKernel<T> product_for(ptrdiff_t rows, ptrdiff_t k, ptrdiff_t n) {
-    if (k == 1 && n % lanes<T> == 0) return product_thin<T>;
+    if (k == 1 && rows > 1 && n % lanes<T> == 0) return product_thin<T>;
     if (rows == 1 && n == lanes<T>) return product_exact<T, 1, 4>;
     if (rows == 1 && n == 2 * lanes<T>) return product_exact<T, 2, 4>;
     if (rows == 1 && n == 4 * lanes<T>) return product_exact<T, 4, 2>;

@@ -105,7 +105,9 @@ class Pass:
         windows = self.windows
         assert windows.stride is not None
         wide = batch.lanes * (self.stream.input_size + self.stream.target_size)
-        ahead = min(STEPS - 2, max(NUMBERS // wide, FEWEST))  # fewer windows than a stretch may have
+        ahead = min(
+            STEPS - 2, max(NUMBERS // wide, FEWEST)
+        )  # fewer windows than a stretch may have
         ahead = min(ahead, getattr(batch, "ahead", STEPS))  # a live source is not read on for long
         place, learner, halt = self._place_in(index), None, "data"
         seen = place is None and batch.length < ENDLESS
