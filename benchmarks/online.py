@@ -19,12 +19,12 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from harness import Timing, machine, table, write
+from harness import machine, table, write
 from torch import nn
 
 import bptt
@@ -35,6 +35,8 @@ os.environ.setdefault(
 )
 
 RATE = 1e-3
+
+Case = tuple[str, int, int, str, int]  # cell, hidden, depth, optimizer, lanes
 
 
 def data(steps: int, lanes: int) -> torch.Tensor:
@@ -200,30 +202,65 @@ def operations(cell: str, hidden: int, depth: int, optimizer: str, lanes: int) -
     return lanes * (forward + backward + pointwise + readout) + step
 
 
-def peak_of_one_stream(hidden: int) -> float:
-    """GFLOP/s of a row times a hidden x hidden matrix, in cache."""
+def product_of_one_row(hidden: int) -> Callable[[], int]:
+    """A row times a hidden x hidden matrix, in cache; gives how many operations were made."""
     from bptt import _core
 
-    a, m = torch.randn(1, hidden), torch.randn(hidden, hidden) / hidden
-    out, best, repeat = torch.empty(1, hidden), float("inf"), 20_000
-    for _ in range(9):
-        started = time.perf_counter()
+    a, m, out = torch.randn(1, hidden), torch.randn(hidden, hidden) / hidden, torch.empty(1, hidden)
+    repeat = 20_000
+
+    def call() -> int:
         _core.multiply(a, m, out, repeat=repeat)
-        best = min(best, time.perf_counter() - started)
-    return 2 * hidden * hidden * repeat / best / 1e9
+        return 2 * hidden * hidden * repeat
+
+    return call
 
 
-def in_turn(contestants: dict[str, Callable[[], int]], rounds: int) -> dict[str, float]:
-    """Microseconds an update, medians over the rounds."""
-    timings = {name: Timing() for name in contestants}
+def in_turn(contestants: dict[Any, Callable[[], int]], rounds: int) -> dict[Any, list[float]]:
+    """Microseconds an update (or an operation) in every round."""
+    found: dict[Any, list[float]] = {name: [] for name in contestants}
     for call in contestants.values():
         call()  # compilation, tracing
     for _ in range(rounds):
         for name, call in contestants.items():
             started = time.perf_counter()
             made = call()
-            timings[name].seconds.append((time.perf_counter() - started) / made)
-    return {name: t.median * 1e6 for name, t in timings.items()}
+            found[name].append((time.perf_counter() - started) / made * 1e6)
+    return found
+
+
+def peaks_of(sizes: Sequence[int], rounds: int) -> dict[int, float]:
+    """GFLOP/s of one stream by size."""
+    times = in_turn({size: product_of_one_row(size) for size in sizes}, rounds)
+    return {size: 1e-3 / float(np.median(us)) for size, us in times.items()}
+
+
+def measure(case: Case, best: int, rounds: int) -> dict[str, Any]:
+    """An update of ours beside the peaks, in turn: fractions are medians of what one round found,
+    since the machine's own speed is not the same for long."""
+    cell, hidden, depth, optimizer, lanes = case
+    updates = 40_000 if lanes == 1 else 4000
+    times = in_turn(
+        {
+            "ours": ours(cell, hidden, depth, optimizer, lanes, updates),
+            "own": product_of_one_row(hidden),
+            "best": product_of_one_row(best),
+        },
+        rounds,
+    )
+    us, count = np.array(times["ours"]), operations(*case)
+    return {
+        "cell": cell,
+        "hidden": hidden,
+        "depth": depth,
+        "optimizer": optimizer,
+        "lanes": lanes,
+        "us": float(np.median(us)),
+        "operations": count,
+        "gflops": count / float(np.median(us)) / 1e3,
+        "of_own_size": float(np.median(count * np.array(times["own"]) / us)),
+        "of_best_size": float(np.median(count * np.array(times["best"]) / us)),
+    }
 
 
 def main() -> None:
@@ -236,7 +273,7 @@ def main() -> None:
     about = machine()
     torch.set_num_threads(1)
 
-    side = in_turn(
+    turns = in_turn(
         {
             "bptt.fit": ours("Elman", 32, 10, "SGD", 1, 100_000),
             "bptt.Online.step": stepwise(32, 10, 20_000),
@@ -248,46 +285,29 @@ def main() -> None:
         },
         4 * options.rounds,  # a machine that is not alone changes its speed within seconds
     )
+    side = {name: float(np.median(us)) for name, us in turns.items()}
     print("hidden 32, depth 10, SGD, one thread; microseconds an update\n")
     first = [[name, f"{us:.3g}", f"{us / side['bptt.fit']:.3g}"] for name, us in side.items()]
     print(table(["", "us", "over bptt.fit"], first))
 
-    peaks = {h: peak_of_one_stream(h) for h in (16, 32, 48, 64, 96, 128)}
-    best = max(peaks.values())
-    rows, found = [], []
-    cases = [("Elman", h, k, "SGD", 1) for h in (16, 32, 64) for k in (5, 10, 50)]
+    peaks = peaks_of((16, 32, 48, 64, 96, 128), 4 * options.rounds)
+    best = max(peaks, key=lambda size: peaks[size])
+    cases: list[Case] = [("Elman", h, k, "SGD", 1) for h in (16, 32, 64) for k in (5, 10, 50)]
     cases += [("GRU", 32, 10, "SGD", 1), ("LSTM", 32, 10, "SGD", 1), ("GRU", 64, 10, "SGD", 1)]
     cases += [("LSTM", 64, 10, "SGD", 1), ("Elman", 32, 10, "Adam", 1), ("Elman", 32, 10, "SGD", 8)]
     cases += [("GRU", 64, 10, "Adam", 8)]
-    for cell, hidden, depth, optimizer, lanes in [] if options.quick else cases:
-        updates = 4000 if lanes == 1 else 1000
-        us = in_turn({"": ours(cell, hidden, depth, optimizer, lanes, updates)}, options.rounds)[""]
-        count = operations(cell, hidden, depth, optimizer, lanes)
-        rate, peak = count / us / 1e3, peaks[hidden]
-        found.append(
-            {
-                "cell": cell,
-                "hidden": hidden,
-                "depth": depth,
-                "optimizer": optimizer,
-                "lanes": lanes,
-                "us": us,
-                "operations": count,
-                "gflops": rate,
-                "of_own_size": rate / peak,
-                "of_best_size": rate / best,
-            }
-        )
-        rows.append(
-            [
-                f"{cell} {hidden}, depth {depth}, {optimizer}, {lanes} lane(s)",
-                f"{us:.3g}",
-                f"{count:.3g}",
-                f"{rate:.3g}",
-                f"{rate / peak:.0%}",
-                f"{rate / best:.0%}",
-            ]
-        )
+    found = [measure(case, best, options.rounds) for case in ([] if options.quick else cases)]
+    rows = [
+        [
+            "{cell} {hidden}, depth {depth}, {optimizer}, {lanes} lane(s)".format(**x),
+            f"{x['us']:.3g}",
+            f"{x['operations']:.3g}",
+            f"{x['gflops']:.3g}",
+            f"{x['of_own_size']:.0%}",
+            f"{x['of_best_size']:.0%}",
+        ]
+        for x in found
+    ]
     if rows:
         header = ["", "us", "operations", "GFLOP/s", "of its size's peak", "of the best size's"]
         print(

@@ -34,7 +34,7 @@ STEPS = 65536
 """Steps of the stream handed to the core at a time, and updates of a stretch, at most."""
 
 NUMBERS, FEWEST = 1 << 22, 1024
-"""Where steps are wide: so many numbers are handed over at a time, but not fewer steps than that."""
+"""Where steps are wide: so many numbers are handed over at a time, but not fewer steps."""
 
 SECONDS = 0.04
 """How long a stretch lasts at most, so that bars, signals and callbacks are served."""
