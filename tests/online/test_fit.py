@@ -16,6 +16,8 @@ from tests.core.pseudocode import back_propagation_through_time
 from torch import nn
 
 import bptt
+from bptt.streams._chunk import TensorBatch
+from bptt.training import _native
 from bptt.training._native import Pass
 
 pytest.importorskip("bptt._core")
@@ -122,6 +124,25 @@ def test_single_precision_agrees_to_rounding(stretches: list[int]) -> None:
         fit(net, bptt.Stream(*data(dtype=torch.float32), horizon=1), epochs=1)
     assert sum(stretches) == 116
     assert_alike(*nets, rtol=1e-4)
+
+
+def test_wide_steps_are_handed_over_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, pieces, steps = network(), network(), []
+    fit(whole)
+    chunk = TensorBatch.chunk
+
+    def counted(self: TensorBatch, start: int, stop: int) -> Any:
+        steps.append(stop - start)
+        return chunk(self, start, stop)
+
+    monkeypatch.setattr(_native, "NUMBERS", 30)  # of steps of two inputs and a target
+    monkeypatch.setattr(_native, "FEWEST", 7)
+    monkeypatch.setattr(TensorBatch, "chunk", counted)
+    fit(pieces)
+    assert len(steps) > 20
+    assert max(steps) <= 10 + 2 * 4
+    for a, b in zip(whole.parameters(), pieces.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_callbacks_come_at_their_interval_with_everything_up_to_date(stretches: list[int]) -> None:

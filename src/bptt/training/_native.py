@@ -104,11 +104,7 @@ class Pass:
         """The stretches of one batch."""
         windows = self.windows
         assert windows.stride is not None
-        wide = batch.lanes * (self.stream.input_size + self.stream.target_size)
-        ahead = min(
-            STEPS - 2, max(NUMBERS // wide, FEWEST)
-        )  # fewer windows than a stretch may have
-        ahead = min(ahead, getattr(batch, "ahead", STEPS))  # a live source is not read on for long
+        ahead = self._ahead(batch)
         place, learner, halt = self._place_in(index), None, "data"
         seen = place is None and batch.length < ENDLESS
         if seen and windows.depth < windows.stride and windows.loss != "last":
@@ -138,6 +134,12 @@ class Pass:
                 return
         assert learner is not None
         windows.state = state_of(learner, "present")
+
+    def _ahead(self, batch: Batch) -> int:
+        """How many steps beyond a window are handed over with it: fewer than make all updates of a
+        stretch, and a live source is not read on for long."""
+        wide = batch.lanes * (self.stream.input_size + self.stream.target_size)
+        return min(STEPS - 2, max(NUMBERS // wide, FEWEST), getattr(batch, "ahead", STEPS))
 
     def _place_in(self, index: int) -> Place | None:
         """The last update, if it was in this batch."""
