@@ -8,39 +8,12 @@
 
 namespace bptt::BPTT_VARIANT {
 
-// Where m lies, in elements: packed in panels, or by rows. Known beforehand, no address is to be computed.
+// Where m lies, packed in panels or by rows, as `Extent`. Known beforehand, no address is to be computed.
 template <class T, int V, bool is_packed>
-struct Layout {
-    static constexpr ptrdiff_t L = lanes<T>, width = V * L;
-    static constexpr ptrdiff_t row_step = is_packed ? 2 * L : width, panel_step = is_packed ? width * 2 * L : 2 * L;
+struct Square {
+    static constexpr ptrdiff_t L = lanes<T>, k = V * L;
+    static constexpr ptrdiff_t row_step = is_packed ? 2 * L : k, panel_step = is_packed ? k * 2 * L : 2 * L;
 };
-
-// y = init + a @ m, one row and V vectors, in C chains: one alone would wait for its own multiply-adds.
-template <class Layout, class T, int V>
-BPTT_INLINE void multiply(const Product<T>& x, Vec<T> (&y)[V]) {
-    constexpr ptrdiff_t L = lanes<T>;
-    constexpr int C = V >= 8 ? 1 : V == 4 || L == 2 ? 2 : 4;
-    Vec<T> sum[C][V] = {};
-#pragma GCC unroll 8
-    for (int v = 0; v < V; ++v)
-        if (x.init != nullptr) sum[0][v] = load<T>(x.init + v * L);
-    const T* a = x.a;
-    const T* m = x.m;
-    for (const T* end = a + V * L; a < end; a += C, m += C * Layout::row_step)
-#pragma GCC unroll 4
-        for (int c = 0; c < C; ++c) {
-            const Vec<T> s = splat<T>(a[c]);
-#pragma GCC unroll 8
-            for (int v = 0; v < V; ++v)
-                sum[c][v] = fma(s, load<T>(m + c * Layout::row_step + (v / 2) * Layout::panel_step + (v % 2) * L), sum[c][v]);
-        }
-#pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) {
-        y[v] = sum[0][v];
-        if constexpr (C == 2) y[v] = y[v] + sum[1][v];
-        if constexpr (C == 4) y[v] = (y[v] + sum[1][v]) + (sum[2][v] + sum[3][v]);
-    }
-}
 
 template <class T>
 BPTT_INLINE Product<T> product_at(const Chain<T>& x, ptrdiff_t t) {
@@ -57,7 +30,7 @@ void chain_forward(const Chain<T>& x, ptrdiff_t start, ptrdiff_t steps) {
     T* out = x.call.dst + start * x.out_step;
     for (ptrdiff_t t = steps; t > 0; --t) {
         Vec<T> y[V];
-        multiply<Layout<T, V, is_packed>, T, V>(p, y);
+        multiply_row<T, V, chains<V>>(p, Square<T, V, is_packed>{}, y);
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) {
             store<T>(p.dst + v * L, y[v]);
@@ -81,7 +54,7 @@ void chain_backward(const Chain<T>& x, ptrdiff_t start, ptrdiff_t steps) {
     for (ptrdiff_t t = steps; t > 0; --t) {
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) store<T>(out + v * L, Op::template apply<T>(y[v], load<T>(b + v * L)));
-        multiply<Layout<T, V, is_packed>, T, V>(p, y);
+        multiply_row<T, V, chains<V>>(p, Square<T, V, is_packed>{}, y);
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) store<T>(p.dst + v * L, y[v]);
         p.dst += x.dst_step, p.a += x.a_step, p.init += x.init_step, out += x.out_step, b += x.b_step;
@@ -100,8 +73,8 @@ ChainKernel<T> chain_of(Op op) {
 
 template <class T, int V>
 ChainKernel<T> chain_of(Op op, const Product<T>& product) {
-    using Packed = Layout<T, V, true>;
-    using Plain = Layout<T, V, false>;
+    using Packed = Square<T, V, true>;
+    using Plain = Square<T, V, false>;
     const auto lies_as = [&](ptrdiff_t row_step, ptrdiff_t panel_step) {
         return product.row_step == row_step && (V <= 2 || product.panel_step == panel_step);
     };

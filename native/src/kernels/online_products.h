@@ -105,34 +105,32 @@ void product(const Product<T>& call) {
     }
 }
 
-// One row of a whole number of vectors: the summand that they begin with, or zero.
-template <class T, int V>
-BPTT_INLINE void first_summand(const T* init, Vec<T> (&y)[V]) {
-#pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) y[v] = init == nullptr ? Vec<T>{} : load<T>(init + v * lanes<T>);
-}
+// Where m lies, and how many rows it has; a type of the same members may know them beforehand.
+struct Extent {
+    ptrdiff_t row_step, panel_step, k;
+};
 
-// y += a @ m for such a row.
-template <class T, int V, int C>
-BPTT_INLINE void add_product(const Product<T>& x, ptrdiff_t k, Vec<T> (&y)[V]) {
+// y = init + a @ m, one row and V vectors, k in C chains. The first chain begins with init, which is there long before.
+template <class T, int V, int C, class Where>
+BPTT_INLINE void multiply_row(const Product<T>& x, Where where, Vec<T> (&y)[V]) {
     constexpr ptrdiff_t L = lanes<T>;
     Vec<T> sum[C][V] = {};
 #pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) sum[0][v] = y[v];
-    const T* m = x.m;
+    for (int v = 0; v < V; ++v)
+        if (x.init != nullptr) sum[0][v] = load<T>(x.init + v * L);
     const T* a = x.a;
+    const T* m = x.m;
     const auto row = [&](int c) {
+        const Vec<T> s = splat<T>(a[c]);
 #pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) sum[c][v] = fma(splat<T>(*a), load<T>(m + (v / 2) * x.panel_step + (v % 2) * L), sum[c][v]);
-        m += x.row_step;
-        ++a;
+        for (int v = 0; v < V; ++v)
+            sum[c][v] = fma(s, load<T>(m + c * where.row_step + (v / 2) * where.panel_step + (v % 2) * L), sum[c][v]);
     };
-    ptrdiff_t p = 0;
-    for (; p + C <= k; p += C) {
-#pragma GCC unroll 8
+    const T* const end = a + where.k;
+    for (; end - a >= C; a += C, m += C * where.row_step)
+#pragma GCC unroll 4
         for (int c = 0; c < C; ++c) row(c);
-    }
-    for (; p < k; ++p) row(0);
+    for (; a < end; ++a, m += where.row_step) row(0);
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v) {
         y[v] = sum[0][v];
@@ -141,11 +139,14 @@ BPTT_INLINE void add_product(const Product<T>& x, ptrdiff_t k, Vec<T> (&y)[V]) {
     }
 }
 
-template <class T, int V, int C>
+// So many chains that with V vectors each they keep the multiply-adds busy.
+template <int V>
+constexpr int chains = V >= 8 ? 1 : V == 4 ? 2 : 4;
+
+template <class T, int V>
 void product_exact(const Product<T>& x) {
     Vec<T> y[V];
-    first_summand<T, V>(x.init, y);
-    add_product<T, V, C>(x, x.k, y);
+    multiply_row<T, V, chains<V>>(x, Extent{x.row_step, x.panel_step, x.k}, y);
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v) store<T>(x.dst + v * lanes<T>, y[v]);
 }
@@ -196,10 +197,10 @@ void product_thin(const Product<T>& call) {
 template <class T>
 ProductKernel<T> product_for(ptrdiff_t rows, ptrdiff_t k, ptrdiff_t n) {
     if (k == 1 && rows > 1 && n % lanes<T> == 0) return product_thin<T>;
-    if (rows == 1 && n == lanes<T>) return product_exact<T, 1, 4>;
-    if (rows == 1 && n == 2 * lanes<T>) return product_exact<T, 2, 4>;
-    if (rows == 1 && n == 4 * lanes<T>) return product_exact<T, 4, 2>;
-    if (rows == 1 && n == 8 * lanes<T>) return product_exact<T, 8, 1>;
+    if (rows == 1 && n == lanes<T>) return product_exact<T, 1>;
+    if (rows == 1 && n == 2 * lanes<T>) return product_exact<T, 2>;
+    if (rows == 1 && n == 4 * lanes<T>) return product_exact<T, 4>;
+    if (rows == 1 && n == 8 * lanes<T>) return product_exact<T, 8>;
     return product<T>;
 }
 
