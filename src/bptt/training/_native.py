@@ -137,9 +137,12 @@ class Pass:
 
     def _ahead(self, batch: Batch) -> int:
         """How many steps beyond a window are handed over with it: fewer than make all updates of a
-        stretch, and a live source is not read on for long."""
+        stretch. A live source says how far it may be read on."""
+        live = getattr(batch, "ahead", None)
+        if live is not None:
+            return min(STEPS - 2, int(live))
         wide = batch.lanes * (self.stream.input_size + self.stream.target_size)
-        return min(STEPS - 2, max(NUMBERS // wide, FEWEST), getattr(batch, "ahead", STEPS))
+        return min(STEPS - 2, max(NUMBERS // wide, FEWEST))
 
     def _place_in(self, index: int) -> Place | None:
         """The last update, if it was in this batch."""
