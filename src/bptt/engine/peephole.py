@@ -11,7 +11,10 @@ from bptt.engine.program import Argument, Instruction, Operand, Value, Write
 def start_products(
     instructions: list[Instruction], writes: tuple[Write, ...], kept: list[Operand]
 ) -> list[Instruction]:
-    """``x + a @ M`` as a product that starts from x; ``kept`` operands are read elsewhere too."""
+    """``x + a @ M`` as a product that starts from x; ``kept`` operands are read elsewhere too.
+
+    Of two products that of the state starts from the other, which may then be made ahead of time.
+    """
     read = [*(o for w in writes for o in w.operands()), *kept]
     return living(_fuse(living(instructions, read), read, _start_of_product), read)
 
@@ -64,13 +67,15 @@ def _fuse(instructions: list[Instruction], read: list[Operand], rule: object) ->
     uses = Counter(o.value for i in instructions for o in i.operands())
     uses.update(o.value for o in read)
     made = {i.result: i for i in instructions}
+    carried = _carried(instructions)
     dropped: set[Value] = set()
     fused: dict[Value, Instruction] = {}
     for instruction in instructions:
         if instruction.opcode != "add":
             continue
         a, b = instruction.arguments
-        for term, other in ((b, a), (a, b)):
+        first, second = (a, b) if _is_of(carried, a) and not _is_of(carried, b) else (b, a)
+        for term, other in ((first, second), (second, first)):
             if not isinstance(term, Operand) or not _whole(term, instruction.result):
                 continue
             source = fused.get(term.value, made.get(term.value))
@@ -82,6 +87,22 @@ def _fuse(instructions: list[Instruction], read: list[Operand], rule: object) ->
                 dropped.add(source.result)
                 break
     return [fused.get(i.result, i) for i in instructions if i.result not in dropped]
+
+
+def _carried(instructions: list[Instruction]) -> set[Value]:
+    """What depends on the state or on its gradient."""
+    found: set[Value] = set()
+    for instruction in instructions:
+        if any(_is_of(found, o) or o.value.space in _CARRIED for o in instruction.operands()):
+            found.add(instruction.result)
+    return found
+
+
+_CARRIED = ("state", "grad")
+
+
+def _is_of(values: set[Value], argument: Argument) -> bool:
+    return isinstance(argument, Operand) and argument.value in values
 
 
 def _whole(argument: Argument, result: Value) -> bool:
