@@ -1,12 +1,14 @@
 // The loop over windows; see online.h.
 #include "online.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <limits>
 #include <stdexcept>
 #include <utility>
 
+#include "online_classic.h"
 #include "online_memory.h"
 #include "online_update.h"
 #include "online_window.h"
@@ -35,6 +37,7 @@ public:
     bool copy_state(What what, const std::vector<void*>& to) const override;
     std::vector<bool> fresh() const override { return updater_.fresh(); }
     void predict(const Data& data, int64_t first, void* to) override;
+    bool is_classic() const override { return classic_.is_bound(); }
     Position position() const override { return {at_.start, at_.reached, at_.pending}; }
     int64_t needed() const override { return at_.pending.follow >= 0 ? at_.pending.start : at_.start; }
 
@@ -44,6 +47,7 @@ private:
     Memory<T> memory_;
     Updater<T> updater_;
     Window<T> window_;
+    ClassicLoop<T> classic_;
     Method method_;
     int64_t state_size_ = 0;
 
@@ -66,10 +70,11 @@ private:
     void renew();
     Span next_span() const;
     void move(const Span& span);
-    Halt advance(Report& report, int64_t most, int64_t look, bool careful, Clock::time_point end, double* losses,
-                 double* norms, int64_t* counts);
-    bool learn(const Span& span, int64_t counted, bool careful, Report& report, double* losses, double* norms,
-               int64_t* counts);
+    Halt advance(Report& report, int64_t most, int64_t look, Clock::time_point end, double* losses, double* norms,
+                 int64_t* counts);
+    bool learn(const Span& span, int64_t counted, Report& report, double* losses, double* norms, int64_t* counts);
+    int64_t usual_windows(int64_t most) const;
+    bool learn_usual(int64_t windows, Report& report, double* losses, double* norms, int64_t* counts);
 };
 
 template <class T>
@@ -78,7 +83,8 @@ TypedLearner<T>::TypedLearner(Plan plan)
       online_(online_kernels<T>()),
       memory_(plan_, online_, kernels<T>()),
       updater_(plan_, memory_, online_),
-      window_(plan_, memory_, online_, kernels<T>()) {
+      window_(plan_, memory_, online_, kernels<T>()),
+      classic_(plan_, memory_, online_) {
     for (const Leaf& leaf : plan_.leaves) state_size_ += lanes() * leaf.width;
     for (Kept<T>* kept : {&at_.context, &at_.entry, &at_.end})
         kept->values.assign(static_cast<size_t>(state_size_), T(0));
@@ -90,6 +96,7 @@ void TypedLearner<T>::bind(const std::vector<void*>& sources) {
     window_.bind();
     window_.changed();
     updater_.bind();
+    classic_.bind(method_, updater_.slots(), updater_);
 }
 
 template <class T>
@@ -102,6 +109,7 @@ template <class T>
 void TypedLearner<T>::configure(const Method& method, const std::vector<Slot>& slots) {
     method_ = method;
     updater_.configure(slots);
+    classic_.bind(method_, updater_.slots(), updater_);
 }
 
 template <class T>
@@ -168,15 +176,17 @@ void TypedLearner<T>::move(const Span& span) {
     if (span.follow > span.stop) window_.pass_over(at_.context, span.stop, span.follow);
 }
 
-// Loss, gradient and update of the window; false: not finite, or huge, and not made. If not `careful`, the update may have
-// been made of all that is not finite, too.
+// Loss, gradient and update of the window; false: not finite, or huge. The update may have been made, all the same.
 template <class T>
-bool TypedLearner<T>::learn(const Span& span, int64_t counted, bool careful, Report& report, double* losses, double* norms,
+bool TypedLearner<T>::learn(const Span& span, int64_t counted, Report& report, double* losses, double* norms,
                             int64_t* counts) {
     const bool entered = window_.initial_entered();
-    const bool at_once = !careful && method_.clip < 0 && updater_.is_descent();
-    const auto loss = static_cast<double>(static_cast<T>(window_.find_slopes(method_.mean)));
-    double norm = at_once ? 0 : updater_.norm(entered);
+    // A context that goes on beyond the window takes its place before the update.
+    const bool stays = method_.recomputed || span.follow <= span.stop;
+    const bool at_once = method_.clip < 0 && updater_.is_descent() && stays;
+    const auto loss = static_cast<double>(static_cast<T>(window_.find_slopes()));
+    double norm = 0;
+    if (!at_once) window_.find_gradients(method_.mean, nullptr), norm = updater_.norm(entered);
     losses[report.updates] = loss;
     norms[report.updates] = norm;
     counts[report.updates] = counted;
@@ -187,7 +197,8 @@ bool TypedLearner<T>::learn(const Span& span, int64_t counted, bool careful, Rep
     move(span);
     window_.changed();
     if (at_once) {
-        norms[report.updates] = norm = updater_.descend(entered);
+        const double squares = window_.find_gradients(method_.mean, &updater_.matrices());
+        norms[report.updates] = norm = updater_.descend(squares, entered);
         if (!(norm < huge)) return false;
     } else {
         updater_.apply(method_.clip < 0 ? 1.0 : std::min(1.0, method_.clip / (norm + 1e-6)), entered);
@@ -197,11 +208,51 @@ bool TypedLearner<T>::learn(const Span& span, int64_t counted, bool careful, Rep
     return true;
 }
 
+// How many windows on from here are like each other, and like what the kernel of whole windows makes of them: full, all
+// that is new counts, the next one begins before the end.
+template <class T>
+int64_t TypedLearner<T>::usual_windows(int64_t most) const {
+    if (most < 2 || !classic_.is_bound() || !at_.context.given) return 0;
+    const int64_t depth = method_.depth, stride = method_.stride, from = at_.start - (method_.recomputed ? stride : 0);
+    if (method_.recomputed && (at_.pending.follow != at_.start || at_.pending.start != from)) return 0;
+    if (method_.counted == 0 && at_.reached != at_.start + depth - stride) return 0;
+    if (from < window_.data().base) return 0;
+    const int64_t end = std::min(length_ - 1, at_.start + (most - 1) * stride + depth);
+    const int64_t stop = window_.usual_until(from, next_span().first + at_.start, end);
+    return stop < at_.start + depth ? 0 : (stop - at_.start - depth) / stride + 1;
+}
+
+// These windows; false: as `learn`.
+template <class T>
+bool TypedLearner<T>::learn_usual(int64_t windows, Report& report, double* losses, double* norms, int64_t* counts) {
+    window_.prepare(at_.context);
+    Span last = next_span();
+    const int64_t counted = method_.depth - last.first;
+    const int64_t made = classic_.run(window_.data(), at_.start, counted, windows, losses + report.updates, norms + report.updates);
+    window_.changed();
+    report.updates += made;
+    if (made < windows) return false;
+    std::fill_n(counts + report.updates - windows, windows, counted);
+    const int64_t passed = (windows - 1) * method_.stride;
+    last.start += passed, last.stop += passed, last.follow += passed;
+    at_.entry_is_context = method_.recomputed;
+    window_.keep(0, method_.recomputed ? at_.context : at_.entry);
+    if (!method_.recomputed) window_.keep(method_.stride, at_.context);
+    window_.keep(method_.depth, at_.end);
+    at_.start = last.follow, at_.reached = last.stop, at_.pending = report.last = last;
+    return true;
+}
+
 // Window after window, until there are `most` updates in all; the clock is looked at after every `look` windows.
 template <class T>
-Halt TypedLearner<T>::advance(Report& report, int64_t most, int64_t look, bool careful, Clock::time_point end,
-                              double* losses, double* norms, int64_t* counts) {
+Halt TypedLearner<T>::advance(Report& report, int64_t most, int64_t look, Clock::time_point end, double* losses,
+                              double* norms, int64_t* counts) {
     for (int64_t windows = 1;; ++windows) {
+        if (const int64_t usual = usual_windows(most - report.updates); usual > 1) {
+            if (!learn_usual(usual, report, losses, norms, counts)) return Halt::nonfinite;
+            if (report.updates >= most) return Halt::updates;
+            if (Clock::now() >= end) return Halt::time;
+        }
         if (at_.pending.follow >= 0) {
             if (!window_.covers(at_.pending.start, at_.pending.follow)) return Halt::data;
             renew();
@@ -212,7 +263,7 @@ Halt TypedLearner<T>::advance(Report& report, int64_t most, int64_t look, bool c
         window_.unfold(at_.context, span.start, span.stop - span.start);
         const int64_t counted = window_.count_rows(span.first);
         if (counted == 0) move(span);
-        else if (!learn(span, counted, careful, report, losses, norms, counts)) return Halt::nonfinite;
+        else if (!learn(span, counted, report, losses, norms, counts)) return Halt::nonfinite;
         at_.start = span.follow;
         at_.reached = span.stop;
         at_.pending = span;
@@ -221,8 +272,8 @@ Halt TypedLearner<T>::advance(Report& report, int64_t most, int64_t look, bool c
     }
 }
 
-// Whether an optimizer made weights that are not finite, or huge, is looked at only now and then; if so, or if it met a
-// gradient that is, we go back to the look before, come again one by one, and stop before the very update that did it.
+// Whether an optimizer made weights that are not finite, or huge, is looked at only now and then. If so, or if a gradient
+// was, we go back to the look before, come again one by one, and stop before the very update that did it.
 template <class T>
 Report TypedLearner<T>::run(const Data& data, int64_t most, double seconds, double* losses, double* norms,
                             int64_t* counts) {
@@ -235,12 +286,11 @@ Report TypedLearner<T>::run(const Data& data, int64_t most, double seconds, doub
         const Report before = report;
         updater_.mark();
         const int64_t next = std::min(most, before.updates + interval), look = interval == usual_interval ? slow_interval : 1;
-        const bool careful = interval == 1;
-        report.halt = advance(report, next, look, careful, end, losses, norms, counts);
+        report.halt = advance(report, next, look, end, losses, norms, counts);
         const int64_t made = report.updates - before.updates;
         const bool finite = report.halt != Halt::nonfinite;
-        if ((!finite && !careful) || (made > 0 && !(finite && updater_.in_range()))) {
-            const bool found = finite && made == 1;  // else: it may have been an earlier update
+        if (!finite || (made > 0 && !updater_.in_range())) {
+            const bool found = made == (finite ? 1 : 0);  // else: it may have been an earlier update
             at_ = marked_;
             report = before;
             updater_.go_back();

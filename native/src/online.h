@@ -161,6 +161,8 @@ public:
     virtual std::vector<bool> fresh() const = 0;
     // The prediction after the last of `data`'s steps from `first` on, from the present context; [lanes, width].
     virtual void predict(const Data& data, int64_t first, void* to) = 0;
+    // Whether windows that are like each other are made many in one call of a kernel; see kernels/online_classic.h.
+    virtual bool is_classic() const = 0;
     // The first step that the next call looks at.
     virtual int64_t needed() const = 0;
     virtual Position position() const = 0;

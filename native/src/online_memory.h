@@ -82,6 +82,7 @@ public:
             if (op.needed_at_first) op.run();
     }
     const std::vector<BoundRow<T>>& ops() const { return ops_; }
+    const Chain<T>* chain() const { return kernel_ == nullptr ? nullptr : &chain_; }
     ptrdiff_t direction() const { return direction_; }
 
 private:

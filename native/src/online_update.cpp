@@ -1,6 +1,7 @@
 // The update; see online_update.h.
 #include "online_update.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace bptt::online {
@@ -33,6 +34,7 @@ void Updater<T>::bind() {
     weights_.clear();
     for (const int entered : {0, 1}) descents_[entered].clear(), gradients_[entered].clear();
     descent_ = true;
+    matrices_.assign(plan_.buffers.size(), {});
     for (const Slot& slot : slots_) {
         descent_ = descent_ && slot.kind == OptimizerKind::sgd && slot.state[0] == nullptr && slot.decay == 0;
         UpdateCall<T> call{};
@@ -57,9 +59,30 @@ void Updater<T>::bind() {
         for (const int entered : {0, 1}) {
             if (!has_gradient(slot, entered != 0)) continue;
             gradients_[entered].push_back({nullptr, call.gradient, call.count, T(0)});
-            descents_[entered].push_back({call.weight, call.gradient, call.count, slot.maximize ? -call.rate : call.rate});
+            const Descent<T> descent{call.weight, call.gradient, call.count, slot.maximize ? -call.rate : call.rate};
+            if (is_one_sum(slot)) matrices_[static_cast<size_t>(slot.gradient)] = descent;
+            else descents_[entered].push_back(descent);
         }
     }
+}
+
+// Whether the gradient is one sum over rows of pairs of columns, laid out as the weights are, and theirs alone. While
+// sums are made no other instruction may read weights.
+template <class T>
+bool Updater<T>::is_one_sum(const Slot& slot) const {
+    if (slot.learned_initial) return false;
+    const auto is_its = [&](const auto& x) { return x.gradient == slot.gradient; };
+    if (std::count_if(slots_.begin(), slots_.end(), is_its) != 1) return false;
+    const FixedOp* found = nullptr;
+    for (const FixedOp& op : plan_.after) {
+        if (op.kind != FixedOp::cross) return false;
+        if (op.dst.buffer != slot.gradient) continue;
+        if (found != nullptr) return false;
+        found = &op;
+    }
+    if (found == nullptr || found->right.kind == Place::none || found->accumulate) return false;
+    const View& v = found->dst;
+    return v.rows > 4 && v.columns > 4 && v.offset == 0 && v.row_stride == v.columns && v.rows * v.columns == size(slot.source);
 }
 
 template <class T>
@@ -107,8 +130,8 @@ void Updater<T>::apply(double scale, bool initial_entered) {
 }
 
 template <class T>
-double Updater<T>::descend(bool initial_entered) {
-    return static_cast<double>(static_cast<T>(std::sqrt(run(descents_[initial_entered]))));
+double Updater<T>::descend(double squares, bool initial_entered) {
+    return static_cast<double>(static_cast<T>(std::sqrt(squares + run(descents_[initial_entered]))));
 }
 
 // The arrays that updates change: weights, and what the optimizer keeps of each.

@@ -18,15 +18,19 @@ public:
 
     void configure(const std::vector<Slot>& slots);
     void bind();  // the parameters lie elsewhere
+    const std::vector<Slot>& slots() const { return slots_; }
     std::vector<bool> fresh() const;
 
     // Of all gradients together. Learned initial states have one only where the initial state entered.
     double norm(bool initial_entered) const;
     // The update, with gradients times `scale`.
     void apply(double scale, bool initial_entered);
-    // Both in one pass, where the optimizer is plain gradient descent.
+    // Both in one pass, where the optimizer is plain gradient descent. Weights of `matrices` go down as their gradients are
+    // summed, see Window::find_gradients, which gives the sum of their squares; the others here.
     bool is_descent() const { return descent_; }
-    double descend(bool initial_entered);
+    const std::vector<Descent<T>>& matrices() const { return matrices_; }
+    double descend(double squares, bool initial_entered);
+    const std::vector<Descent<T>>& others(bool initial_entered) const { return descents_[initial_entered]; }
     // Whether the weights are finite, and not huge.
     bool in_range() const;
 
@@ -43,6 +47,7 @@ private:
     bool descent_ = false;
     // By whether the initial state entered: what is made where the optimizer is plain gradient descent; the gradients alone.
     std::vector<Descent<T>> descents_[2], gradients_[2], weights_;
+    std::vector<Descent<T>> matrices_;  // by the gradient's buffer; weight null: not one of them
 
     std::vector<T> marked_;
     std::vector<double> marked_counts_;
@@ -56,6 +61,7 @@ private:
     template <class F>
     void each_array(F visit) const;
     void correct(const Slot& slot, double count);
+    bool is_one_sum(const Slot& slot) const;
 };
 
 }  // namespace bptt::online

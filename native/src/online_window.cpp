@@ -1,6 +1,7 @@
 // One window of the online loop; see online_window.h.
 #include "online_window.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace bptt::online {
@@ -31,12 +32,11 @@ void Window<T>::look_at(const Data& data) {
 }
 
 template <class T>
-double Window<T>::find_slopes(bool mean) {
+double Window<T>::find_slopes() {
     read_out();
     const double loss = find_loss();
     run(read_backward_);
     backward();
-    find_gradients(mean);
     return loss;
 }
 
@@ -91,6 +91,27 @@ void Window<T>::rebind_readout() {
 template <class T>
 void Window<T>::run(const std::vector<BoundRow<T>>& ops) const {
     for (const BoundRow<T>& op : ops) op.run();
+}
+
+template <class T>
+void Window<T>::prepare(const Kept<T>& context) {
+    refresh();
+    put_states(context);
+    forget();
+}
+
+template <class T>
+int64_t Window<T>::usual_until(int64_t from, int64_t counted_from, int64_t to) const {
+    to = std::min(to, data_.base + (data_.lengths == nullptr ? data_.steps : std::min(data_.steps, data_.lengths[0])));
+    const auto find = [&](const uint8_t* flags, int64_t first, int wanted) {
+        if (flags == nullptr || first >= to) return;
+        const uint8_t* start = flags + (first - data_.base);
+        const void* found = std::memchr(start, wanted, static_cast<size_t>(to - first));
+        if (found != nullptr) to = first + (static_cast<const uint8_t*>(found) - start);
+    };
+    find(data_.reset, from, 1);
+    find(data_.mask, counted_from, 0);
+    return to;
 }
 
 // -- a window forward ----------------------------------------------------------------------------
@@ -317,15 +338,26 @@ void Window<T>::zero_deltas() {
 }
 
 template <class T>
-void Window<T>::find_gradients(bool mean) {
+double Window<T>::find_gradients(bool mean, const std::vector<Descent<T>>* matrices) {
     const T share = mean ? T(1) / static_cast<T>(steps_) : T(1);
+    double squares = 0;
     for (BoundFixed<T>& bound : bound_->after) {
-        if (bound.op->kind == FixedOp::cross) {
-            bound.cross.rows = bound.op->rows == Domain::counted ? counted_ : steps_ * lanes();
-            bound.cross.factor = bound.op->scaled ? share : T(1);
+        if (bound.op->kind != FixedOp::cross) {
+            memory_.run(bound);
+            continue;
         }
-        memory_.run(bound);
+        bound.cross.rows = bound.op->rows == Domain::counted ? counted_ : steps_ * lanes();
+        bound.cross.factor = bound.op->scaled ? share : T(1);
+        const Descent<T>* matrix = matrices == nullptr ? nullptr : &(*matrices)[static_cast<size_t>(bound.op->dst.buffer)];
+        if (matrix == nullptr || matrix->weight == nullptr) {
+            bound.sum_rows(bound.cross);
+            continue;
+        }
+        Cross<T> down = bound.cross;
+        down.dst = matrix->weight, down.step = matrix->step;
+        squares += online_.cross_descend(down);
     }
+    return squares;
 }
 
 // -- once more, or not ----------------------------------------------------------------------------

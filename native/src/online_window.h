@@ -34,12 +34,22 @@ public:
     // The state before a step, counted from the window's start.
     void keep(int64_t step, Kept<T>& kept) const;
 
+    // For who makes windows in another way: what is derived from the parameters is found, the state before step 0 put.
+    void prepare(const Kept<T>& context);
+    // The first step, `to` at the most, that is not at hand, has a reset or is over, or, from `counted_from` on, does not
+    // count; one lane.
+    int64_t usual_until(int64_t from, int64_t counted_from, int64_t to) const;
+    const Data& data() const { return data_; }
+
     // The prediction after the last step, [lanes, width].
     void read_last(void* to);
     // Which rows count, from a step on; how many.
     int64_t count_rows(int64_t first);
-    // The loss, and the gradients of the parameters, of the cost averaged over the copies or (not `mean`) summed.
-    double find_slopes(bool mean);
+    // The loss, and its gradient with respect to all that the parameters made.
+    double find_slopes();
+    // The gradients of the parameters, of the cost averaged over the copies or (not `mean`) summed. Weights of `matrices`
+    // (by the gradient's buffer; null: none) go down by theirs at once; gives the sum of its squares.
+    double find_gradients(bool mean, const std::vector<Descent<T>>* matrices);
 
     int64_t steps() const { return steps_; }
     bool initial_entered() const { return initial_entered_; }  // at the start, or at a reset
@@ -108,7 +118,6 @@ private:
     void backward();
     void settle(int64_t t);
     void zero_deltas();
-    void find_gradients(bool mean);
     bool is_unfolded(int64_t start, int64_t steps) const;
 };
 

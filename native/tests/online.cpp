@@ -163,7 +163,9 @@ void test_crosses() {
                     const auto a = random_array<T>(static_cast<size_t>(rows * m) + slack, 4);
                     const auto b = random_array<T>(static_cast<size_t>(rows * n) + slack, 5);
                     std::vector<T> y(static_cast<size_t>(m * columns), T(1));
-                    table.cross(ones, columns)({y.data(), a.data(), ones ? nullptr : b.data(), columns, m, n, rows, m, columns, T(0.5), true});
+                    const Cross<T> sums{y.data(), a.data(), ones ? nullptr : b.data(), columns, m, n,    rows, m,
+                                        columns,  T(0.5),   true,                          T(0)};
+                    table.cross(ones, columns)(sums);
                     for (ptrdiff_t i = 0; i < m; ++i)
                         for (ptrdiff_t j = 0; j < columns; ++j) {
                             T want = 0;
@@ -171,6 +173,17 @@ void test_crosses() {
                                 want += a[static_cast<size_t>(r * m + i)] * (ones ? T(1) : b[static_cast<size_t>(r * n + j)]);
                             CHECK(close(y[static_cast<size_t>(i * columns + j)], T(1) + T(0.5) * want), "m %td n %td", m, n);
                         }
+                    if (columns <= 2) continue;
+                    // Going down by the sums is keeping them, and then going down by them; to the bit.
+                    std::vector<T> gradient(y.size() + slack), weight = random_array<T>(y.size(), 6), down = weight;
+                    Cross<T> call = sums;
+                    call.dst = gradient.data(), call.accumulate = false, call.step = T(0.25);
+                    table.cross(false, columns)(call);
+                    call.dst = down.data();
+                    const double squares = table.cross_descend(call);
+                    const Descent<T> after{weight.data(), gradient.data(), static_cast<ptrdiff_t>(y.size()), T(0.25)};
+                    CHECK(close(static_cast<T>(squares), static_cast<T>(table.descend(&after, 1))), "m %td n %td", m, n);
+                    CHECK(down == weight, "m %td n %td", m, n);
                 }
 }
 
@@ -206,6 +219,110 @@ Plan small_plan(Dtype dtype, int64_t inputs, int64_t hidden, int64_t steps, int6
     plan.after.push_back(gradient);
     plan.inputs = x, plan.output = 0, plan.outputs = plan.prediction = outputs, plan.slope = plan.upstream = slope;
     return plan;
+}
+
+// The same, with a linear readout: y = state @ V^T + c.
+Plan plan_with_readout(Dtype dtype, int64_t inputs, int64_t hidden, int64_t outputs, int64_t steps) {
+    Plan plan = small_plan(dtype, inputs, hidden, steps, 1);
+    const auto own = static_cast<int64_t>(plan.buffers.size());
+    plan.buffers = {plan.buffers[0],  plan.buffers[1], outputs * hidden, outputs, plan.buffers[2],
+                    plan.buffers[3], outputs * hidden, outputs,          hidden};
+    plan.sources = 4;
+    plan.leaves[0].initial = 8;
+    plan.after[0].dst.buffer = 4, plan.after[1].dst.buffer = 5;
+    const int states = static_cast<int>(plan.arrays.size()) - 2, slope = states + 1;
+    const int prediction = states + 2, upstream = states + 3;
+    plan.arrays[static_cast<size_t>(slope)].width = outputs;
+    plan.arrays.push_back({outputs, Domain::counted});
+    plan.arrays.push_back({hidden, Domain::counted});
+    plan.matrices.push_back({View{2, 0, hidden, outputs, 1, hidden}, true});
+    plan.matrices.push_back({View{2, 0, outputs, hidden, hidden, 1}, true});
+    Place bias{Place::buffer, 3, 0, 0, outputs, 0};
+    plan.read_forward = {{Op::matmul, rows_of(prediction, outputs), rows_of(states, hidden), bias, {}, 3, true}};
+    plan.read_backward = {{Op::matmul, rows_of(upstream, hidden), rows_of(slope, outputs), {}, {}, 4, true}};
+    FixedOp gradient;
+    gradient.kind = FixedOp::cross;
+    gradient.rows = Domain::counted;
+    gradient.left = rows_of(slope, outputs), gradient.right = rows_of(states, hidden);
+    gradient.dst = {6, 0, outputs, hidden, hidden, 1};
+    plan.after.push_back(gradient);
+    gradient.right = {};
+    gradient.dst = {7, 0, outputs, 1, 1, 1};
+    plan.after.push_back(gradient);
+    plan.outputs = states, plan.prediction = prediction, plan.slope = slope, plan.upstream = upstream;
+    CHECK(own == 5, "buffers %lld", static_cast<long long>(own));
+    return plan;
+}
+
+// Many windows in one call of a kernel are those made one by one, to the bit, also where gaps and resets come between.
+template <class T>
+void test_whole_windows(int64_t inputs, int64_t outputs, int64_t hidden, int64_t depth, int64_t stride, int counted, bool recomputed) {
+    const int64_t length = 90;
+    const auto x = random_array<T>(static_cast<size_t>(length * inputs), 3), y = random_array<T>(static_cast<size_t>(length * outputs), 4);
+    std::vector<uint8_t> mask(static_cast<size_t>(length), 1), reset(mask.size(), 0);
+    mask[40] = mask[62] = 0, reset[25] = 1;
+    const auto run = [&](int64_t most, int64_t at_hand) {
+        auto learner = make_learner(plan_with_readout(sizeof(T) == 4 ? Dtype::float32 : Dtype::float64, inputs, hidden, outputs, depth));
+        std::vector<T> parameters[4];
+        std::vector<void*> lie;
+        std::vector<online::Slot> slots(4);
+        const int64_t sizes[] = {inputs * hidden, hidden * hidden, outputs * hidden, outputs};
+        for (size_t i = 0; i < 4; ++i) {
+            parameters[i] = random_array<T>(static_cast<size_t>(sizes[i]), static_cast<unsigned>(5 + i));
+            for (T& v : parameters[i]) v *= T(0.5) / std::sqrt(static_cast<T>(hidden));
+            lie.push_back(parameters[i].data());
+            slots[i].source = static_cast<int>(i), slots[i].gradient = static_cast<int>(4 + i), slots[i].rate = 0.02;
+        }
+        learner->bind(lie);
+        learner->configure({depth, stride, counted, recomputed, true, -1}, slots);
+        CHECK(learner->is_classic(), "hidden %lld", static_cast<long long>(hidden));
+        const auto context = random_array<T>(static_cast<size_t>(hidden), 9);
+        const std::vector<const void*> given = recomputed ? std::vector<const void*>{} : std::vector<const void*>{context.data()};
+        learner->enter(given, length, 0, 0, {0, 0, 0, -1});
+        std::vector<double> losses(200), norms(200), found;
+        std::vector<int64_t> counts(200);
+        Report report;
+        int64_t at_most = at_hand;
+        do {
+            const int64_t base = learner->needed(), steps = std::min(length, base + at_most) - base;
+            const auto at = static_cast<size_t>(base);
+            report = learner->run({x.data() + at * static_cast<size_t>(inputs), y.data() + at * static_cast<size_t>(outputs),
+                                   mask.data() + at, reset.data() + at, nullptr, base, steps},
+                                  most, 10.0, losses.data(), norms.data(), counts.data());
+            for (size_t i = 0; i < static_cast<size_t>(report.updates); ++i)
+                for (const double v : {losses[i], norms[i], static_cast<double>(counts[i])}) found.push_back(v);
+            if (report.halt == Halt::data && report.updates == 0) at_most += depth;
+        } while (report.halt == Halt::updates || report.halt == Halt::data);
+        CHECK(report.halt == Halt::done && found.size() > 60, "halt %d, hidden %lld, %lld at once", static_cast<int>(report.halt),
+              static_cast<long long>(hidden), static_cast<long long>(most));
+        std::vector<T> state(static_cast<size_t>(hidden));
+        for (const auto what : {Learner::What::entry, Learner::What::context, Learner::What::end, Learner::What::present}) {
+            learner->copy_state(what, {state.data()});
+            for (const T v : state) found.push_back(static_cast<double>(v));
+        }
+        for (const auto& all : parameters)
+            for (const T v : all) found.push_back(static_cast<double>(v));
+        return found;
+    };
+    const auto wanted = run(1, length);
+    for (const auto& [most, at_hand] : {std::pair<int64_t, int64_t>{2, length}, {200, length}, {7, 20}})
+        CHECK(run(most, at_hand) == wanted, "hidden %lld, depth %lld, stride %lld, counted %d, recomputed %d, %lld at a time",
+              static_cast<long long>(hidden), static_cast<long long>(depth), static_cast<long long>(stride), counted,
+              static_cast<int>(recomputed), static_cast<long long>(most));
+}
+
+template <class T>
+void test_whole_windows() {
+    const int64_t lanes = online_kernels<T>().lanes;
+    for (const int64_t vectors : {1, 2, 4, 8}) {
+        const int64_t hidden = vectors * lanes;
+        if (hidden < 8) continue;
+        for (const auto& [depth, stride] : {std::pair<int64_t, int64_t>{1, 1}, {5, 1}, {4, 3}})
+            for (int counted = 0; counted < 3; ++counted)
+                for (const bool recomputed : {false, true}) test_whole_windows<T>(1, 1, hidden, depth, stride, counted, recomputed);
+        test_whole_windows<T>(3, 4, hidden, 4, 2, 0, true);
+        test_whole_windows<T>(4, 2, hidden, 3, 3, 0, false);
+    }
 }
 
 // How many windows hold a row that counts.
@@ -382,6 +499,7 @@ void all() {
     test_chains<T>();
     test_squares<T>();
     test_crosses<T>();
+    test_whole_windows<T>();
     test_going_back<T>(OptimizerKind::sgd);
     test_going_back<T>(OptimizerKind::adam);
     for (const auto kind : {OptimizerKind::sgd, OptimizerKind::adam, OptimizerKind::rmsprop})

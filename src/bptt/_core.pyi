@@ -411,6 +411,11 @@ class Learner:
     def needed(self) -> int:
         """The first step that the next run looks at."""
 
+    @property
+    def is_classic(self) -> bool:
+        """Whether windows that are like each other are made many in one call of a kernel: so for
+        the plainest networks, with the method and the optimizer that it is configured with."""
+
     def position(self) -> tuple[int, int, tuple[int, int, int, int] | None]:
         """Where the next window starts, how far windows have reached, and the window after which
         the context is not yet renewed: what `enter` takes."""

@@ -183,6 +183,8 @@ class Trained:
         self.stream = run.stream()
         self.losses: list[float] = []
         self.norms: list[float] = []
+        self.is_classic = False
+        self.refused: str | None = None
 
     def take_over(self, other: Trained) -> None:
         """Stand where another run stands."""
@@ -207,8 +209,8 @@ class Trained:
                 break
         return last
 
-    def native(self, updates: int, at_once: int) -> bptt.Update | None:
-        """The same in the core, in stretches of ``at_once``."""
+    def native(self, updates: int, at_once: int, *, to_the_end: bool = False) -> bptt.Update | None:
+        """The same in the core, in stretches of ``at_once``; ``to_the_end``: or until refused."""
         assert why_not(self.network, self.method, self.run.loss, self.optimizer) is None
         passage = Pass(
             self.network,
@@ -224,9 +226,12 @@ class Trained:
             self.losses += passage._numbers[0][: len(stretch.totals)].tolist()
             self.norms += passage._numbers[1][: len(stretch.totals)].tolist()
             last = stretch.update
+            assert passage._bound is not None
+            self.is_classic = passage._bound[0].core.is_classic
             if len(self.losses) == updates:
                 break
-        assert passage.refused is None, passage.refused
+        self.refused = passage.refused
+        assert to_the_end or passage.refused is None, passage.refused
         return last
 
 

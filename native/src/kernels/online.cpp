@@ -2,6 +2,7 @@
 #include "online.h"
 
 #include "online_chain.h"
+#include "online_classic.h"
 #include "online_losses.h"
 #include "online_products.h"
 #include "online_sums.h"
@@ -12,7 +13,7 @@ namespace BPTT_VARIANT {
 
 template <class T>
 OnlineKernels<T> make_online_table() {
-    return {product_for<T>, dots<T>, chain_for<T>, cross_for<T>,
+    return {product_for<T>, dots<T>, chain_for<T>, classic_for<T>, cross_for<T>, cross_strips<T, Descending>,
             {difference_loss<Squared, T>, difference_loss<Absolute, T>, difference_loss<Huber, T>, index_loss<T>,
              share_loss<T>},
             update<T>, descend<T>, lanes<T>};

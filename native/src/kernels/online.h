@@ -32,8 +32,8 @@ struct Chain {
     ptrdiff_t dst_step, a_step, init_step, out_step, b_step;
 };
 
-// dst[i][j] (+)= factor * sum over rows of a[row][i] * b[row][j]; b null: one column of ones. A vector past the end of
-// a row may be read.
+// dst[i][j] (+)= y[i][j], y[i][j] = factor * sum over rows of a[row][i] * b[row][j]; b null: one column of ones. A vector
+// past the end of a row may be read. Or descending: dst[i][j] -= step * y[i][j].
 template <class T>
 struct Cross {
     T* dst;
@@ -43,6 +43,7 @@ struct Cross {
     ptrdiff_t rows, m, n;
     T factor;
     bool accumulate;
+    T step;
 };
 
 enum class LossKind : int { mse, mae, huber, indices, shares };
@@ -88,11 +89,50 @@ struct Descent {
     T step;
 };
 
+// A matrix [k, hidden] with any strides, packed again after every update.
+template <class T>
+struct Packing {
+    const T* from;
+    ptrdiff_t row_stride, column_stride, k;
+    T* to;  // null: nothing to do
+};
+
+// Windows of the plainest networks, one after the other; see online_classic.h. Pointers to data are to the first window's:
+// `input` to its first step or, where contexts are recomputed, to that of the window before; the others to its counted rows.
+template <class T>
+struct Classic {
+    ptrdiff_t depth, stride, counted;  // of a window the last `counted` steps count
+    bool recomputed;
+    Product<T> ahead, readout, back;  // input @ m + bias; state @ m + bias, by `dots`; slope @ m
+    const T *forward, *backward;      // W, as state @ W and delta @ W read it
+    T *states, *deltas, *slopes;      // [depth + 1, hidden], [depth, hidden], [counted, outputs]
+    T* bias;                          // the sum of two; null: not of two
+    const T* summands[2];
+    Packing<T> packings[2];
+    Cross<T> recurrent;  // descending
+    T *bias_gradient, *ahead_gradient, *readout_gradient, *readout_bias_gradient;  // null: there is no such parameter
+    ptrdiff_t ahead_row, ahead_step;  // from input to input, from unit to unit
+    T share;                          // of the cell's gradients
+    const Descent<T>* descents;       // of all parameters but W
+    ptrdiff_t descents_count;
+    double limit;  // of the gradient's norm
+    double (*loss)(const LossCall<T>&);
+    const T* input;
+    const T* target;
+    const int64_t* index;
+};
+
 template <class T>
 using ProductKernel = void (*)(const Product<T>&);
 
+// Gives the sum of y's squares where it descends, else 0.
 template <class T>
-using CrossKernel = void (*)(const Cross<T>&);
+using CrossKernel = double (*)(const Cross<T>&);
+
+// Gives how many windows were made; if not all, the next one's loss or norm is not finite, or beyond the limit. Of it the
+// update may have been made.
+template <class T>
+using ClassicKernel = ptrdiff_t (*)(const Classic<T>&, ptrdiff_t windows, double* losses, double* norms);
 
 // From a step on, so many; counted from where the pointers are.
 template <class T>
@@ -106,7 +146,10 @@ struct OnlineKernels {
     ProductKernel<T> dots;
     // With a unary instruction after the product, a binary one before it; null: there is none.
     ChainKernel<T> (*chain)(Op op, const Product<T>& product);
+    // With W as these products read it; null: there is none.
+    ClassicKernel<T> (*classic)(const Product<T>& forward, const Product<T>& backward);
     CrossKernel<T> (*cross)(bool ones, ptrdiff_t n);
+    CrossKernel<T> cross_descend;  // for more than two columns
     double (*loss[5])(const LossCall<T>&);
     void (*update)(const UpdateCall<T>&);
     // Gives the sum of the squares of all gradients.

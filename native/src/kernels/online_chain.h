@@ -15,49 +15,52 @@ struct Square {
     static constexpr ptrdiff_t row_step = is_packed ? 2 * L : k, panel_step = is_packed ? k * 2 * L : 2 * L;
 };
 
-template <class T>
-BPTT_INLINE Product<T> product_at(const Chain<T>& x, ptrdiff_t t) {
-    Product<T> p = x.product;
-    p.dst += t * x.dst_step, p.a += t * x.a_step, p.init += t * x.init_step;
-    return p;
+// y = op(y), or op(y, b).
+template <class Op, class T, int V>
+BPTT_INLINE void apply_row(Vec<T> (&y)[V]) {
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) y[v] = Op::template apply<T>(y[v]);
+}
+template <class Op, class T, int V>
+BPTT_INLINE void apply_row(Vec<T> (&y)[V], const T* b) {
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) y[v] = Op::template apply<T>(y[v], load<T>(b + v * lanes<T>));
+}
+
+// y = init + a @ m at a step.
+template <class T, int V, bool is_packed>
+BPTT_INLINE void step_of(const Chain<T>& x, ptrdiff_t t, Vec<T> (&y)[V]) {
+    const Product<T>& p = x.product;
+    if (p.init == nullptr)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) y[v] = Vec<T>{};
+    else load_row<T, V>(p.init + t * x.init_step, y);
+    multiply_row<T, V, chains<V>>(p.a + t * x.a_step, p.m, Square<T, V, is_packed>{}, y);
+    store_row<T, V>(p.dst + t * x.dst_step, y);
 }
 
 // out = op(dst), dst = init + a @ m.
 template <class Op, class T, int V, bool is_packed>
-void chain_forward(const Chain<T>& x, ptrdiff_t start, ptrdiff_t steps) {
-    constexpr ptrdiff_t L = lanes<T>;
-    Product<T> p = product_at<T>(x, start);
-    T* out = x.call.dst + start * x.out_step;
-    for (ptrdiff_t t = steps; t > 0; --t) {
+void chain_forward(const Chain<T>& call, ptrdiff_t start, ptrdiff_t steps) {
+    const Chain<T> x = call;  // a store may change what lies in memory
+    for (ptrdiff_t t = start; t < start + steps; ++t) {
         Vec<T> y[V];
-        multiply_row<T, V, chains<V>>(p, Square<T, V, is_packed>{}, y);
-#pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) {
-            store<T>(p.dst + v * L, y[v]);
-            store<T>(out + v * L, Op::template apply<T>(y[v]));
-        }
-        p.dst += x.dst_step, p.a += x.a_step, p.init += x.init_step, out += x.out_step;
+        step_of<T, V, is_packed>(x, t, y);
+        apply_row<Op, T, V>(y);
+        store_row<T, V>(x.call.dst + t * x.out_step, y);
     }
 }
 
 // dst = init + a @ m, a = op(y, b); y is the dst of the step before.
 template <class Op, class T, int V, bool is_packed>
-void chain_backward(const Chain<T>& x, ptrdiff_t start, ptrdiff_t steps) {
-    constexpr ptrdiff_t L = lanes<T>;
-    Product<T> p = product_at<T>(x, start);
-    T* out = x.call.dst + start * x.out_step;
-    const T* b = x.call.b + start * x.b_step;
-    const T* first = x.call.a + start * x.dst_step;
+void chain_backward(const Chain<T>& call, ptrdiff_t start, ptrdiff_t steps) {
+    const Chain<T> x = call;
     Vec<T> y[V];
-#pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) y[v] = load<T>(first + v * L);
-    for (ptrdiff_t t = steps; t > 0; --t) {
-#pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) store<T>(out + v * L, Op::template apply<T>(y[v], load<T>(b + v * L)));
-        multiply_row<T, V, chains<V>>(p, Square<T, V, is_packed>{}, y);
-#pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) store<T>(p.dst + v * L, y[v]);
-        p.dst += x.dst_step, p.a += x.a_step, p.init += x.init_step, out += x.out_step, b += x.b_step;
+    load_row<T, V>(x.call.a + start * x.dst_step, y);
+    for (ptrdiff_t t = start; t < start + steps; ++t) {
+        apply_row<Op, T, V>(y, x.call.b + t * x.b_step);
+        store_row<T, V>(x.call.dst + t * x.out_step, y);
+        step_of<T, V, is_packed>(x, t, y);
     }
 }
 
@@ -71,15 +74,16 @@ ChainKernel<T> chain_of(Op op) {
     }
 }
 
+template <class T, int V, bool is_packed>
+bool lies_as(const Product<T>& x) {
+    using Where = Square<T, V, is_packed>;
+    return x.row_step == Where::row_step && (V <= 2 || x.panel_step == Where::panel_step);
+}
+
 template <class T, int V>
 ChainKernel<T> chain_of(Op op, const Product<T>& product) {
-    using Packed = Square<T, V, true>;
-    using Plain = Square<T, V, false>;
-    const auto lies_as = [&](ptrdiff_t row_step, ptrdiff_t panel_step) {
-        return product.row_step == row_step && (V <= 2 || product.panel_step == panel_step);
-    };
-    if (lies_as(Packed::row_step, Packed::panel_step)) return chain_of<T, V, true>(op);
-    if (lies_as(Plain::row_step, Plain::panel_step)) return chain_of<T, V, false>(op);
+    if (lies_as<T, V, true>(product)) return chain_of<T, V, true>(op);
+    if (lies_as<T, V, false>(product)) return chain_of<T, V, false>(op);
     return nullptr;
 }
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "online.h"
-#include "simd.h"
+#include "reduce.h"
 
 namespace bptt::BPTT_VARIANT {
 
@@ -110,16 +110,13 @@ struct Extent {
     ptrdiff_t row_step, panel_step, k;
 };
 
-// y = init + a @ m, one row and V vectors, k in C chains. The first chain begins with init, which is there long before.
+// y += a @ m, one row and V vectors, k in C chains. The first chain begins with what is there: known long before.
 template <class T, int V, int C, class Where>
-BPTT_INLINE void multiply_row(const Product<T>& x, Where where, Vec<T> (&y)[V]) {
+BPTT_INLINE void multiply_row(const T* a, const T* m, Where where, Vec<T> (&y)[V]) {
     constexpr ptrdiff_t L = lanes<T>;
     Vec<T> sum[C][V] = {};
 #pragma GCC unroll 8
-    for (int v = 0; v < V; ++v)
-        if (x.init != nullptr) sum[0][v] = load<T>(x.init + v * L);
-    const T* a = x.a;
-    const T* m = x.m;
+    for (int v = 0; v < V; ++v) sum[0][v] = y[v];
     const auto row = [&](int c) {
         const Vec<T> s = splat<T>(a[c]);
 #pragma GCC unroll 8
@@ -145,23 +142,10 @@ constexpr int chains = V >= 8 ? 1 : V == 4 ? 2 : 4;
 
 template <class T, int V>
 void product_exact(const Product<T>& x) {
-    Vec<T> y[V];
-    multiply_row<T, V, chains<V>>(x, Extent{x.row_step, x.panel_step, x.k}, y);
-#pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) store<T>(x.dst + v * lanes<T>, y[v]);
-}
-
-template <class T>
-T dot(const T* a, const T* b, ptrdiff_t count) {
-    constexpr ptrdiff_t L = lanes<T>;
-    Vec<T> sum[4] = {};
-    ptrdiff_t i = 0;
-    for (; i + 4 * L <= count; i += 4 * L)
-        for (int j = 0; j < 4; ++j) sum[j] = fma(load<T>(a + i + j * L), load<T>(b + i + j * L), sum[j]);
-    for (; i + L <= count; i += L) sum[0] = fma(load<T>(a + i), load<T>(b + i), sum[0]);
-    T total = of_lanes<T>((sum[0] + sum[1]) + (sum[2] + sum[3]));
-    for (; i < count; ++i) total += a[i] * b[i];
-    return total;
+    Vec<T> y[V] = {};
+    if (x.init != nullptr) load_row<T, V>(x.init, y);
+    multiply_row<T, V, chains<V>>(x.a, x.m, Extent{x.row_step, x.panel_step, x.k}, y);
+    store_row<T, V>(x.dst, y);
 }
 
 template <class T>
@@ -169,34 +153,46 @@ void dots(const Product<T>& x) {
     for (ptrdiff_t r = 0; r < x.rows; ++r)
         for (ptrdiff_t j = 0; j < x.n; ++j) {
             const T start = x.init == nullptr ? T(0) : x.init[r * x.init_stride + j];
-            x.dst[r * x.dst_stride + j] = start + dot<T>(x.a + r * x.a_stride, x.m + j * x.panel_step, x.k);
+            x.dst[r * x.dst_stride + j] = start + dot_row<T>(x.a + r * x.a_stride, x.m + j * x.panel_step, x.k);
         }
 }
 
-// One column by one row, a whole number of vectors.
-template <class T>
-void product_thin(const Product<T>& call) {
+// K columns by K rows, a whole number of vectors; y += a @ m in order, so that it does not matter where it is done.
+template <class T, int K>
+BPTT_INLINE Vec<T> multiply_few(const T* a, const Vec<T> (&m)[K], Vec<T> y) {
+#pragma GCC unroll 4
+    for (int p = 0; p < K; ++p) y = fma(splat<T>(a[p]), m[p], y);
+    return y;
+}
+template <class T, int K>
+void product_few(const Product<T>& call) {
     constexpr ptrdiff_t L = lanes<T>;
     const Product<T> x = call;  // a store may change what lies in memory
     for (ptrdiff_t v = 0; v * L < x.n; ++v) {
-        const Vec<T> m = load<T>(x.m + (v / 2) * x.panel_step + (v % 2) * L);
+        Vec<T> m[K];
+#pragma GCC unroll 4
+        for (int p = 0; p < K; ++p) m[p] = load<T>(x.m + p * x.row_step + (v / 2) * x.panel_step + (v % 2) * L);
         const T* a = x.a;
         T* dst = x.dst + v * L;
         T* const end = dst + x.rows * x.dst_stride;
-        if (x.init == nullptr || x.init_stride == 0) {
-            const Vec<T> first = x.init == nullptr ? Vec<T>{} : load<T>(x.init + v * L);
-            for (; dst < end; dst += x.dst_stride, a += x.a_stride) store<T>(dst, splat<T>(*a) * m + first);
+        if (x.init == nullptr) {
+            for (; dst < end; dst += x.dst_stride, a += x.a_stride) store<T>(dst, multiply_few<T, K>(a, m, Vec<T>{}));
         } else {
             const T* init = x.init + v * L;
             for (; dst < end; dst += x.dst_stride, a += x.a_stride, init += x.init_stride)
-                store<T>(dst, splat<T>(*a) * m + load<T>(init));
+                store<T>(dst, multiply_few<T, K>(a, m, load<T>(init)));
         }
     }
 }
 
 template <class T>
 ProductKernel<T> product_for(ptrdiff_t rows, ptrdiff_t k, ptrdiff_t n) {
-    if (k == 1 && rows > 1 && n % lanes<T> == 0) return product_thin<T>;
+    if (n % lanes<T> == 0) {
+        if (k == 1) return product_few<T, 1>;
+        if (k == 2) return product_few<T, 2>;
+        if (k == 3) return product_few<T, 3>;
+        if (k == 4) return product_few<T, 4>;
+    }
     if (rows == 1 && n == lanes<T>) return product_exact<T, 1>;
     if (rows == 1 && n == 2 * lanes<T>) return product_exact<T, 2>;
     if (rows == 1 && n == 4 * lanes<T>) return product_exact<T, 4>;

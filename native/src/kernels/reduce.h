@@ -51,10 +51,7 @@ BPTT_INLINE T dot_row(const T* x, const T* y, ptrdiff_t width) {
     for (; i + 4 * L <= width; i += 4 * L)
         for (int j = 0; j < 4; ++j) acc[j] = fma(load<T>(x + i + j * L), load<T>(y + i + j * L), acc[j]);
     for (; i + L <= width; i += L) acc[0] = fma(load<T>(x + i), load<T>(y + i), acc[0]);
-    T lane[L];
-    store<T>(lane, (acc[0] + acc[1]) + (acc[2] + acc[3]));
-    T sum = lane[0];
-    for (int j = 1; j < L; ++j) sum += lane[j];
+    T sum = of_lanes<T>((acc[0] + acc[1]) + (acc[2] + acc[3]));
     for (; i < width; ++i) sum += x[i] * y[i];
     return sum;
 }

@@ -64,6 +64,18 @@ BPTT_INLINE Vec<T> splat(T x) {
     return x - Vec<T>{};
 }
 
+// Vectors one after the other.
+template <class T, int V>
+BPTT_INLINE void load_row(const T* p, Vec<T> (&v)[V]) {
+#pragma GCC unroll 8
+    for (int i = 0; i < V; ++i) v[i] = load<T>(p + i * lanes<T>);
+}
+template <class T, int V>
+BPTT_INLINE void store_row(T* p, const Vec<T> (&v)[V]) {
+#pragma GCC unroll 8
+    for (int i = 0; i < V; ++i) store<T>(p + i * lanes<T>, v[i]);
+}
+
 // The compiler would rather read a vector from memory again for every use, of which there are too many.
 template <class T>
 BPTT_INLINE void keep_in_register(Vec<T>& v) {

@@ -208,6 +208,7 @@ void bind_learner(nb::module_& m) {
         .def("fresh", &CoreLearner::fresh)
         .def("report", &CoreLearner::report)
         .def_prop_ro("needed", &CoreLearner::needed)
+        .def_prop_ro("is_classic", &CoreLearner::is_classic)
         .def("position", &CoreLearner::position);
 }
 

@@ -30,6 +30,7 @@ public:
     void predict(nb::handle inputs, nb::handle reset, int64_t base, int64_t steps, int64_t first, nb::handle to);
     std::vector<bool> fresh() const { return learner_->fresh(); }
     int64_t needed() const { return learner_->needed(); }
+    bool is_classic() const { return learner_->is_classic(); }
     nb::tuple position() const;
 
     const online::Plan& plan() const { return plan_; }
