@@ -1,7 +1,9 @@
-"""One thread and one seed for every test: small networks run fastest so, and alike everywhere."""
+"""For every test: one thread and one seed, since small networks run fastest so and alike
+everywhere; Ctrl-C as a terminal gives it."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -15,3 +17,11 @@ def _alike() -> Iterator[None]:
     torch.set_num_threads(1)  # small tensors: a second thread only waits
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C is taken in, also where a shell runs the tests in the background and ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -21,14 +21,6 @@ COLUMNS = ("--inputs", "u", "--target", "y")
 FILES = ("model.safetensors", "run.json")
 
 
-@pytest.fixture(autouse=True)
-def interruptible():
-    """Ctrl-C is taken in, also where a shell runs the tests in the background and ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.fixture
 def broken(monkeypatch):
     """Break off at an update: by a signal, or by an error."""
