@@ -23,9 +23,11 @@ from bptt.training._native import Pass
 pytest.importorskip("bptt._core")
 
 
-def network(cell: str = "Elman", dtype: torch.dtype = torch.float64) -> bptt.Network:
+def network(
+    cell: str = "Elman", dtype: torch.dtype = torch.float64, hidden: int = 6
+) -> bptt.Network:
     torch.manual_seed(3)
-    made = bptt.Network(getattr(bptt.cells, cell)(2, 6), nn.Linear(6, 1))
+    made = bptt.Network(getattr(bptt.cells, cell)(2, hidden), nn.Linear(hidden, 1))
     return made.to(dtype)
 
 
@@ -70,8 +72,9 @@ def stretches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize("combine", ["sum", "mean"])
 @pytest.mark.parametrize("k", [1, 2, 5])
-def test_both_pseudocodes(k: int, combine: str, stretches: list[int]) -> None:
-    net = network()
+@pytest.mark.parametrize("hidden", [6, 8])  # window by window, and many in one call of a kernel
+def test_both_pseudocodes(k: int, combine: str, hidden: int, stretches: list[int]) -> None:
+    net = network(hidden=hidden)
     a, y = data(24)
     arrays = [
         {name: p.detach().numpy().copy() for name, p in part.named_parameters()}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from tests.online.draws import PLAINEST, Run, Trained, assert_same, runs, tensors_of
+from tests.online.draws import PLAINEST, ByRows, Run, Trained, assert_same, runs, tensors_of
+from torch import Tensor, nn
 
+import bptt
 from bptt.errors import BpttError
 
 pytest.importorskip("bptt._core")
@@ -54,3 +57,43 @@ def assert_one_update(run: Run, before: int, at_once: int) -> None:
         expected.batch,
     )
     assert_same(tensors_of(eager), tensors_of(native), 1e-10)
+
+
+class Added(ByRows):
+    """A product to which something narrower is added."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(3, 8)
+        self.what = what
+        self.one = nn.Parameter(torch.randn(1))
+        self.column = nn.Parameter(torch.randn(3, 1))
+
+    def forward(self, input: Tensor, state: Tensor) -> Tensor:
+        """One step."""
+        added: dict[str, Tensor | float] = {
+            "number": 1.0,
+            "parameter": self.one,
+            "input": torch.sigmoid(input @ self.column),
+            "state": state[:, :1] * self.one,
+        }
+        return torch.tanh(state @ self.onward + added[self.what] + input @ self.inward)
+
+
+@pytest.mark.parametrize("what", ["number", "parameter", "input", "state"])
+def test_something_narrower_is_added_to_a_product(what: str) -> None:
+    torch.manual_seed(0)
+    series, target = torch.randn(30, 3).double(), torch.randn(30, 2).double()
+    run = Run(
+        bptt.Network(Added(what), nn.Linear(8, 2)).double(),
+        bptt.Truncated(4, 2),
+        "mse",
+        lambda parameters: torch.optim.SGD(parameters, 0.05),
+        None,
+        lambda: bptt.Stream(series, target),
+    )
+    eager, native = Trained(run.copy()), Trained(run)
+    eager.eager(10)
+    native.native(10, 10)
+    assert native.losses == pytest.approx(eager.losses, rel=1e-10)
+    parameters = (dict(t.network.state_dict()) for t in (eager, native))
+    assert_same(*parameters, 1e-10)

@@ -97,8 +97,8 @@ struct Packing {
     T* to;  // null: nothing to do
 };
 
-// Windows of the plainest networks, one after the other; see online_classic.h. Pointers to data are to the first window's:
-// `input` to its first step or, where contexts are recomputed, to that of the window before; the others to its counted rows.
+// Windows of the plainest networks, one after the other; see online_classic.h. Pointers to data are to the first
+// window's first step; where contexts are recomputed, `input` is to that of the window before.
 template <class T>
 struct Classic {
     ptrdiff_t depth, stride, counted;  // of a window the last `counted` steps count

@@ -114,8 +114,10 @@ def _whole(argument: Argument, result: Value) -> bool:
 
 
 def _start_of_product(source: Instruction, other: Argument, result: Value) -> Instruction | None:
-    """``x + a @ M`` is a product that starts from x."""
+    """``x + a @ M`` is a product that starts from x, which is as wide."""
     if source.opcode != "matmul" or source.arguments[0] is not None:
+        return None
+    if not isinstance(other, Operand) or other.width != result.width:
         return None
     return replace(source, result=result, arguments=(other, source.arguments[1]))
 
