@@ -6,6 +6,8 @@
 #include <random>
 #include <vector>
 
+#include "../src/isa.h"
+
 #define CHECK(condition, ...)                                                    \
     do {                                                                         \
         if (!(condition)) {                                                      \
@@ -15,6 +17,17 @@
             std::exit(1);                                                        \
         }                                                                        \
     } while (0)
+
+// A test on every instruction set that this machine has.
+template <class F>
+void on_every_variant(const char* what, F test) {
+    for (const auto& [name, usable] : bptt::variants()) {
+        if (!usable) continue;
+        bptt::use_isa(name);
+        test();
+        std::printf("%s, %s: ok\n", what, name.c_str());
+    }
+}
 
 // Exact-size heap arrays, so that a sanitizer sees one element too many.
 template <class T>

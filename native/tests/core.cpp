@@ -295,9 +295,7 @@ void test_pool() {
 }  // namespace
 
 int main() {
-    for (const auto& [name, usable] : variants()) {
-        if (!usable) continue;
-        use_isa(name);
+    on_every_variant("core", [] {
         test_pointwise<float>();
         test_pointwise<double>();
         test_matmul<float>();
@@ -308,8 +306,7 @@ int main() {
         test_products<double>();
         test_projections<float>();
         test_projections<double>();
-        std::printf("%s: ok\n", name.c_str());
-    }
+    });
     test_pool();
     test_callers();
 #if !defined(__SANITIZE_THREAD__)

@@ -197,12 +197,9 @@ void all() {
 }  // namespace
 
 int main() {
-    for (const auto& [name, usable] : variants()) {
-        if (!usable) continue;
-        use_isa(name);
+    on_every_variant("kernels of the online loop", [] {
         all<float>();
         all<double>();
-        std::printf("kernels of the online loop, %s: ok\n", name.c_str());
-    }
+    });
     return 0;
 }

@@ -87,14 +87,20 @@ ChainKernel<T> chain_of(Op op, const Product<T>& product) {
     return nullptr;
 }
 
+// What `find` gives for so many vectors, where a product is square, of one row and of a width with kernels of its own.
+template <class Kernel, class T, class F>
+Kernel for_square(const Product<T>& product, F find) {
+    if (product.rows != 1 || product.k != product.n) return nullptr;
+    if (product.n == lanes<T>) return find(Count<1>{});
+    if (product.n == 2 * lanes<T>) return find(Count<2>{});
+    if (product.n == 4 * lanes<T>) return find(Count<4>{});
+    if (product.n == 8 * lanes<T>) return find(Count<8>{});
+    return nullptr;
+}
+
 template <class T>
 ChainKernel<T> chain_for(Op op, const Product<T>& product) {
-    if (product.rows != 1 || product.k != product.n) return nullptr;
-    if (product.n == lanes<T>) return chain_of<T, 1>(op, product);
-    if (product.n == 2 * lanes<T>) return chain_of<T, 2>(op, product);
-    if (product.n == 4 * lanes<T>) return chain_of<T, 4>(op, product);
-    if (product.n == 8 * lanes<T>) return chain_of<T, 8>(op, product);
-    return nullptr;
+    return for_square<ChainKernel<T>>(product, [&](auto v) { return chain_of<T, decltype(v)::value>(op, product); });
 }
 
 }  // namespace bptt::BPTT_VARIANT

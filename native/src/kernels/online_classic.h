@@ -34,12 +34,10 @@ BPTT_INLINE void classic_step(const Classic<T>& x, const T* state, const T* inpu
 // Predictions of the counted states, their loss, and the slopes.
 template <class T, ptrdiff_t H>
 BPTT_INLINE double classic_loss(const Classic<T>& x, const T* states, ptrdiff_t row) {
+    Product<T> predictions = x.readout;
+    predictions.a = states, predictions.rows = x.counted;
+    dots<T>(predictions);
     const ptrdiff_t n = x.readout.n;
-    T* to = x.readout.dst;
-    for (ptrdiff_t r = 0; r < x.counted; ++r, states += H)
-        for (ptrdiff_t j = 0; j < n; ++j, ++to)
-            *to = (x.readout.init == nullptr ? T(0) : x.readout.init[j]) +
-                  dot_row<T>(states, x.readout.m + j * x.readout.panel_step, H);
     const T* target = x.target == nullptr ? nullptr : x.target + row * n;
     const int64_t* index = x.index == nullptr ? nullptr : x.index + row;
     const LossCall<T> call{x.readout.dst, target, index, x.slopes, x.counted, n, T(1) / static_cast<T>(x.counted)};
@@ -68,44 +66,20 @@ BPTT_INLINE void classic_backward(const Classic<T>& x) {
     }
 }
 
-// factor * sum over rows of weights[row] * a[row]; weights null: ones.
-template <class T, int V>
-BPTT_INLINE void sum_rows(const T* a, ptrdiff_t rows, const T* weights, ptrdiff_t step, T factor, Vec<T> (&y)[V]) {
-    constexpr ptrdiff_t H = V * lanes<T>;
-#pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) y[v] = Vec<T>{};
-    for (ptrdiff_t r = 0; r < rows; ++r, a += H) {
-        const Vec<T> s = weights == nullptr ? splat<T>(1) : splat<T>(weights[r * step]);
-#pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) y[v] = fma(s, load<T>(a + v * lanes<T>), y[v]);
-    }
-#pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) y[v] = y[v] * splat<T>(factor);
-}
-
 // The gradients of all parameters but W.
 template <class T, int V>
 BPTT_INLINE void classic_gradients(const Classic<T>& x, const T* input) {
-    constexpr ptrdiff_t H = V * lanes<T>;
+    constexpr ptrdiff_t L = lanes<T>, H = V * L;
     const ptrdiff_t inputs = x.ahead.k, outputs = x.readout.n;
-    Vec<T> y[V];
-    if (x.bias_gradient != nullptr) {
-        sum_rows<T, V>(x.deltas, x.depth, nullptr, 0, x.share, y);
-        store_row<T, V>(x.bias_gradient, y);
-    }
-    for (ptrdiff_t i = 0; i < inputs; ++i) {
-        sum_rows<T, V>(x.deltas, x.depth, input + i, inputs, x.share, y);
-        if (x.ahead_step == 1) {
-            store_row<T, V>(x.ahead_gradient + i * x.ahead_row, y);
-            continue;
-        }
-        T lane[H];
-        store_row<T, V>(lane, y);
-        for (ptrdiff_t j = 0; j < H; ++j) x.ahead_gradient[i * x.ahead_row + j * x.ahead_step] = lane[j];
-    }
+    Cross<T> sums{nullptr, nullptr, nullptr, 1, H, inputs, x.depth, H, 1, x.share, false, T(0)};
+    if (x.bias_gradient != nullptr) cross_column<T, V>(sums, x.deltas, nullptr, x.bias_gradient, L);
+    sums.dst_stride = x.ahead_step;
+    for (ptrdiff_t i = 0; i < inputs; ++i)
+        cross_column<T, V>(sums, x.deltas, input + i, x.ahead_gradient + i * x.ahead_row, L);
+    sums.dst_stride = 1, sums.b_stride = outputs, sums.rows = x.counted, sums.factor = T(1);
+    const T* states = x.states + (x.depth - x.counted + 1) * H;
     for (ptrdiff_t j = 0; j < outputs; ++j) {
-        sum_rows<T, V>(x.states + (x.depth - x.counted + 1) * H, x.counted, x.slopes + j, outputs, T(1), y);
-        store_row<T, V>(x.readout_gradient + j * H, y);
+        cross_column<T, V>(sums, states, x.slopes + j, x.readout_gradient + j * H, L);
         if (x.readout_bias_gradient == nullptr) continue;
         T sum = 0;
         for (ptrdiff_t r = 0; r < x.counted; ++r) sum += x.slopes[r * outputs + j];
@@ -162,12 +136,7 @@ ClassicKernel<T> classic_of(const Product<T>& forward, const Product<T>& backwar
 
 template <class T>
 ClassicKernel<T> classic_for(const Product<T>& forward, const Product<T>& backward) {
-    if (forward.rows != 1 || forward.k != forward.n) return nullptr;
-    if (forward.n == lanes<T>) return classic_of<T, 1>(forward, backward);
-    if (forward.n == 2 * lanes<T>) return classic_of<T, 2>(forward, backward);
-    if (forward.n == 4 * lanes<T>) return classic_of<T, 4>(forward, backward);
-    if (forward.n == 8 * lanes<T>) return classic_of<T, 8>(forward, backward);
-    return nullptr;
+    return for_square<ClassicKernel<T>>(forward, [&](auto v) { return classic_of<T, decltype(v)::value>(forward, backward); });
 }
 
 }  // namespace bptt::BPTT_VARIANT

@@ -6,12 +6,6 @@
 
 namespace bptt::BPTT_VARIANT {
 
-// A number as a type; the standard library's is not to be instantiated here.
-template <int N>
-struct Count {
-    static constexpr int value = N;
-};
-
 template <class T>
 BPTT_INLINE void put(T* dst, Vec<T> y, ptrdiff_t count, bool accumulate) {
     if (count >= lanes<T>) {

@@ -27,6 +27,12 @@ constexpr int vector_bytes = 32;
 constexpr int vector_bytes = 16;
 #endif
 
+// A number as a type; the standard library's is not to be instantiated here.
+template <int N>
+struct Count {
+    static constexpr int value = N;
+};
+
 template <class T>
 struct Types;
 template <>
