@@ -182,7 +182,7 @@ def unfold_side_by_side(
 _WARNED: WeakSet[nn.Module] = WeakSet()
 # Where the engine has nothing to offer, or PyTorch's own transforms are at work, the Python loop is
 # what is expected: nothing is said.
-_SILENT = {Reason.DEVICE, Reason.CONTEXT}
+_SILENT = {Reason.DEVICE, Reason.CONTEXT, Reason.CONTRACT}
 
 
 def _accepted(cell: nn.Module, found: Plan | Ineligible, backend: str) -> Plan | None:

@@ -84,7 +84,7 @@ class _Weaver:
         return known
 
     def _constant(self, value: torch.Tensor) -> Node:
-        name = f"constant{len(list(self.root.buffers()))}"
+        name = f"constant{len(self.root._buffers)}"  # `buffers()` leaves out what is there twice
         self.root.register_buffer(name, value)
         return self.graph.get_attr(name)
 

@@ -83,6 +83,6 @@ def _joined(
         none = torch.zeros(steps, 1, dtype=torch.bool)
         reset = torch.cat([none if mask is None else mask for mask in resets], dim=1)
     count = plan.recipe.leaves
-    exposed = tuple(range(count)) if plan.output is None else (plan.output,)
+    exposed = (plan.output,) if isinstance(plan.output, int) else tuple(range(count))
     call = Call(plan, steps, lanes, start, back, reset, None, clip, exposed, states[0])
     return forward_loop(call, heads_of(plan, torch.cat(list(inputs), dim=1)))

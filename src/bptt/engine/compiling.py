@@ -26,8 +26,8 @@ def compile(
         CellError: the cell has no step program; names the operator and its line.
     """
     size = (input_size,) if isinstance(input_size, int) else tuple(input_size)
-    example = torch.zeros((1, 1, *size), dtype=dtype)
-    return compile_for(cell, example, initial_state(cell, 1, like=example))
+    example = torch.zeros((1, 3, *size), dtype=dtype)  # several lanes: one may be a special case
+    return compile_for(cell, example, initial_state(cell, 3, like=example))
 
 
 def compile_for(cell: nn.Module, inputs: Tensor, state: State) -> StepProgram:

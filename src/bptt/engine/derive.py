@@ -16,7 +16,6 @@ from bptt.engine.neighbours import merge_neighbours
 from bptt.engine.pairs import pair_sums
 from bptt.engine.partition import Partition
 from bptt.engine.peephole import dots, multiply_adds, start_products
-from bptt.engine.plans import Wanted
 from bptt.engine.program import (
     After,
     Code,
@@ -34,6 +33,7 @@ from bptt.engine.saving import split
 from bptt.engine.tidy import code_of, tidy
 from bptt.engine.tracing import decompose, differentiate, fakes_for
 from bptt.engine.translate import Crossed, Param, Translator
+from bptt.engine.wanted import Wanted
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ def _given(
         value = node.meta["val"]
         label = node.name if source is None else sources[source]
         needs = any(wanted.sources[i] for i in origin) and value.is_floating_point()
-        params.append(Given(label, source, tuple(value.shape), needs and wanted.any))
+        shape = tuple(value.shape)
+        params.append(Given(label, source, shape, needs and wanted.any, value.dtype))
     times = []
     rest = inputs[len(params) :]
     for node, is_input, origin in zip(rest, parts.times, parts.time_sources, strict=False):
@@ -81,9 +82,8 @@ def _given(
         needs = wanted.input or any(wanted.sources[i] for i in origin if not is_input)
         needs = needs and value.is_floating_point()
         name = "input" if is_input else node.name
-        times.append(
-            Given(name, -1 if is_input else None, tuple(value.shape[1:]), needs and wanted.any)
-        )
+        given, shape = -1 if is_input else None, tuple(value.shape[1:])
+        times.append(Given(name, given, shape, needs and wanted.any, value.dtype))
     return tuple(params), tuple(times)
 
 
@@ -97,7 +97,7 @@ def _translate(
 ) -> Joint:
     tr = Translator(dtype)
     given: list[Any] = [
-        Param(tr.before.placeholder(f"param{i}"), p.shape) for i, p in enumerate(params)
+        Param(tr.before.placeholder(f"param{i}"), p.shape, p.dtype) for i, p in enumerate(params)
     ]
     given += [_rows(tr, "time", i, t.shape) for i, t in enumerate(times)]
     shapes = [_state_shape(n) for n in states]
@@ -185,7 +185,7 @@ def _assemble(
         states=widths,
         hoisted=None if parts.hoisted is None else code_of(parts.hoisted),
         folds=parts.foldable,
-        prepare=_prepare_code(tr, parts.step),
+        prepare=_prepare_code(tr),
         matrices=tuple((m.shape[0], m.shape[1]) for m in tr.matrices),
         units=tuple(int(torch.Size(u.shape).numel()) for u in tr.units),
         forward=Step(tuple(multiply_adds(list(cut.forward), ahead, [])), ahead),
@@ -269,7 +269,7 @@ def _deltas(
     return (*writes, *deltas), tuple(d.target.width for d in deltas), tuple(places)
 
 
-def _prepare_code(tr: Translator, step: GraphModule) -> Code:
+def _prepare_code(tr: Translator) -> Code:
     """Before the loop: matrices, units (flat), and what the after-graph reads besides."""
     graph = tr.before
     flat = [
@@ -278,7 +278,10 @@ def _prepare_code(tr: Translator, step: GraphModule) -> Code:
     ]
     graph.output([*(m.node for m in tr.matrices), *flat, *(e.node for e in tr.extras)])
     graph.eliminate_dead_code()
-    return code_of(GraphModule(step, tidy(graph)))
+    root = torch.nn.Module()
+    for name, value in tr.constants.items():
+        root.register_buffer(name, value)
+    return code_of(GraphModule(root, tidy(graph)))
 
 
 def _after_code(tr: Translator, nodes: list[Node | None]) -> Code:

@@ -19,7 +19,7 @@ from bptt.engine.reasons import Reason, Refusal
 
 _OWN = frozenset(nn.Module().__dict__) - {"training"}
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_GLOBAL_HOOKS = tuple(
+GLOBAL_HOOKS = tuple(
     getattr(torch.nn.modules.module, name)
     for name in (
         "_global_forward_hooks",
@@ -65,7 +65,7 @@ def check_hooks(cell: nn.Module) -> None:
     Raises:
         Refusal: naming the module.
     """
-    if any(_GLOBAL_HOOKS):
+    if any(GLOBAL_HOOKS):
         raise Refusal(Reason.HOOKS, "a hook on all modules")
     for path, module in cell.named_modules():
         for kind in HOOKS:
@@ -116,7 +116,7 @@ class Guard:
         self.same: list[tuple[dict[str, Any], str, Any]] = []
         self._equal: list[tuple[dict[str, Any], str, Any]] = []
         self.sizes: list[tuple[Any, int]] = []
-        self._empty: list[Any] = list(_GLOBAL_HOOKS)
+        self._empty: list[Any] = list(GLOBAL_HOOKS)
         self._tensors: list[tuple[Tensor, bool, torch.dtype, torch.Size]] = []
         for _, holder, name, value in plain_attributes(cell):
             simple = isinstance(value, _PLAIN) or callable(value) or isinstance(value, Tensor)
@@ -176,37 +176,3 @@ def _first_of_each(cell: nn.Module) -> Iterator[int]:
     seen: dict[int, int] = {}
     for i, (_, tensor) in enumerate(_every(cell.named_parameters)):
         yield seen.setdefault(id(tensor), i)
-
-
-class Snapshot:
-    """The plain attributes before a trace; afterwards they are put back, and a change is
-    refused."""
-
-    def __init__(self, cell: nn.Module) -> None:
-        self._cell = cell
-        self._before = {
-            (path, name): (_copy(value), frozen(value))
-            for path, _, name, value in plain_attributes(cell)
-        }
-
-    def restore(self) -> str | None:
-        """Undo all changes; gives the first attribute that was changed."""
-        changed: str | None = None
-        present = {
-            (path, name): (holder, value)
-            for path, holder, name, value in plain_attributes(self._cell)
-        }
-        for key, (holder, value) in present.items():
-            known = self._before.get(key)
-            if known is not None and frozen(value) == known[1]:
-                continue
-            changed = changed or ".".join(filter(None, key))
-            if known is None:
-                del holder[key[1]]
-            else:
-                holder[key[1]] = known[0]
-        return changed
-
-
-def _copy(value: Any) -> Any:
-    return value.copy() if isinstance(value, (list, dict, set)) else value

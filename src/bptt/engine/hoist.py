@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def heads_of(plan: Plan, inputs: Tensor) -> list[Tensor]:
     """The differentiable tensors of a call, as `bptt.engine.around.Around` wants them: (*sources,
     input), or (*params, *times) from the hoisted part, run here under autograd."""
-    sources = plan.read()
+    sources = plan.tensors
     if plan.around.inline:
         return [*sources, inputs]
     return hoisted(plan.program, sources, inputs)

@@ -14,22 +14,20 @@ calls do not come this way: `bptt.engine.native` wraps the same arithmetic with 
 from __future__ import annotations
 
 import atexit
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
-from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
-from torch._guards import tracing
-from torch.utils._python_dispatch import _disable_current_modes
 
+from bptt.engine._torch_compat import outside_of_modes
+from bptt.engine.frontend import find
 from bptt.engine.hoist import heads_of
 from bptt.engine.loop import Call, backward_loop, forward_loop
-from bptt.engine.plans import Plan, plan_made
-from bptt.engine.reasons import Ineligible
+from bptt.engine.plans import Plan, plan_of
+from bptt.engine.reasons import Refusal
 from bptt.errors import CellError
 from bptt.state import initial_state
 
@@ -61,23 +59,6 @@ def _named(name: str) -> nn.Module:
     if found is None:
         raise CellError(f"no cell is known as {name!r}: the program was made for one that is gone.")
     return found
-
-
-@dataclass(slots=True, frozen=True, eq=False)
-class _Given:
-    """A tensor in the place of a `bptt.engine.sources.Source`."""
-
-    tensor: Tensor
-
-    def read(self) -> Tensor:
-        return self.tensor
-
-
-def bind(plan: Plan, tensors: list[Tensor]) -> Plan:
-    """The same plan on other tensors than its cell's own, in the order of `Plan.sources`."""
-    bound = object.__new__(Plan)  # `replace` would take as long as a small step
-    vars(bound).update(vars(plan), sources=tuple(map(_Given, tensors)))
-    return bound
 
 
 # Programs by name ---------------------------------------------------------------------------------
@@ -118,24 +99,11 @@ _PLANS: dict[str, Plan] = {}
 atexit.register(_PLANS.clear)  # the core's programs go before the core does
 
 
-@contextmanager
-def outside() -> Iterator[None]:
-    """Outside of every mode and transform that is at work: programs are made of plain tensors."""
-    with (
-        _disable_current_modes(),
-        temporarily_clear_interpreter_stack(),
-        tracing(None),
-        torch.enable_grad(),
-        torch.autocast("cpu", enabled=False),
-    ):
-        yield
-
-
 def _plan(name: str) -> Plan:
     found = _PLANS.get(name)
     if found is None:
         key = _Key.read(name)
-        with outside():
+        with outside_of_modes():
             found = _PLANS[name] = _made(key)
     return found
 
@@ -144,10 +112,12 @@ def _made(key: _Key) -> Plan:
     cell = _named(key.cell)
     inputs = torch.zeros((1, 1, *key.shape), dtype=getattr(torch, key.dtype))
     state = initial_state(cell, 1, like=inputs)
-    made = plan_made(cell, inputs, state, (key.input, any(key.needs), key.state))
-    if isinstance(made, Ineligible):
-        raise CellError(f"{type(cell).__name__} cannot be unfolded natively: {made}.")
-    return made
+    with torch.set_grad_enabled(any((*key.needs, key.input, key.state))):
+        try:
+            return plan_of(find(cell, inputs, state), inputs, state, key.input, key.state)
+        except Refusal as refusal:
+            why = refusal.ineligible
+            raise CellError(f"{type(cell).__name__} cannot be unfolded natively: {why}.") from None
 
 
 # The operators ------------------------------------------------------------------------------------
@@ -171,8 +141,8 @@ def _unfold(
 ) -> list[Tensor]:
     """The states [T + 1, B, n] of all leaves, the start among them.
 
-    ``sources`` are the cell's tensors in the order of `bptt.engine.sources.sources_of`; ``initial``
-    may be empty where nothing is reset.
+    ``sources`` are the cell's tensors in the order of
+    `bptt.engine.frontend.builtin.named_tensors`; ``initial`` may be empty where nothing is reset.
     """
     grad = torch.is_grad_enabled()
     key = _Key(
@@ -185,7 +155,7 @@ def _unfold(
     )
     name = key.text()
     plan = _plan(name)
-    heads = heads_of(bind(plan, list(sources)), inputs)
+    heads = heads_of(plan.bound(list(sources), []), inputs)
     results: list[Tensor] = torch.ops.bptt.loop(
         name, heads, state, initial or state, reset, lengths, clip, inputs.shape[0]
     )

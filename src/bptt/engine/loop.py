@@ -84,7 +84,7 @@ def forward_loop(call: Call, heads: Sequence[Tensor]) -> Ran:
     if around.turned:
         ready = list(ready)
         for i, head in around.turned:
-            ready[i] = plan.transposed(i, heads[head])
+            ready[i] = heads[head].detach().t()
     shapes = [(steps + 1, batch, leaf.shape[1]) for leaf in call.start]
     if recipe.saved_width:
         shapes.append((steps, batch, recipe.saved_width))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from bptt.engine.again import differentiable
 from bptt.engine.hoist import heads_of
 from bptt.engine.loop import Call, Ran, backward_loop, forward_loop
-from bptt.engine.outputs import outputs_of
+from bptt.engine.outputs import outputs_by
 from bptt.engine.plans import Plan, plan_for
 from bptt.engine.reasons import Ineligible
 from bptt.errors import CellError
@@ -51,7 +51,7 @@ def run(
             raise CellError(f"{type(cell).__name__} cannot run natively: {found}.")
         plan = found
     count, output, single = plan.recipe.leaves, plan.output, isinstance(state, Tensor)
-    exposed = tuple(range(count)) if return_states or output is None else (output,)
+    exposed = (output,) if isinstance(output, int) and not return_states else tuple(range(count))
     start = [state] if isinstance(state, Tensor) else leaves(state)
     back = start if initial is state or reset is None else leaves(initial)
     steps, batch = inputs.shape[0], inputs.shape[1]
@@ -65,13 +65,13 @@ def run(
         results = _in_autograd(call, *heads)
     last = results[-1] if single else rebuild(state, list(results[len(exposed) :]))
     states = rebuild(state, list(results[:count])) if len(exposed) == count else None
-    if output is not None:
+    if isinstance(output, int):
         outputs = results[0 if states is None else output]
         # Who changes one in place does not expect the other to change.
         outputs = outputs.clone() if return_states else outputs
     else:
         assert states is not None
-        outputs = outputs_of(cell, states)
+        outputs = outputs_by(output, plan.output_tensors, states, start)
     if lengths is not None:
         outputs = _until(lengths, outputs)
     return outputs, last, states if return_states else None

@@ -89,7 +89,7 @@ def learner_for(
     if example.dtype is not dtype or example.dim() != 3:
         raise Refusal(Reason.DTYPE, f"inputs that are not [time, lane, feature] of {dtype}")
     plain = rebuild(initial, [leaf.detach() for leaf in own])
-    unit = trace(cell, example, plain, input_too=False)
+    unit = trace(cell, example, plain)
     if unit.output is None:
         raise Refusal(Reason.OPERATOR, "an output that the cell computes from its state")
     reader = None

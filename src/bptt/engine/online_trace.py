@@ -7,12 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bptt.engine.build import analyse, assemble
-from bptt.engine.guard import HOOKS, check_hooks
-from bptt.engine.plans import Wanted
+from bptt.engine._torch_compat import MAKING
+from bptt.engine.derive import derive
+from bptt.engine.frontend import Form, find
+from bptt.engine.frontend.builtin import Twin, is_built_in, named_tensors
+from bptt.engine.guard import HOOKS
+from bptt.engine.plans import check_plain
 from bptt.engine.program import StepProgram
 from bptt.engine.reasons import Reason, Refusal
-from bptt.engine.sources import Source, sources_of
+from bptt.engine.wanted import Wanted
 from bptt.state import State, leaves
 
 _ROW_WISE = (
@@ -51,36 +54,45 @@ class Unit:
     output: int | None
 
 
-def trace(module: nn.Module, example: Tensor, state: State, *, input_too: bool) -> Unit:
-    """Trace a step, forward and backward; ``input_too``: the input needs a gradient as well.
+def trace(module: nn.Module, example: Tensor, state: State) -> Unit:
+    """Trace the step of a cell, forward and backward.
 
     Raises:
         Refusal: it has no step program, or needs PyTorch around it.
     """
-    check_hooks(module)
-    sources = sources_of(module)
-    for source in sources:
-        if source.module is not None:
-            raise Refusal(Reason.PARAMETRIZED, f"the parametrization of {source.name}")
-    tensors = [source.read() for source in sources]
-    parts = analyse(module, sources, tensors, example, state, hoist=False)
-    flags = tuple(t.requires_grad for t in tensors)
-    wanted = Wanted(flags, input_too, True, False)
-    program = assemble(module, sources, parts.step, leaves(state)[0].dtype, wanted)
-    _check(program, sources, tensors)
-    return Unit(program, tensors, parts.output)
+    found = find(module, example, state)
+    return _unit(found.form, found.tensors, example, state, input_too=False)
 
 
-def _check(program: StepProgram, sources: tuple[Source, ...], tensors: list[Tensor]) -> None:
+def _unit(
+    form: Form, tensors: list[Tensor], example: Tensor, state: State, *, input_too: bool
+) -> Unit:
+    for tensor in tensors:
+        check_plain(tensor)
+    with MAKING:
+        traced, parts = form.traced(hoist=False)
+        output = form.output()
+        held = [*tensors, *traced.constants]
+        flags = tuple(t.requires_grad for t in held)
+        wanted = Wanted(flags, input_too, True, False)
+        dtype = leaves(state)[0].dtype
+        program = derive(form.name, traced.names, parts.step, dtype, wanted)
+    _check(program, traced.names, held)
+    return Unit(program, held, output if isinstance(output, int) else None)
+
+
+def _check(program: StepProgram, names: tuple[str, ...], tensors: list[Tensor]) -> None:
     assert program.after is not None
     if program.hoisted is not None or any(g.source is None for g in program.params):
         raise Refusal(Reason.OPERATOR, "a part that runs before the loop")
     dtype = getattr(torch, program.dtype)
     for given in program.params:
         assert given.source is not None
-        tensor, name = tensors[given.source], sources[given.source].name
+        tensor, name = tensors[given.source], names[given.source]
         if tensor.dtype is not dtype or not tensor.is_contiguous() or not tensor.numel():
             raise Refusal(Reason.DTYPE, f"{name}, which is not contiguous {program.dtype}")
+        if tensor.requires_grad and not isinstance(tensor, nn.Parameter):
+            raise Refusal(Reason.CAPTURED, name)
     for given in program.times:
         if given.source != -1 or len(given.shape) != 1:
             raise Refusal(Reason.RANK, "an input that is not [time, lane, feature]")
@@ -98,12 +110,19 @@ def trace_readout(readout: nn.Module, width: int, dtype: torch.dtype) -> Unit:
         if any(module.__dict__.get(kind) for kind in HOOKS):
             where = ".".join(filter(None, ("readout", path)))
             raise Refusal(Reason.READOUT, f"hooks of {where}")
+    if not is_built_in(readout):
+        raise Refusal(Reason.READOUT, f"a changed {type(readout).__name__}")
     with torch.no_grad():
         made = readout(torch.zeros(1, 1, width, dtype=dtype))
     if made.dim() != 3:
         raise Refusal(Reason.RANK, f"predictions of {made.dim()} dimensions")
+    cell = _AsCell(readout)
     state = torch.zeros(1, made.shape[2], dtype=dtype)
-    unit = trace(_AsCell(readout), torch.zeros(1, 1, width, dtype=dtype), state, input_too=True)
+    example = torch.zeros(1, 1, width, dtype=dtype)
+    twin = Twin(cell)
+    form = Form(type(readout).__name__, lambda: twin.step(example[0], state), lambda: 0, True)
+    tensors = list(named_tensors(cell).values())
+    unit = _unit(form, tensors, example, state, input_too=True)
     if any(space == "state" for space, _ in used_spaces(unit.program)):
         raise Refusal(Reason.READOUT, type(readout).__name__)
     return unit

@@ -353,7 +353,7 @@ def mv(tr: Translator, value: Tensor, a: Any, b: Any) -> Rows:
     """A product with a vector parameter."""
     if not (isinstance(a, Rows) and a.axis == 0 and isinstance(b, Param)):
         raise Refusal(Reason.LANES, "aten::mv")
-    column = Param(tr.before.call_method("unsqueeze", (b.node, 1)), (*b.shape, 1))
+    column = Param(tr.before.call_method("unsqueeze", (b.node, 1)), (*b.shape, 1), b.dtype)
     return Rows(_product(tr, None, a, column).columns[:, 0], 0)
 
 
@@ -372,8 +372,8 @@ def _turn(x: Rows) -> Rows:
 
 def _transposed(tr: Translator, a: Param) -> Param:
     if a.node.op == "call_function" and a.node.target is _aten.t.default:
-        return Param(a.node.args[0], a.shape[::-1])  # type: ignore[arg-type]  # torch.fx types its arguments as anything
+        return Param(a.node.args[0], a.shape[::-1], a.dtype)  # type: ignore[arg-type]  # torch.fx types its arguments as anything
     for node in a.node.users:
         if node.target is _aten.t.default:
-            return Param(node, a.shape[::-1])
-    return Param(tr.before.call_function(_aten.t.default, (a.node,)), a.shape[::-1])
+            return Param(node, a.shape[::-1], a.dtype)
+    return Param(tr.before.call_function(_aten.t.default, (a.node,)), a.shape[::-1], a.dtype)

@@ -1,19 +1,29 @@
-"""A step's output: a leaf of the state, or what the cell's own ``output`` makes of it."""
+"""A step's output where it is not a leaf of the state: what the cell's ``output`` makes of it."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from bptt.cells._stack import output_of
 from bptt.engine.eager import _nothing
+from bptt.engine.frontend.graph import RowFunction
 from bptt.state import State, leaves, map_state
 
 
-def output_leaf(cell: nn.Module, state: State) -> int | None:
-    """Which leaf of the state is the output of a step, None if it is none of them."""
-    given = leaves(state)
-    result = output_of(cell, state)
-    return next((j for j, leaf in enumerate(given) if leaf is result), None)
+def outputs_by(
+    function: RowFunction, tensors: list[Tensor], states: State, start: list[Tensor]
+) -> Tensor:
+    """The outputs of all steps by the captured function, from states with leaves [T, B, ...] and
+    the ``tensors`` that it reads; ``start`` tells their shape where there are no steps."""
+    each = leaves(states)
+    steps, batch = each[0].shape[:2]
+    if not steps:
+        with torch.no_grad():
+            one = function(tensors, start)
+        return one.new_empty((0, *one.shape))
+    result = function(tensors, [leaf.reshape(steps * batch, *leaf.shape[2:]) for leaf in each])
+    return result.reshape(steps, batch, *result.shape[1:])
 
 
 def outputs_of(cell: nn.Module, states: State) -> Tensor:

@@ -256,6 +256,13 @@ def _extract(
     return GraphModule(traced, graph)
 
 
+def whole_graph(traced: GraphModule) -> GraphModule:
+    """A trace as it is, with the number of lanes as its first argument."""
+    inputs = placeholders(traced.graph)
+    body = [n for n in traced.graph.nodes if n.op not in ("placeholder", "output")]
+    return _extract(traced, inputs, body, list(arguments(traced.graph.output_node())[0]))
+
+
 def lanes_by_name(value: Any, lanes: Node) -> Any:
     """Arguments with the traced number of lanes replaced by a node that holds this call's."""
     if isinstance(value, (list, tuple)):

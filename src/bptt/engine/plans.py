@@ -1,50 +1,39 @@
-"""Which executor a cell gets: its step program, traced once, or the reason why it has none.
+"""Which executor a call gets: its step program, or the reason why it has none.
 
-Programs are kept for as long as their cell lives, by what the trace depends on
-(`bptt.engine.guard`), the shapes and dtypes of input and state, and which gradients are wanted.
+A program belongs to the form of a step (`bptt.engine.frontend`), with the gradients that are
+wanted; the tensors of a call are bound to it.
 """
 
 from __future__ import annotations
 
-import atexit
 import importlib.util
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.autograd.graph import saved_tensors_hooks
 
-from bptt.engine.eager import check_step
-from bptt.engine.guard import Guard, check_hooks
+from bptt.engine._torch_compat import MAKING, generators_kept
+from bptt.engine.derive import derive
+from bptt.engine.guard import GLOBAL_HOOKS
 from bptt.engine.kernels import Interpreted, Kernel, Native
 from bptt.engine.program import StepProgram
-from bptt.engine.reasons import Ineligible, Reason, Refusal
+from bptt.engine.reasons import Ineligible, Reason, Refusal, line_of_error
 from bptt.engine.recipe import Recipe, recipe_of
-from bptt.engine.sources import Source, read_all, sources_of
+from bptt.engine.wanted import Wanted
 from bptt.engine.whole import Whole, whole_of
-from bptt.errors import BpttError
+from bptt.errors import CellError
 from bptt.state import State, leaves
 
 if TYPE_CHECKING:
     from bptt.engine.around import Around
+    from bptt.engine.frontend import Found
+    from bptt.engine.frontend.graph import RowFunction
     from bptt.engine.partition import Partition
-    from bptt.engine.usual import Usual
-
-
-@dataclass(frozen=True, eq=False)
-class Wanted:
-    """Which gradients a program is for: of each source, of the input, of anything at all, of a
-    state."""
-
-    sources: tuple[bool, ...]
-    input: bool
-    any: bool
-    state: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,82 +44,43 @@ class Plan:
         program: the program.
         around: what PyTorch runs before and after the loop.
         kernel: what runs its loop.
-        sources: the cell's tensors.
         wanted: which gradients the program gives.
-        output: the leaf that is the output of a step, or None if the cell computes it
-            (each row alone, so for all steps at once).
+        output: the leaf that is the output of a step, or the function that makes it.
         recipe: what the loop knows beforehand.
         whole: its form for one call of the core each way, None if it has none.
-        views: transposes of weights, kept from call to call.
+        constants: tensors that the step makes of nothing: the last of its sources.
+        tensors, output_tensors: what the step, and the output's function, read in this call.
     """
 
     program: StepProgram
     around: Around
     kernel: Kernel
-    sources: tuple[Source, ...]
     wanted: Wanted
-    output: int | None
-
+    output: int | RowFunction
     recipe: Recipe
     whole: Whole | None
-
-    views: dict[int, tuple[Tensor, int, Tensor]]
-
-    def transposed(self, i: int, head: Tensor) -> Tensor:
-        """The transpose of a head, the same view as long as it is the same memory."""
-        if type(head) not in (Tensor, nn.Parameter):  # it stands for another, without memory
-            return head.detach().t()
-        known = self.views.get(i)
-        if known is not None and known[0] is head and known[1] == head.data_ptr():
-            return known[2]
-        view = head.detach().t()
-        self.views[i] = (head, head.data_ptr(), view)
-        return view
+    constants: tuple[Tensor, ...]
+    tensors: list[Tensor]
+    output_tensors: list[Tensor]
 
     @property
     def workspace(self) -> int:
         """The bytes that the core keeps to work in, from the latest runs."""
         return self.kernel.workspace + (0 if self.whole is None else self.whole.core.workspace)
 
-    def read(self) -> list[Tensor]:
-        """The cell's tensors as they are now."""
-        return [s.read() for s in self.sources]
-
-
-_VARIANTS = 64
-"""So many forms of one cell are kept."""
-
-
-class Known:
-    """What is kept of one cell."""
-
-    def __init__(self) -> None:
-        self.guard: Guard | None = None
-        self.by_key: dict[Any, dict[Any, Plan | Ineligible]] = {}
-        self.current: dict[Any, Plan | Ineligible] = {}
-        self.analysed: dict[Any, Any] = {}
-        self.usual: dict[Any, Usual] = {}
-
-    def refresh(self, cell: nn.Module) -> None:
-        """The cell was changed, or is new."""
-        self.guard = Guard(cell)
-        self.usual.clear()
-        if len(self.by_key) >= _VARIANTS:  # an attribute that is new in every call
-            self.by_key.clear()
-            self.analysed.clear()
-        self.current = self.by_key.setdefault(self.guard.key, {})
-
-
-KNOWN: WeakKeyDictionary[nn.Module, Known] = WeakKeyDictionary()
-# The core's programs must be gone before the core is: nanobind counts what is left when Python
-# ends.
-atexit.register(KNOWN.clear)
+    def bound(self, tensors: list[Tensor], output_tensors: list[Tensor]) -> Plan:
+        """The same for the tensors of another call."""
+        made = object.__new__(Plan)  # `replace` would take as long as a small step
+        vars(made).update(
+            vars(self), tensors=[*tensors, *self.constants], output_tensors=output_tensors
+        )
+        return made
 
 
 def plan_for(
     cell: nn.Module, inputs: Tensor, state: State, initial: State, kernel: str = "native"
 ) -> Plan | Ineligible:
-    """The plan for these arguments, from the cache if the cell is unchanged.
+    """The plan for these arguments.
 
     Args:
         cell: the cell.
@@ -138,55 +88,61 @@ def plan_for(
         state, initial: leaves [B, n].
         kernel: "native" or "interpreted".
     """
-    context = context_of_call()
+    context = context_of_call() or (core_missing() if kernel == "native" else None)
     if context is not None:
         return context
-    known = KNOWN.get(cell)
-    if known is None:
-        known = KNOWN.setdefault(cell, Known())
-    if known.guard is None or not known.guard.holds():
-        known.refresh(cell)
-    assert known.guard is not None
     given = [state] if type(state) is Tensor else leaves(state)
     grad = torch.is_grad_enabled()
-    needs = grad and (
+    needs_state = grad and (
         any(s.requires_grad for s in given)
         or (initial is not state and any(s.requires_grad for s in leaves(initial)))
     )
-    key = (
-        kernel,
-        inputs.shape[2:],
-        inputs.dtype,
-        inputs.device.type,
-        grad and inputs.requires_grad,
-        grad and known.guard.needs_gradient,
-        needs,
-        *[(s.shape[1:], s.dtype, s.device.type, type(s)) for s in given],
-        type(inputs),
-    )
-    found = known.current.get(key)
-    if found is None:
+    from bptt.engine.frontend import find
+
+    try:
+        for tensor in (inputs, *given):
+            check_plain(tensor)
         with _unseen():
-            found = known.current[key] = _make(cell, known, inputs, state, key)
-    return found
+            found = find(cell, inputs, state)
+        return plan_of(found, inputs, state, grad and inputs.requires_grad, needs_state, kernel)
+    except Refusal as refusal:
+        why = refusal.ineligible
+        if why.reason is Reason.CONTRACT and len(inputs):
+            raise CellError(why.operator) from None
+        return why
 
 
-def plan_made(
-    cell: nn.Module, inputs: Tensor, state: State, needs: tuple[bool, bool, bool]
-) -> Plan | Ineligible:
-    """A plan made anew, in whatever mode PyTorch is: for a caller that keeps it itself.
+def plan_of(
+    found: Found,
+    inputs: Tensor,
+    state: State,
+    input_too: bool,
+    state_too: bool,
+    kernel: str = "native",
+) -> Plan:
+    """The plan of a form that was found, with gradients of input and state if they are wanted.
 
-    ``needs`` tells whether the input, any parameter, and any state need gradients.
+    Raises:
+        Refusal: there is none.
     """
-    known = KNOWN.setdefault(cell, Known())
-    known.refresh(cell)
-    place = [(s.shape[1:], s.dtype, s.device.type, type(s)) for s in leaves(state)]
-    head = ("native", inputs.shape[2:], inputs.dtype, inputs.device.type)
-    return _make(cell, known, inputs, state, (*head, *needs, *place))
+    form, grad = found.form, torch.is_grad_enabled()
+    key = (kernel, input_too, grad and form.needs_gradient, state_too, inputs.dim())
+    plan = form.plans.get(key)
+    if plan is None:
+        with MAKING, generators_kept(), _unseen():
+            plan = form.plans.get(key)
+            if plan is None:
+                plan = form.plans[key] = _made(found, inputs, state, key)
+    if isinstance(plan, Refusal):
+        raise plan
+    bound: Plan = plan.bound(found.tensors, found.output_tensors)
+    return bound
 
 
 def context_of_call() -> Ineligible | None:
     """Modes of PyTorch under which a call must stay a sequence of ordinary operators."""
+    if any(GLOBAL_HOOKS):
+        return Ineligible(Reason.HOOKS, "a hook on all modules")
     if torch.is_autocast_enabled("cpu"):
         return Ineligible(Reason.CONTEXT, "torch.autocast")
     if torch._C._functorch.maybe_current_level() is not None:
@@ -213,51 +169,60 @@ def _same(value: Any) -> Any:
 
 def core_missing() -> Ineligible | None:
     """Whether the compiled core is not there."""
-    if importlib.util.find_spec("bptt._core") is None:
-        return Ineligible(Reason.CORE, "bptt._core")
-    return None
+    return _MISSING
 
 
-def _make(
-    cell: nn.Module, known: Known, inputs: Tensor, state: State, key: Any
-) -> Plan | Ineligible:
-    kernel, any_input, any_param, any_state = key[0], key[4], key[5], key[6]
-    missing = core_missing() if kernel == "native" else None
-    if missing is not None:
-        return missing
+_MISSING = (
+    Ineligible(Reason.CORE, "bptt._core")
+    if importlib.util.find_spec("bptt._core") is None
+    else None
+)
+
+
+def _made(found: Found, inputs: Tensor, state: State, key: Any) -> Plan | Refusal:
+    kernel, any_input, any_source, any_state, _ = key
+    form = found.form
     try:
-        check_hooks(cell)
-        sources = sources_of(cell)
-        with torch.enable_grad():
-            tensors = read_all(sources)
-        _check_plain([inputs, *leaves(state), *tensors])
-        from bptt.engine.around import around
-        from bptt.engine.build import analyse, assemble
-
-        place = (known.guard.key if known.guard else None, key[1:4], key[7:])
-        if place not in known.analysed:
-            known.analysed[place] = analyse(cell, sources, tensors, inputs, state)
-        parts = known.analysed[place]
-        flags = tuple(any_param and t.requires_grad for t in tensors)
-        wanted = Wanted(flags, any_input, any_param or any_input or any_state, any_state)
+        for tensor in (*found.tensors, *found.output_tensors):
+            check_plain(tensor)
+        traced, parts = form.traced()
+        output = form.output()
+        tensors = [*found.tensors, *traced.constants]
+        flags = tuple(any_source and t.requires_grad for t in tensors)
+        wanted = Wanted(flags, any_input, any_source or any_input or any_state, any_state)
         dtype = leaves(state)[0].dtype
+        from bptt.engine.around import around
 
-        def form(step: Partition, kernel: str) -> Plan:
-            program = assemble(cell, sources, step, dtype, wanted)
+        def make(step: Partition, kernel: str) -> Plan:
+            program = derive(form.name, traced.names, step, dtype, wanted)
             made: Kernel = Native(program) if kernel == "native" else Interpreted(program)
             frame = around(program, step, (*flags, any_input))
             recipe = recipe_of(program, frame, made, step.time_floats(dtype))
             whole = whole_of(program, frame, made, recipe, tensors, inputs)
-            return Plan(program, frame, made, sources, wanted, parts.output, recipe, whole, {})
+            constants = traced.constants
+            return Plan(program, frame, made, wanted, output, recipe, whole, constants, [], [])
 
-        sunk = None if parts.sunk is None else _runs_whole(lambda: form(parts.sunk, "native"))
+        sunk = parts.sunk
         if sunk is not None:
-            return sunk if kernel == "native" else form(parts.sunk, kernel)
-        return form(parts.step, kernel)
+            plan = _runs_whole(lambda: make(sunk, "native"))
+            if plan is not None:
+                return plan if kernel == "native" else make(sunk, kernel)
+        return make(parts.step, kernel)
     except Refusal as refusal:
-        return refusal.ineligible
-    except BpttError as error:
-        raise _of_a_plain_step(cell, inputs, state, error) from None
+        return refusal
+    except Exception as error:  # whatever goes wrong: the Python loop has the right numbers
+        if STRICT:
+            raise
+        return unexpected(error)
+
+
+STRICT = False
+"""Whether an unexpected error while a program is made is raised: the tests want to see it."""
+
+
+def unexpected(error: Exception) -> Refusal:
+    """An error of the engine's own as a reason."""
+    return Refusal(Reason.UNEXPECTED, f"{type(error).__name__}: {error}", line_of_error(error))
 
 
 def _runs_whole(form: Callable[[], Plan]) -> Plan | None:
@@ -271,21 +236,13 @@ def _runs_whole(form: Callable[[], Plan]) -> Plan | None:
     return plan if plan.whole is not None else None
 
 
-def _of_a_plain_step(cell: nn.Module, inputs: Tensor, state: State, traced: BpttError) -> BpttError:
-    """The error with which the cell itself breaks its contract: that of the trace speaks of the
-    tracer's own odd number of lanes."""
-    try:
-        with torch.no_grad():
-            if len(inputs):
-                check_step(cell, cell(inputs[0], state), state)
-    except BpttError as error:
-        return error
-    return traced
+def check_plain(tensor: Tensor) -> None:
+    """Refuse what the core cannot read.
 
-
-def _check_plain(tensors: list[Tensor]) -> None:
-    for tensor in tensors:
-        plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout is torch.strided
-        if not plain or tensor.device.type != "cpu":
-            what = type(tensor).__name__ if not plain else f"a tensor on {tensor.device}"
-            raise Refusal(Reason.DEVICE, what)
+    Raises:
+        Refusal: the tensor is not plain, or elsewhere than in the CPU's memory.
+    """
+    plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout is torch.strided
+    if not plain or tensor.device.type != "cpu":
+        what = type(tensor).__name__ if not plain else f"a tensor on {tensor.device}"
+        raise Refusal(Reason.DEVICE, what)

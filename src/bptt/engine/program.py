@@ -22,6 +22,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import torch
+
 
 @dataclass(frozen=True)
 class Value:
@@ -152,6 +154,7 @@ class Given:
     source: int | None
     shape: tuple[int, ...]
     differentiable: bool
+    dtype: torch.dtype
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ class Reason(enum.Enum):
     UNTRACEABLE = "a step that PyTorch's tracer cannot follow"
     PARAMETRIZED = "weights that are computed from other tensors"
     READOUT = "a readout is made of linear maps, LayerNorm and pointwise functions"
+    CONTRACT = "a cell that breaks its contract"
+    UNEXPECTED = "an error of the engine, which deserves a report"
     CORE = "the compiled core, which is missing"
 
 

@@ -1,8 +1,5 @@
-"""PyTorch's tracer, and all that is private or experimental about it, in one place.
-
-The cell is traced twice under fake tensors, with two numbers of lanes that no layer has: what
-differs between the traces depends on the number of lanes, everything else does not.
-"""
+"""PyTorch's tracer under fake tensors: graphs of functions that run no code of the user's, graphs
+taken apart into the operators that the engine reads, and their gradients."""
 
 from __future__ import annotations
 
@@ -11,23 +8,17 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._decomp import core_aten_decompositions, get_decompositions
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
 from torch.fx import GraphModule, Interpreter
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.traceback import preserve_node_meta
-from torch.overrides import TorchFunctionMode
 
-from bptt.cells._stack import output_of
 from bptt.engine.assignments import without_writes
-from bptt.engine.eager import check_step
 from bptt.engine.nodes import LANES, ends
 from bptt.engine.normalization import layer_norm, layer_norm_backward
 from bptt.engine.reasons import Reason, Refusal, line_of_error
-from bptt.engine.sources import Source, replaced
-from bptt.errors import BpttError
-from bptt.state import State, leaves, rebuild
 
 _aten = torch.ops.aten
 
@@ -80,138 +71,33 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
     return table
 
 
-class _GradModeWatch(TorchFunctionMode):
-    """Refuses a cell that switches gradients off: a trace would forget that it did."""
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        if function is torch._C._set_grad_enabled:
-            raise Refusal(Reason.AUTOGRAD, "torch.no_grad")
-        return function(*args, **(kwargs or {}))
-
-
 def fake_mode() -> FakeTensorMode:
     """Tensors with shapes and no data; real constants may join in."""
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
-def trace_cell(
-    cell: nn.Module,
-    sources: tuple[Source, ...],
-    tensors: list[Tensor],
-    example: Tensor,
-    state: State,
-    lanes: int,
-) -> GraphModule:
-    """Stage 1: one step as a graph, ``(*sources, input, *state leaves) -> new state leaves``.
-
-    ``example`` is the input of a step and ``state`` the state, with any number of lanes.
-
-    Raises:
-        Refusal: the step cannot be traced.
-        CellError: the cell breaks its contract.
-    """
-    mode = fake_mode()
-    owned = tuple(mode.from_tensor(tensor) for tensor in tensors)
-    given = tuple(_fake_like(mode, leaf, lanes) for leaf in [example, *leaves(state)])
-
-    def step(*flat: Tensor) -> list[Tensor]:
-        own, entering = flat[: len(owned)], rebuild(state, list(flat[len(owned) + 1 :]))
-        new = call_cell(cell, sources, own, (flat[len(owned)], entering))
-        check_step(cell, new, entering)
-        for leaf in leaves(new):
-            _refuse_own_gradients(leaf)
-        return leaves(new)
-
-    return _first_stage(step, [*owned, *given])
-
-
-def trace_output(
-    cell: nn.Module, sources: tuple[Source, ...], tensors: list[Tensor], state: State
-) -> GraphModule:
-    """The cell's ``output`` as a graph, ``(*sources, *state leaves) -> output``.
+def first_stage(function: Callable[..., Any], given: list[Tensor]) -> GraphModule:
+    """A function of fake tensors as a graph, nothing taken apart.
 
     Raises:
         Refusal: it cannot be traced.
     """
-    mode = fake_mode()
-    owned = tuple(mode.from_tensor(tensor) for tensor in tensors)
-    given = tuple(_fake_like(mode, leaf, LANES[0]) for leaf in leaves(state))
-
-    def output(*flat: Tensor) -> list[Tensor]:
-        own, entering = flat[: len(owned)], rebuild(state, list(flat[len(owned) :]))
-        return [call_cell(_OutputOf(cell), sources, own, (entering,))]
-
-    return _first_stage(output, [*owned, *given])
-
-
-class _OutputOf(nn.Module):
-    """A cell's ``output`` as a module to call."""
-
-    def __init__(self, cell: nn.Module) -> None:
-        super().__init__()
-        self.cell = cell
-
-    def forward(self, state: State) -> Tensor:
-        return output_of(self.cell, state)
-
-
-def _first_stage(function: Callable[..., Any], given: list[Tensor]) -> GraphModule:
     try:
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), preserve_node_meta():
             return make_fx(
                 function,
                 decomposition_table={},
                 _allow_non_fake_inputs=True,
                 record_stack_traces=True,
             )(*given)
-    except (Refusal, BpttError) as error:
-        if isinstance(error, Refusal) and error.ineligible.location is None:
-            told = error.ineligible
-            raise Refusal(told.reason, told.operator, line_of_error(error)) from None
+    except Refusal:
         raise
     except Exception as error:
-        raise _refusal(error) from error
+        raise refusal_of(error) from error
 
 
-def _fake_like(mode: FakeTensorMode, tensor: Tensor, lanes: int) -> Tensor:
-    with mode:
-        shape = (lanes, *tensor.shape[1:])
-        made = torch.empty(shape, dtype=tensor.dtype)
-        return made.requires_grad_(tensor.is_floating_point())
-
-
-def call_cell(
-    cell: nn.Module,
-    sources: tuple[Source, ...],
-    own: tuple[Tensor, ...],
-    arguments: tuple[Any, ...],
-) -> Any:
-    """Run the cell with its tensors replaced, and see that it put none of its own in their
-    place."""
-    with _GradModeWatch(), replaced(sources, own):
-        new = cell(*arguments)
-        for source, tensor in zip(sources, own, strict=True):
-            if source.changed(tensor):
-                raise Refusal(Reason.MUTATION, f"{source.kind} {source.name}")
-    return new
-
-
-def _refuse_own_gradients(leaf: Tensor) -> None:
-    """A `torch.autograd.Function` has a backward that the trace of its forward does not show."""
-    waiting, seen = [leaf.grad_fn], set()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if isinstance(node, torch.autograd.function.BackwardCFunction):
-            raise Refusal(Reason.AUTOGRAD, f"torch.autograd.Function {type(node).__name__}")
-        waiting.extend(edge[0] for edge in node.next_functions)
-
-
-def _refusal(error: Exception) -> Refusal:
+def refusal_of(error: Exception) -> Refusal:
+    """Why a graph cannot be traced."""
     line = line_of_error(error)
     if isinstance(error, DataDependentOutputException):
         return Refusal(Reason.CONTROL_FLOW, str(error.func), line)

@@ -31,6 +31,7 @@ class Param:
 
     node: Node
     shape: tuple[int, ...]
+    dtype: torch.dtype
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +77,7 @@ class Translator:
         self.gathered: list[Operand] = []
         self.gathered_nodes: list[Node] = []
         self._extra_nodes: list[Node] = []
+        self.constants: dict[str, Tensor] = {}
         self._prepared: dict[Any, Param] = {}
         self._finished: dict[Any, Crossed] = {}
 
@@ -99,8 +101,9 @@ class Translator:
         held: Tensor = getattr(module, str(node.target))
         if held.numel() == 1 and held.dim() == 0:
             return float(held)
-        made = self.before.get_attr(str(node.target))
-        return Param(made, tuple(held.shape))
+        name = f"constant{len(self.constants)}"
+        self.constants[name] = held.detach()
+        return Param(self.before.get_attr(name), tuple(held.shape), held.dtype)
 
     def _call(self, node: Node, known: dict[Node, Any]) -> Any:
         def resolve(argument: Any) -> Any:
@@ -154,18 +157,18 @@ class Translator:
         ):
             packet, target, arguments = _aten.t, _aten.t.default, arguments[:1]
         if packet is _aten.t and arguments[0].node.target is _aten.t.default:
-            return Param(arguments[0].node.args[0], tuple(value.shape))
+            return Param(arguments[0].node.args[0], tuple(value.shape), value.dtype)
         key = (target, _key(arguments), _key(options))
         if key not in self._prepared:
             made = self.before.call_function(target, _nodes(arguments), _nodes(options))
             if isinstance(value, (list, tuple)):
                 parts = [
-                    Param(self._item(self.before, made, i), tuple(v.shape))
+                    Param(self._item(self.before, made, i), tuple(v.shape), v.dtype)
                     for i, v in enumerate(value)
                 ]
                 self._prepared[key] = parts  # type: ignore[assignment]  # some operators give several
             else:
-                self._prepared[key] = Param(made, tuple(value.shape))
+                self._prepared[key] = Param(made, tuple(value.shape), value.dtype)
         return self._prepared[key]
 
     def _item(self, graph: Graph, node: Node, index: int) -> Node:
@@ -245,11 +248,23 @@ class Translator:
 
     def matrix(self, param: Param) -> int:
         """The number of a matrix that the step multiplies by."""
+        param = self._in_dtype(param)
         for i, known in enumerate(self.matrices):
             if known.node is param.node:
                 return i
         self.matrices.append(param)
         return len(self.matrices) - 1
+
+    def _in_dtype(self, param: Param) -> Param:
+        """The same numbers as the step computes with them: truths are 0 and 1."""
+        if param.dtype is self.dtype:
+            return param
+        options = {"dtype": self.dtype}
+        key = (_aten._to_copy.default, param.node)
+        if key not in self._prepared:
+            made = self.before.call_function(_aten._to_copy.default, (param.node,), options)
+            self._prepared[key] = Param(made, param.shape, self.dtype)
+        return self._prepared[key]
 
     def as_rows(self, argument: Any) -> Rows:
         """Any argument of a pointwise operator as rows."""
@@ -259,6 +274,7 @@ class Translator:
             return Rows(self.builder.columns_of(float(argument)), -1)
         if not isinstance(argument, Param):
             raise Refusal(Reason.OPERATOR, str(argument))
+        argument = self._in_dtype(argument)
         index = next(
             (i for i, u in enumerate(self.units) if u.node is argument.node), len(self.units)
         )

@@ -6,33 +6,44 @@ from and to look a plan up by all that it depends on takes some thirty.
 
 from __future__ import annotations
 
+import atexit
 import weakref
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from bptt.cells import LSTM, Embedded, Stack
-from bptt.engine.plans import KNOWN, Plan, context_of_call, plan_for
+from bptt.engine.frontend import BuiltIn, built_in_of
+from bptt.engine.plans import Plan, context_of_call, plan_for
 from bptt.engine.reasons import Ineligible
-from bptt.state import State, initial_state, leaves, optional
+from bptt.state import State, initial_state, leaves, optional, weight_of
 
 
 class Usual:
-    """Calls of an unchanged cell with inputs of one kind, known to fit it.
+    """Calls of a cell with inputs of one kind, known to fit it.
 
     Args:
         cell: the cell; it is not kept alive.
+        built_in: what is known of it, if its code is known.
     """
 
-    __slots__ = ("_cell", "_lanes", "_plans", "_zero", "_zeros")
+    __slots__ = ("_built_in", "_cell", "_lanes", "_plans", "_told", "_zero", "_zeros")
 
-    def __init__(self, cell: nn.Module) -> None:
+    def __init__(self, cell: nn.Module, built_in: BuiltIn | None) -> None:
         self._cell = weakref.ref(cell)
+        self._built_in, self._told = built_in, _told(cell)
         self._plans: dict[Any, Plan] = {}
         self._zero = _starts_at_zero(cell)
         self._zeros: State | None = None
         self._lanes = -1
+
+    def holds(self, cell: nn.Module) -> bool:
+        """Whether what the checks of arguments look at is as it was."""
+        if self._built_in is not None:
+            return self._built_in.holds(cell)
+        return self._told == _told(cell)
 
     def initial(self, inputs: Tensor, lanes: int) -> State:
         """As `bptt.state.initial_state`, but nobody may change it in place."""
@@ -47,6 +58,8 @@ class Usual:
 
     def plan(self, inputs: Tensor, state: State, initial: State) -> Plan | Ineligible:
         """As `bptt.engine.plans.plan_for`."""
+        if self._built_in is None:
+            return plan_for(self._own(), inputs, state, initial)
         grad = torch.is_grad_enabled()
         key: Any = (grad, grad and inputs.requires_grad)
         if state is not self._zeros or initial is not state:
@@ -54,12 +67,13 @@ class Usual:
             needs = grad and any(s.requires_grad for s in (*given, *leaves(initial)))
             key = (*key, needs, *[(s.shape[1:], s.dtype, type(s)) for s in given])
         found = self._plans.get(key)
-        if found is None:
-            made = plan_for(self._own(), inputs, state, initial)
-            if isinstance(made, Ineligible):
-                return made
-            found = self._plans[key] = made
-        return found
+        if found is not None:
+            tensors = self._built_in.tensors()
+            return found.bound(tensors, tensors)
+        made = plan_for(self._own(), inputs, state, initial)
+        if isinstance(made, Plan):
+            self._plans[key] = made
+        return made
 
     def _own(self) -> nn.Module:
         cell = self._cell()
@@ -67,21 +81,37 @@ class Usual:
         return cell
 
 
+_KNOWN: WeakKeyDictionary[nn.Module, dict[Any, Usual]] = WeakKeyDictionary()
+atexit.register(_KNOWN.clear)  # the core's programs go before the core does
+
+
 def usual_of(cell: nn.Module, inputs: Tensor) -> Usual | None:
     """What `keep` kept of such a call; None if nothing, the cell has changed since, or PyTorch is
     in a mode of which plans know nothing."""
-    known = KNOWN.get(cell)
-    if known is None or not known.usual or context_of_call() is not None:
+    if context_of_call() is not None:
         return None
-    assert known.guard is not None
-    return known.usual.get(_kind(inputs)) if known.guard.holds() else None
+    known = _KNOWN.get(cell)
+    if not known:
+        return None
+    usual = known.get(_kind(inputs))
+    if usual is not None and not usual.holds(cell):
+        known.clear()
+        return None
+    return usual
 
 
 def keep(cell: nn.Module, inputs: Tensor) -> None:
     """Remember that a cell has a plan, and fits such inputs."""
-    known = KNOWN.get(cell)
-    if known is not None:
-        known.usual.setdefault(_kind(inputs), Usual(cell))
+    kind = _kind(inputs)
+    known = _KNOWN.setdefault(cell, {})
+    if kind not in known:
+        known[kind] = Usual(cell, built_in_of(cell))
+
+
+def _told(cell: nn.Module) -> Any:
+    weight = weight_of(cell)
+    size, hidden = getattr(cell, "input_size", None), getattr(cell, "hidden_size", None)
+    return size, hidden, None if weight is None else (weight.dtype, weight.device)
 
 
 def _kind(inputs: Tensor) -> Any:

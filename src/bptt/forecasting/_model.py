@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bptt import cells
 from bptt.cells._stack import output_of
+from bptt.engine.frontend.builtin import register
 from bptt.forecasting._linear import Linear
 from bptt.forecasting._options import Options
 from bptt.network import Network
@@ -56,6 +57,9 @@ class Tapped(nn.Module):
         still = torch.cat([input] * self.taps, dim=1)
         line = started * moved + (1 - started) * still
         return self.cell(input, own), line, torch.ones_like(started)
+
+
+register(Tapped)
 
 
 class Readout(nn.Module):

@@ -18,7 +18,9 @@ from torch.nn.functional import linear
 from bptt import cells
 from bptt.cells._base import PlainCell
 from bptt.engine import Ineligible, Plan, plan_for
-from bptt.engine.library import LAYOUT, bind, name_cells, outside
+from bptt.engine._torch_compat import outside_of_modes
+from bptt.engine.frontend.builtin import register
+from bptt.engine.library import LAYOUT, name_cells
 from bptt.state import State
 
 
@@ -47,6 +49,9 @@ class ProjectedLSTM(PlainCell):
         enter, keep, leave = (torch.sigmoid(gates[i]) for i in (0, 1, 3))
         memory = keep * memory + enter * torch.tanh(gates[2])
         return linear(leave * torch.tanh(memory), self.weight_hr), memory
+
+
+register(ProjectedLSTM)
 
 
 class Kind(NamedTuple):
@@ -122,7 +127,7 @@ def cell_of(standing: Standing) -> PlainCell:
     cell = _CELLS.get(standing)
     if cell is None:
         dtype = getattr(torch, standing.dtype)
-        with outside():
+        with outside_of_modes():
             cell = standing.kind.blank()
         for (name, made), needs in zip(list(cell.named_parameters()), standing.needs, strict=True):
             # Its values are never read or written, so its memory is never touched.
@@ -153,4 +158,4 @@ def plan(cell: PlainCell, weights: list[Tensor], inputs: Tensor, state: State) -
     """The plan of a standing cell for these weights, inputs [T, B, n] and state, or why there is
     none."""
     found = plan_for(cell, inputs, state, state)
-    return bind(found, weights) if isinstance(found, Plan) else found
+    return found.bound(weights, []) if isinstance(found, Plan) else found

@@ -1,0 +1,183 @@
+"""Every private name of PyTorch that the front end uses, in one place.
+
+Each function here says what it stands for. `tests/engine/test_torch_compat.py` tests each of them
+alone, so that a release of PyTorch which changes one is told by name.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+import random
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from threading import RLock
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+_NUMBERS = count()
+CAPTURING, MAKING = RLock(), RLock()
+"""Held while a step is captured, and while a program is made of it: tracers keep state of their own
+for a whole process. Who makes a program captures nothing meanwhile."""
+
+# A child of `os.fork` has one thread, and would wait for ever for a lock that another one held.
+for _lock in (MAKING, CAPTURING):
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+    )
+
+
+def capture_missing() -> str | None:
+    """Why this PyTorch cannot capture a step; None if it can."""
+    import torch._dynamo.config as config
+
+    for name in ("side_effect_replay_policy", "skip_nnmodule_hook_guards"):
+        if not hasattr(config, name):
+            return f"torch {torch.__version__} has no torch._dynamo.config.{name}"
+    return None
+
+
+def capture_is_off() -> bool:
+    """Whether `torch.compile` would run a function as it is, or refuse to compile."""
+    import torch._dynamo.config as config
+    from torch._dynamo import eval_frame
+
+    stance = eval_frame._stance
+    disabled = config.disable or os.environ.get("TORCHDYNAMO_DISABLE", "0") == "1"
+    return bool(disabled) or stance.stance != "default" or stance.backend is not None
+
+
+def compiled_step(function: types.FunctionType, backend: Callable[..., Any]) -> Callable[..., Any]:
+    """`torch.compile(function, backend=backend, fullgraph=True)` on a code object of its own.
+
+    Dynamo counts and keeps what it compiled by code object, and puts names into the function's
+    globals: with both of its own, a function's compiled forms are gone when it is. Side effects of
+    the function are errors, and hooks on modules are guarded; both are settings that matter while
+    it is compiled, so they are set there alone.
+    """
+    import torch._dynamo
+    import torch._dynamo.config as config
+
+    code = function.__code__.replace(co_name=f"{function.__name__}_{next(_NUMBERS)}")
+    own = types.FunctionType(code, {"__builtins__": builtins}, function.__name__)
+    context: Any = torch._dynamo.optimize(backend, nopython=True)
+    inner = context.callback
+
+    def compile_frame(*args: Any) -> Any:
+        with (
+            CAPTURING,
+            generators_kept(),
+            warnings.catch_warnings(),
+            config.patch(
+                side_effect_replay_policy="error",
+                skip_nnmodule_hook_guards=False,
+                suppress_errors=False,
+                recompile_limit=64,
+                accumulated_recompile_limit=1 << 30,
+            ),
+        ):
+            warnings.simplefilter("ignore")
+            return inner(*args)
+
+    for name in dir(inner):
+        if name.startswith("_torchdynamo"):
+            setattr(compile_frame, name, getattr(inner, name))
+    context.callback = compile_frame
+    return context(own)  # type: ignore[no-any-return]
+
+
+def side_effects() -> tuple[str, ...]:
+    """What the function that Dynamo captures right now does besides its graph: names of attributes
+    that it changes, "hook" for hooks on tensors that it was given; to be asked by a backend."""
+    from torch._dynamo.symbolic_convert import InstructionTranslator
+
+    effects = InstructionTranslator.current_tx().output.side_effects
+    named = [name for changed in effects.store_attr_mutations.values() for name in changed]
+    return (*named, *("hook" for _ in effects.tensor_hooks))
+
+
+def with_any_number_of_lanes(tensor: Tensor) -> Tensor:
+    """The same tensor, whose first size a capture keeps open."""
+    import torch._dynamo
+
+    torch._dynamo.maybe_mark_dynamic(tensor, 0)
+    return tensor
+
+
+def origin_of(placeholder: Node) -> Any:
+    """The source of a captured graph's input: ``.name`` is a Python expression."""
+    return placeholder.meta["grapharg"].source
+
+
+def example_of(node: Node) -> Any:
+    """The fake value of a captured graph's node."""
+    return node.meta["example_value"]
+
+
+def hint_of(size: Any) -> int:
+    """The size, at the capture, of what may be symbolic; it adds no guard."""
+    return int(size) if isinstance(size, int) else int(size.node.hint)
+
+
+def is_open(size: Any) -> bool:
+    """Whether a size is still symbolic: nothing asked for its number during the capture."""
+    return isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None
+
+
+def forget_tensors(module: GraphModule) -> None:
+    """Let a captured graph keep nothing of the tensors that it was captured with.
+
+    Fake tensors know the real ones by weak references, with which `torch.utils.swap_tensors`
+    refuses a tensor.
+    """
+    for node in module.graph.nodes:
+        value = node.meta.get("example_value")
+        mode = getattr(value, "fake_mode", None)
+        if mode is not None:
+            converter = mode.fake_tensor_converter.meta_converter
+            for memo in (
+                converter.tensor_memo,
+                converter.storage_memo,
+                converter.describer.lookup_tensor,
+                converter.describer.lookup_storage,
+            ):
+                memo.clear()
+        for name in ("grapharg", "example_value", "unbacked_bindings"):
+            node.meta.pop(name, None)
+    module.meta.clear()
+
+
+@contextmanager
+def generators_kept() -> Iterator[None]:
+    """Whatever draws inside, PyTorch's, Python's and NumPy's generators are as before."""
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before[0])
+        random.setstate(before[1])
+        np.random.set_state(before[2])
+
+
+@contextmanager
+def outside_of_modes() -> Iterator[None]:
+    """Outside of every mode and transform that is at work: programs are made of plain tensors."""
+    from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+    from torch._guards import tracing
+    from torch.utils._python_dispatch import _disable_current_modes
+
+    with (
+        _disable_current_modes(),
+        temporarily_clear_interpreter_stack(),
+        tracing(None),
+        torch.enable_grad(),
+        torch.autocast("cpu", enabled=False),
+    ):
+        yield

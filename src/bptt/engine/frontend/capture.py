@@ -1,0 +1,486 @@
+"""A user's step, captured by TorchDynamo: what `torch.compile` makes of it, with its guards.
+
+A compiled step is called once for each unfolding, on stand-ins for input and state. Dynamo looks at
+all that the step read when it was captured (attributes, globals, closures, modes, strides, ...) and
+calls what was made of the graph that fits, with the tensors of this call. That does not compute the
+step: it notes which graph it was, and its tensors. No code of the user's runs, nothing is put into
+the user's modules, and the stand-ins are nobody else's, so that no two inputs of the graph are one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import local
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Interpreter, Node
+
+from bptt.engine import _torch_compat as compat
+from bptt.engine.frontend.graph import Kind, Step
+from bptt.engine.nodes import where_is
+from bptt.engine.reasons import Reason, Refusal, line_of_error
+from bptt.engine.tracing import refusal_of as tracing_refusal
+
+_LANES, _SOURCE, _SCALAR, _UNUSED = -2, -3, -4, -5
+"""Roles of a graph's inputs; what has a row a lane has its number."""
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """What a state's leaf is like, as far as a step can tell.
+
+    ``rows`` is None where there is one a lane; ``stride`` for a leaf that lies dense in the
+    ``order`` of its dimensions, innermost first.
+    """
+
+    rows: int | None
+    needs_gradient: bool
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    stride: tuple[int, ...] | None
+    order: tuple[int, ...]
+
+    @staticmethod
+    def of(value: Any) -> Leaf:
+        """Of a tensor, whose sizes may be symbolic.
+
+        Raises:
+            Refusal: it is none, or its strides follow no rule.
+        """
+        if not isinstance(value, Tensor):
+            raise Refusal(Reason.UNTRACEABLE, "a step that returns something other than tensors")
+        sizes = tuple(map(compat.hint_of, value.shape))
+        strides = tuple(map(compat.hint_of, value.stride()))
+        order = tuple(sorted(range(len(sizes)), key=lambda d: (strides[d], -d)))
+        if strides_of(sizes, order) == _counting(sizes, strides):
+            stride = None
+        elif all(isinstance(n, int) for n in value.stride()):
+            stride = strides
+        else:
+            raise Refusal(Reason.UNTRACEABLE, "a state with strides that depend on the lanes")
+        rows = None if not sizes or sizes[0] == _JOB.lanes else sizes[0]
+        return Leaf(rows, value.requires_grad, value.dtype, sizes[1:], stride, order)
+
+    def made(self, lanes: int) -> Tensor:
+        """Such a tensor; if it needs a gradient, one that was computed."""
+        shape = (lanes, *self.shape)
+        return stand_in(
+            shape, self.stride or strides_of(shape, self.order), self.dtype, self.needs_gradient
+        )
+
+    def fits(self, tensor: Tensor) -> bool:
+        """Whether a tensor is like this."""
+        shape = (tensor.shape[0], *self.shape)
+        if tuple(tensor.shape) != shape or tensor.dtype is not self.dtype:
+            return False
+        if tensor.requires_grad is not self.needs_gradient:
+            return False
+        if tensor.requires_grad and tensor.is_leaf:
+            return False
+        own = self.stride or strides_of(shape, self.order)
+        return _counting(shape, own) == _counting(shape, tensor.stride())
+
+
+def strides_of(shape: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:
+    """The strides of a dense tensor; what counts nothing has 0."""
+    found, step = [0] * len(shape), 1
+    for dim in order:
+        if shape[dim] != 1:
+            found[dim] = step
+        step *= shape[dim]
+    return tuple(found)
+
+
+def _counting(shape: Sequence[int], stride: Sequence[int]) -> tuple[int, ...]:
+    """Strides, 0 for dimensions of which there is one."""
+    return tuple(0 if n == 1 else s for n, s in zip(shape, stride, strict=True))
+
+
+def stand_in(
+    shape: Sequence[int],
+    stride: Sequence[int],
+    dtype: torch.dtype,
+    needs_gradient: bool,
+    leaf: bool = False,
+) -> Tensor:
+    """A tensor that nobody else knows, like another one to all that a step may ask but its
+    values; unless it is a ``leaf``, one that needs a gradient was computed."""
+    with torch.inference_mode(False), torch.enable_grad():
+        made = torch.empty_strided(tuple(shape), tuple(stride), dtype=dtype)
+        if needs_gradient:
+            made.requires_grad_()
+            if not leaf:
+                copied = made.clone()
+                same = copied.stride() == made.stride()
+                made = copied if same else copied.as_strided(made.shape, made.stride())
+        return compat.with_any_number_of_lanes(made)
+
+
+class Changing(Refusal):
+    """A number that changed is an input of the graph: a new capture takes it for a constant."""
+
+
+def _random(what: str) -> Refusal:
+    return Refusal(Reason.RANDOMNESS, what)
+
+
+class Captured:
+    """One graph that Dynamo made, and how to call it.
+
+    Args:
+        module: the graph.
+
+    Attributes:
+        refusal: what keeps it from being used, if anything does.
+        uses: how often it was called.
+        listing: the graph as text: two that read alike do the same.
+        order: the results that the step returned, leaf by leaf; what it only passed on is ``~row``.
+            None if it returned no state.
+        returned: what it returned, with a `Leaf` in place of each tensor.
+        forms: what its user keeps of it.
+    """
+
+    def __init__(self, module: GraphModule) -> None:
+        self.module = module
+        self.refusal: Refusal | None = None
+        self.uses = 0
+        self.listing = str(module.graph)
+        self.forms: dict[Any, Any] = {}
+        self.order: tuple[int, ...] | None = None
+        self.returned: Any = None
+        self._leaves: tuple[Leaf, ...] = ()
+        self._roles: tuple[int, ...] = ()
+        self._names: tuple[str, ...] = ()
+        self._sources: tuple[int, ...] = ()
+        self._scalars: tuple[int, ...] = ()
+        try:
+            self._read()
+        except Refusal as refusal:
+            self.refusal = refusal
+        outputs = self.module.graph.output_node().args[0]
+        assert isinstance(outputs, (tuple, list))
+        self.marks = tuple(_Mark(i) for i in range(len(outputs)))
+
+    def _read(self) -> None:
+        placeholders = list(self.module.graph.find_nodes(op="placeholder"))
+        roles = []
+        for node in placeholders:
+            origin = compat.origin_of(node)
+            value = compat.example_of(node)
+            role = _role(node, origin, value)
+            if role is None and isinstance(value, torch.SymInt) and not node.users:
+                role = _UNUSED  # a stride, say, that only the capture looked at
+            if role is None:
+                self.restart = isinstance(value, torch.SymInt)
+                raise Refusal(
+                    Reason.UNTRACEABLE, f"{_readable(origin)}, which changes from call to call"
+                )
+            roles.append(role)
+        self._roles = tuple(roles)
+        self._names = tuple(_readable(compat.origin_of(n)) for n in placeholders)
+        self._sources = tuple(i for i, r in enumerate(roles) if r in (_SOURCE, _SCALAR))
+        self._scalars = tuple(i for i, r in enumerate(roles) if r == _SCALAR)
+        _check_nodes(self.module)
+        self._check_lanes(placeholders)
+        ends: Any = self.module.graph.output_node().args[0]
+        self._leaves = tuple(Leaf.of(compat.example_of(n)) for n in ends)
+
+    def _check_lanes(self, placeholders: list[Node]) -> None:
+        """Refuse a step that was captured for one number of lanes, but for a single lane."""
+        for node, role in zip(placeholders, self._roles, strict=True):
+            if role >= 0:
+                size = compat.example_of(node).shape[0]
+                if not compat.is_open(size) and int(size) > 1:
+                    raise Refusal(Reason.LANES, "Python code that counts the lanes")
+
+    def called(self, returned: Any, rows: Sequence[Tensor]) -> None:
+        """Take in what the first call returned, and forget what was needed at the capture alone.
+
+        ``rows`` are the stand-ins that it was called with.
+        """
+        self.uses += 1
+        if self.uses > 1:
+            return
+        order: list[int] = []
+
+        def walk(value: Any) -> Any:
+            if isinstance(value, _Mark):
+                order.append(value.index)
+                return self._leaves[value.index] if self._leaves else value
+            if isinstance(value, Tensor):
+                place = next((i for i, row in enumerate(rows) if row is value), None)
+                if place is None:
+                    raise Refusal(Reason.CAPTURED, "a tensor returned as the state")
+                order.append(~place)
+                return Leaf.of(value)
+            if isinstance(value, tuple) and value:
+                parts = [walk(part) for part in value]
+                return tuple(parts) if type(value) is tuple else type(value)(*parts)
+            raise Refusal(Reason.UNTRACEABLE, f"a {type(value).__name__} returned in the state")
+
+        if self.refusal is None:
+            try:
+                self.returned = walk(returned)
+                self.order = tuple(order)
+            except Refusal as refusal:
+                self.refusal = refusal
+        compat.forget_tensors(self.module)
+
+    def tensors(self, flat: Sequence[Any], dtype: torch.dtype) -> list[Tensor]:
+        """The sources among the inputs of a call."""
+        found = [flat[i] for i in self._sources]
+        for i in self._scalars:
+            place = self._sources.index(i)
+            found[place] = found[place].to(dtype)
+        return found
+
+    def step(self, tensors: Sequence[Tensor], rows: Sequence[Kind]) -> Step:
+        """The graph as a step; ``rows`` are the kinds of what has a row a lane: the input, if there
+        is one, and the state's leaves."""
+        module, roles, sources, order = self.module, self._roles, self._sources, self.order
+        assert order is not None
+        _without_items(module, self._scalars)
+
+        def run(lanes: int, given: Sequence[Tensor], entering: Sequence[Tensor]) -> list[Tensor]:
+            flat: list[Any] = [None] * len(roles)
+            for i, tensor in zip(sources, given, strict=True):
+                flat[i] = tensor
+            for i, role in enumerate(roles):
+                if role == _LANES:
+                    flat[i] = lanes
+                elif role >= 0:
+                    flat[i] = entering[role]
+            results = _Careful(module, lanes).run(*flat)
+            return [results[i] if i >= 0 else entering[~i] for i in order]
+
+        names = tuple(self._names[i] for i in sources)
+        return Step(run, names, tuple(map(Kind.of, tensors)), tuple(rows))
+
+
+class _Mark:
+    """Stands for a result of a graph in what the step returns."""
+
+    __slots__ = ("index",)
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+
+class _Careful(Interpreter):
+    """Runs a graph; refuses to take apart what is counted by lanes, which may be very many."""
+
+    _TAKING_APART = frozenset(
+        ("unbind", "split", "chunk", "tensor_split", "tolist", "__iter__", "unsafe_chunk", "iter")
+    )
+
+    def __init__(self, module: GraphModule, lanes: int) -> None:
+        super().__init__(module)
+        self._lanes = lanes
+
+    def run_node(self, n: Node) -> Any:
+        """One operator; an error names the line of the user's that called it."""
+        name = n.target if isinstance(n.target, str) else getattr(n.target, "__name__", "")
+        if n.op in ("call_function", "call_method") and name in self._TAKING_APART and n.args:
+            first = n.args[0]
+            value = self.env.get(first) if isinstance(first, Node) else None
+            if isinstance(value, Tensor) and value.dim():
+                place = {"unbind": 1, "__iter__": 9}.get(name, 2)
+                dim = n.kwargs.get("dim", n.args[place] if len(n.args) > place else 0)
+                if not isinstance(dim, int) or value.shape[dim] == self._lanes:
+                    raise Refusal(Reason.LANES, f"{name} over the lanes", where_is(n))
+        try:
+            return super().run_node(n)
+        except Refusal:
+            raise
+        except Exception as error:
+            told = tracing_refusal(error).ineligible
+            raise Refusal(told.reason, told.operator, where_is(n)) from error
+
+
+_JOB = local()
+
+
+def _backend(module: GraphModule, _: Any) -> Callable[..., Any]:
+    for effect in compat.side_effects():
+        if effect == "hook":
+            raise Refusal(Reason.HOOKS, "a hook on a tensor that the step was given")
+        raise Refusal(Reason.MUTATION, f"attribute {effect}")
+    captured = Captured(module)
+
+    def noted(*flat: Any) -> tuple[_Mark, ...]:
+        _JOB.captured, _JOB.flat = captured, flat
+        return captured.marks
+
+    return noted
+
+
+def _step(cell: Any, input: Any, state: Any) -> Any:
+    return cell(input, state)
+
+
+def _output(cell: Any, state: Any) -> Any:
+    return cell.output(state)
+
+
+def new_step() -> Callable[..., Any]:
+    """A compiled ``(cell, input, state) -> new state``."""
+    return compat.compiled_step(_step, _backend)  # type: ignore[arg-type]  # a function
+
+
+def new_output() -> Callable[..., Any]:
+    """A compiled ``(cell, state) -> output``."""
+    return compat.compiled_step(_output, _backend)  # type: ignore[arg-type]  # a function
+
+
+def call(
+    compiled: Callable[..., Any], cell: nn.Module, rows: Sequence[Tensor], *arguments: Any
+) -> tuple[Captured, tuple[Any, ...]]:
+    """Call a compiled step of a cell: the graph that fits, and its inputs.
+
+    ``arguments`` are the step's, made of the stand-ins ``rows``.
+
+    Raises:
+        Refusal: it cannot be captured.
+    """
+    _JOB.captured = _JOB.flat = None
+    _JOB.lanes = rows[0].shape[0]
+    _JOB.paths, _JOB.first = _paths(arguments[-1]), len(arguments) - 1
+    try:
+        returned = compiled(cell, *arguments)
+        captured, flat = _JOB.captured, _JOB.flat
+    except Exception as error:
+        raise refusal_in(error) from error
+    finally:
+        _JOB.captured = _JOB.flat = None
+    if captured is None:
+        raise Refusal(Reason.UNTRACEABLE, "a step that computes nothing")
+    captured.called(returned, rows)
+    if captured.refusal is not None:
+        raise captured.refusal
+    return captured, flat
+
+
+def _paths(state: Any) -> dict[str, int]:
+    """Where Dynamo finds each leaf of a state."""
+    found: dict[str, int] = {}
+    count = 0
+
+    def walk(value: Any, names: list[str]) -> None:
+        nonlocal count
+        if isinstance(value, Tensor):
+            found.update(dict.fromkeys(names, count))
+            count += 1
+            return
+        fields = getattr(value, "_fields", ())
+        for i, part in enumerate(value):
+            ways = [f"[{i}]", *([f".{fields[i]}"] if fields else [])]
+            walk(part, [name + way for name in names for way in ways])
+
+    walk(state, [""])
+    return found
+
+
+def _role(node: Node, origin: Any, value: Any) -> int | None:
+    """What an input of the graph is; None if it is nothing that a program can be given."""
+    name = str(origin.name)
+    if not isinstance(value, Tensor):
+        rows = name.startswith(("L['input']", "L['state']")) and name.endswith(".size()[0]")
+        return _LANES if rows and isinstance(value, torch.SymInt) else None
+    if name == "L['input']":
+        return 0
+    if name.startswith("L['state']"):
+        leaf = _JOB.paths.get(name.removeprefix("L['state']"))
+        return None if leaf is None else leaf + _JOB.first
+    if type(origin).__name__ == "RandomValueSource":
+        return None
+    if node.meta["grapharg"].pass_arg_as_tensor and not name.startswith("___from_numpy"):
+        return _SCALAR
+    return _SOURCE
+
+
+def _readable(origin: Any) -> str:
+    text = str(origin.name)
+    parts = re.findall(r"\['([^']+)'\]|\.(\w+)|\[(\d+)\]", text.removeprefix("L['cell']"))
+    words = [a or b or c for a, b, c in parts]
+    kept = [w for w in words if w not in ("_parameters", "_buffers", "_modules")]
+    return ".".join(kept) or text
+
+
+_REFUSED = {
+    "_set_grad_enabled": (Reason.AUTOGRAD, "torch.no_grad"),
+    "_enter_inference_mode": (Reason.AUTOGRAD, "torch.inference_mode"),
+    "_enter_autocast": (Reason.CONTEXT, "torch.autocast"),
+}
+
+
+def _check_nodes(module: GraphModule) -> None:
+    """Refuse what a graph of operators would forget."""
+    for node in module.graph.nodes:
+        if node.op != "call_function":
+            continue
+        name = getattr(node.target, "__name__", "")
+        if name in _REFUSED:
+            raise Refusal(*_REFUSED[name], where_is(node))
+        if isinstance(node.target, torch._ops.HigherOrderOperator):
+            raise Refusal(Reason.AUTOGRAD, _of_higher_order(node), where_is(node))
+        if name.startswith("wrapped_") and _is_random(name):
+            raise Refusal(Reason.RANDOMNESS, f"numpy.random.{name[8:]}", where_is(node))
+
+
+def _of_higher_order(node: Node) -> str:
+    name = str(node.target)
+    return "torch.autograd.Function" if "autograd_function" in name else name
+
+
+def _is_random(name: str) -> bool:
+    import numpy as np
+
+    return hasattr(np.random, name.removeprefix("wrapped_"))
+
+
+def _without_items(module: GraphModule, scalars: Sequence[int]) -> None:
+    """Numbers of Python's that changed come as tensors, of which the graph takes the number: what
+    follows reads the tensor."""
+    placeholders = list(module.graph.find_nodes(op="placeholder"))
+    for i in scalars:
+        for user in list(placeholders[i].users):
+            if user.op == "call_method" and user.target == "item":
+                user.replace_all_uses_with(placeholders[i])
+                module.graph.erase_node(user)
+
+
+def refusal_in(error: BaseException) -> Refusal:
+    """Why a step could not be captured, in the words of this library."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, Refusal):
+            return cause
+        cause = cause.__cause__ or getattr(cause, "inner_exception", None)
+    lines = str(error).strip().splitlines()
+    first = lines[0] if lines else ""
+    text = str(error).lower()
+    if "data-dependent" in text or "guardondatadependent" in text:
+        reason = Reason.CONTROL_FLOW
+    elif "side effect" in text or "mutat" in text or "in-place" in text:
+        reason = Reason.MUTATION
+    elif "random" in text:
+        reason = Reason.RANDOMNESS
+    else:
+        reason = Reason.UNTRACEABLE
+    return Refusal(reason, first, _place(error))
+
+
+_USER = re.compile(r'File "([^"]+)", line (\d+), in (\w+)')
+
+
+def _place(error: Exception) -> str | None:
+    """The innermost line of the user's own code that Dynamo names."""
+    marker = "from user code:"
+    text = str(error)
+    found = _USER.findall(text[text.index(marker) :]) if marker in text else []
+    own = [(f, n) for f, n, _ in found if "bptt/engine" not in f and "/torch/" not in f]
+    return f"{own[-1][0]}:{own[-1][1]}" if own else line_of_error(error)

@@ -1,0 +1,359 @@
+"""From a call to the form of its step: what is known of each cell, and what a call must ask.
+
+A built-in cell is asked whether it is what it was; any other is captured (Dynamo asks, and we ask
+what Dynamo does not). A cell that cannot be captured is not asked again under the same conditions.
+"""
+
+from __future__ import annotations
+
+import atexit
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from bptt.engine import _torch_compat as compat
+from bptt.engine.eager import check_step
+from bptt.engine.frontend import capture
+from bptt.engine.frontend.builtin import Standing, Twin, is_built_in, row_kind
+from bptt.engine.frontend.capture import Captured, Changing, Leaf
+from bptt.engine.frontend.form import Form
+from bptt.engine.frontend.graph import Step
+from bptt.engine.reasons import Reason, Refusal
+from bptt.errors import CellError
+from bptt.state import State, leaves, map_state
+
+FORMS = 256
+"""So many forms of built-in cells are kept, and so many kinds of call of one other cell."""
+RECAPTURES, CALLS = 4, 100
+"""A cell that must be captured more often than that within so many calls of one kind stays on the
+Python loop."""
+
+
+class Found(NamedTuple):
+    """A step's form, and the tensors of this call: those of the step and those of the output."""
+
+    form: Form
+    tensors: list[Tensor]
+    output_tensors: list[Tensor]
+
+
+_FORMS: OrderedDict[Any, Form] = OrderedDict()
+atexit.register(_FORMS.clear)  # the core's programs go before the core does
+
+
+class BuiltIn:
+    """What is known of a built-in cell."""
+
+    def __init__(self, cell: nn.Module) -> None:
+        self._standing = Standing(cell)
+        self._forms: dict[Any, Form] = {}
+
+    def holds(self, cell: nn.Module) -> bool:
+        """Whether the cell is what it was."""
+        return self._standing.holds(cell)
+
+    def tensors(self) -> list[Tensor]:
+        """Its tensors as they are now."""
+        return self._standing.tensors()
+
+    def find(self, cell: nn.Module, inputs: Tensor, state: State) -> Found:
+        """The form of this call."""
+        place = _place(inputs, state)
+        form = self._forms.get(place)
+        if form is None:
+            form = self._forms[place] = self._form(cell, place, inputs, state)
+        tensors = self._standing.tensors()
+        return Found(form, tensors, tensors)
+
+    def _form(self, cell: nn.Module, place: Any, inputs: Tensor, state: State) -> Form:
+        key = (self._standing.key, place)
+        found = _FORMS.get(key)
+        if found is None:
+            twin = Twin(cell)
+            example = torch.empty((1, *inputs.shape[2:]), dtype=inputs.dtype, device="meta")
+            blank = map_state(lambda s: torch.empty_like(s, device="meta"), state)
+            found = _FORMS[key] = Form(
+                type(cell).__name__,
+                lambda: twin.step(example, blank),
+                lambda: twin.output(blank),
+                any(kind.needs_gradient for kind in twin.kinds),
+            )
+            while len(_FORMS) > FORMS:
+                _FORMS.popitem(last=False)
+        return found
+
+
+def _place(inputs: Tensor, state: State) -> Any:
+    return (inputs.shape[2:], inputs.dtype, *[(s.shape[1:], s.dtype) for s in leaves(state)])
+
+
+class _StandIns(NamedTuple):
+    """What stands for input and state in a call of a compiled step, and the graph that was found to
+    be every step's."""
+
+    input: Tensor
+    state: Any
+    captured: Captured
+
+    @property
+    def rows(self) -> list[Tensor]:
+        """Input and leaves."""
+        return [self.input, *leaves(self.state)]
+
+
+class _Verdict(NamedTuple):
+    """Why a cell cannot be captured, and the hooks that are the reason, if they are."""
+
+    refusal: Refusal
+    hooks: list[Any]
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is still the reason."""
+        return not self.hooks or any(self.hooks)
+
+
+class Foreign:
+    """What is known of a cell whose code is not."""
+
+    def __init__(self, cell: nn.Module) -> None:
+        self._verdicts: dict[Any, _Verdict] = {}
+        self._captures: dict[Any, deque[int]] = {}
+        self._calls = 0
+        self._renew(cell)
+
+    def _renew(self, cell: nn.Module) -> None:
+        """Capture all anew: Dynamo forgets nothing by itself."""
+        self._classes = _Classes(cell)
+        self._step: Callable[..., Any] = capture.new_step()
+        self._output: Callable[..., Any] = capture.new_output()
+        self._known: OrderedDict[Any, _StandIns] = OrderedDict()
+
+    def find(self, cell: nn.Module, inputs: Tensor, state: State) -> Found:
+        """The form of this call.
+
+        Raises:
+            Refusal: the step cannot be captured.
+        """
+        self._calls += 1
+        kind = (torch.is_grad_enabled(), cell.training, *_place(inputs, state))
+        verdict = self._verdicts.get(kind)
+        if verdict is not None:
+            if verdict.holds:
+                raise verdict.refusal
+            self._verdicts.clear()
+        if not self._classes.hold():
+            self._count(kind)
+            self._renew(cell)
+        try:
+            return self._found(cell, kind, inputs, state)
+        except Changing:
+            self._count(kind)
+            self._renew(cell)
+            return self.find(cell, inputs, state)
+        except Refusal as refusal:
+            hooks = list(_hooks(cell)) if refusal.ineligible.reason is Reason.HOOKS else []
+            self._verdicts[kind] = _Verdict(refusal, hooks)
+            raise
+
+    def _found(self, cell: nn.Module, kind: Any, inputs: Tensor, state: State) -> Found:
+        key = (kind, _signature(inputs, state))
+        known = self._known.get(key)
+        flat: tuple[Any, ...] = ()
+        if known is not None:
+            captured, flat = capture.call(self._step, cell, known.rows, known.input, known.state)
+            if captured is not known.captured:
+                if captured.uses == 1:
+                    self._count(kind)
+                known = None
+        if known is None:
+            with compat.CAPTURING:
+                known, flat = self._every_step(cell, inputs, state)
+                self._known[key] = known
+                while len(self._known) > FORMS:
+                    self._known.popitem(last=False)
+        dtype = known.rows[1].dtype
+        tensors = known.captured.tensors(flat, dtype)
+        read, read_tensors = self._read(cell, known, dtype)
+        form = known.captured.forms.get(read)
+        if form is None:
+            form = self._form(cell, known, tensors, read, read_tensors)
+            known.captured.forms[read] = form
+        return Found(form, tensors, read_tensors)
+
+    def _every_step(
+        self, cell: nn.Module, inputs: Tensor, state: State
+    ) -> tuple[_StandIns, tuple[Any, ...]]:
+        """Capture the step as the first one sees its state, and as all later ones do; refuse a
+        step that is another then."""
+        hooked = next((h for h in _hooks(cell) if h), None)
+        if hooked is not None:
+            raise Refusal(Reason.HOOKS, f"backward hooks of {type(cell).__name__}")
+        self._classes = _Classes(cell)
+        grad = torch.is_grad_enabled()
+        lanes = inputs.shape[1] or 2  # without lanes the graph is that of several
+        shape, stride = (lanes, *inputs.shape[2:]), inputs.stride()[1:]
+        first = capture.stand_in(shape, stride, inputs.dtype, grad and inputs.requires_grad)
+        entering: Any = _nested(state, lambda leaf: _as_given(leaf, lanes))
+        listing = None
+        for _ in range(3):
+            captured, flat = capture.call(
+                self._step, cell, [first, *leaves(entering)], first, entering
+            )
+            _check_contract(cell, captured, entering)
+            if listing is not None and captured.listing != listing:
+                raise Refusal(Reason.CONTROL_FLOW, "a first step that differs from the next ones")
+            listing = captured.listing
+            if _alike(captured.returned, entering):
+                return _StandIns(first, entering, captured), flat
+            entering = _nested(captured.returned, lambda leaf: leaf.made(lanes))
+        raise Refusal(Reason.CONTROL_FLOW, "a state whose kind changes from step to step")
+
+    def _read(
+        self, cell: nn.Module, known: _StandIns, dtype: torch.dtype
+    ) -> tuple[Captured | None, list[Tensor]]:
+        """The graph of the cell's `output`, where it has one, and its tensors."""
+        if getattr(cell, "output", None) is None:
+            return None, []
+        captured, flat = capture.call(self._output, cell, known.rows[1:], known.state)
+        return captured, captured.tensors(flat, dtype)
+
+    def _form(
+        self,
+        cell: nn.Module,
+        known: _StandIns,
+        tensors: list[Tensor],
+        read: Captured | None,
+        read_tensors: list[Tensor],
+    ) -> Form:
+        step = known.captured.step(tensors, [row_kind(row) for row in known.rows])
+        output: int | Step = 0
+        if read is not None:
+            if read.order is None or isinstance(read.returned, tuple):
+                raise Refusal(Reason.CONTRACT, f"{type(cell).__name__}.output gives no tensor")
+            place = ~read.order[0]
+            rows = [row_kind(row) for row in known.rows[1:]]
+            output = place if place >= 0 else read.step(read_tensors, rows)
+        needs = any(t.requires_grad for t in tensors)
+        return Form(type(cell).__name__, lambda: step, lambda: output, needs)
+
+    def _count(self, kind: Any) -> None:
+        """Bound how often a cell is captured anew."""
+        made = self._captures.setdefault(kind, deque(maxlen=RECAPTURES))
+        if len(made) == RECAPTURES and self._calls - made[0] < CALLS:
+            what = "something that the cell reads and that changes in every call"
+            refusal = Refusal(Reason.MUTATION, what)
+            self._verdicts[kind] = _Verdict(refusal, [])
+            raise refusal
+        made.append(self._calls)
+
+
+class _Classes:
+    """The code of a cell's classes, which Dynamo does not guard."""
+
+    def __init__(self, cell: nn.Module) -> None:
+        kinds = {kind for module in cell.modules() for kind in type(module).__mro__}
+        kinds -= {nn.Module, object}
+        self._own = [(k, dict(vars(k))) for k in kinds if not k.__module__.startswith("torch.")]
+        of_torch = [k for k in kinds if k.__module__.startswith("torch.") and "forward" in vars(k)]
+        self._forwards = [(k, vars(k)["forward"]) for k in of_torch]
+
+    def hold(self) -> bool:
+        """Whether it is as it was."""
+        try:
+            return all(vars(k) == was for k, was in self._own) and all(
+                vars(k).get("forward") is was for k, was in self._forwards
+            )
+        except (RuntimeError, ValueError):  # of values that cannot be compared: one is new
+            return False
+
+
+def _hooks(cell: nn.Module) -> Iterator[Any]:
+    """The tables of a cell's hooks that a graph would not call."""
+    for module in cell.modules():
+        for name in ("_backward_hooks", "_backward_pre_hooks"):
+            yield module.__dict__.get(name)
+
+
+def _signature(inputs: Tensor, state: State) -> Any:
+    """What of a call's tensors a step can see, but for what `_place` tells."""
+    grad = torch.is_grad_enabled()
+    return (
+        inputs.shape[1],
+        inputs.stride()[1:],
+        grad and inputs.requires_grad,
+        tuple((s.stride(), s.requires_grad, s.is_leaf) for s in leaves(state)),
+        type(state),
+    )
+
+
+def _nested(state: Any, function: Callable[[Any], Any]) -> Any:
+    """A state of the same nesting and classes, made leaf by leaf."""
+    if not isinstance(state, tuple):
+        return function(state)
+    parts = [_nested(part, function) for part in state]
+    return tuple(parts) if type(state) is tuple else type(state)(*parts)
+
+
+def _as_given(leaf: Tensor, lanes: int) -> Tensor:
+    shape = (lanes, *leaf.shape[1:])
+    return capture.stand_in(shape, leaf.stride(), leaf.dtype, leaf.requires_grad, leaf.is_leaf)
+
+
+def _alike(told: Any, entering: Any) -> bool:
+    """Whether a state as the step returned it is like the one that entered."""
+    if isinstance(told, Leaf):
+        return isinstance(entering, Tensor) and told.fits(entering)
+    same = type(told) is type(entering) and len(told) == len(entering)
+    return same and all(map(_alike, told, entering))
+
+
+def _check_contract(cell: nn.Module, captured: Captured, entering: Any) -> None:
+    lanes = leaves(entering)[0].shape[0]
+
+    def blank(leaf: Leaf) -> Tensor:
+        rows = lanes if leaf.rows is None else leaf.rows
+        return torch.empty((rows, *leaf.shape), dtype=leaf.dtype, device="meta")
+
+    try:
+        check_step(cell, _nested(captured.returned, blank), entering)
+    except CellError as error:
+        raise Refusal(Reason.CONTRACT, str(error)) from error
+
+
+Front = BuiltIn | Foreign
+_FRONTS: WeakKeyDictionary[nn.Module, Front] = WeakKeyDictionary()
+atexit.register(_FRONTS.clear)
+
+
+def find(cell: nn.Module, inputs: Tensor, state: State) -> Found:
+    """The form of a call with inputs [T, B, ...] and a state with leaves [B, ...].
+
+    Raises:
+        Refusal: there is none.
+    """
+    front = _front_of(cell)
+    if isinstance(front, Foreign):
+        if compat.capture_is_off():
+            raise Refusal(Reason.CONTEXT, "torch.compile, which is switched off")
+    return front.find(cell, inputs, state)
+
+
+def built_in_of(cell: nn.Module) -> BuiltIn | None:
+    """What is known of a cell, if its code is known."""
+    front = _front_of(cell)
+    return front if isinstance(front, BuiltIn) else None
+
+
+def _front_of(cell: nn.Module) -> Front:
+    front = _FRONTS.get(cell)
+    if isinstance(front, BuiltIn) and not front.holds(cell):
+        front = None
+    if front is None:
+        front = BuiltIn(cell) if is_built_in(cell) else Foreign(cell)
+        _FRONTS[cell] = front
+    return front
