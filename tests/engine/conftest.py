@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
 
 import pytest
+import torch
 
 
 def require_core() -> None:
@@ -28,3 +30,12 @@ def kernel(request: pytest.FixtureRequest) -> str:
         require_core()
     name: str = request.param
     return name
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    """What a test makes is float64."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
