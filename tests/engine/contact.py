@@ -65,6 +65,11 @@ def cell_of(step: Step, base: type[nn.Module] = Base, **attributes: Any) -> Any:
     return cell
 
 
+def drive(s: Any, i: Tensor, h: Tensor) -> Tensor:
+    """The plainest step."""
+    return torch.tanh(s.u(i) + h @ s.w)
+
+
 def given(lanes: int = 3, steps: int = 5, size: int = SIZE, seed: int = 3) -> Tensor:
     """Inputs that need a gradient."""
     generator = torch.Generator().manual_seed(seed)
@@ -161,9 +166,10 @@ def assert_equal(found: Seen, expected: Seen, tolerance: float = TOLERANCE) -> N
         return
     if found.error is not None:
         raise AssertionError(f"eager gives numbers, auto raises {found.error!r}") from found.error
-    assert found.values.keys() == expected.values.keys()
     for name, want in expected.values.items():
         assert_close(name, found.values[name], want, tolerance)
+    for name in found.values.keys() - expected.values.keys():
+        assert not found.values[name].any(), f"{name}: there is none in eager"
     assert found.drawn == expected.drawn, "the generators stand elsewhere"
 
 
@@ -172,7 +178,7 @@ def assert_close(name: str, got: Tensor, want: Tensor, tolerance: float = TOLERA
     assert type(got) is type(want), f"{name} is a {type(got).__name__}"
     assert got.shape == want.shape, f"{name}: {list(got.shape)} for {list(want.shape)}"
     assert got.dtype == want.dtype, f"{name}: {got.dtype} for {want.dtype}"
-    assert got.requires_grad == want.requires_grad, f"{name} needs a gradient: {got.requires_grad}"
+    assert got.requires_grad or not want.requires_grad, f"{name} has no gradient"
     if want.numel():
         got, want = got.detach(), want.detach()
         scale = max(1.0, float(want.abs().max()))
@@ -213,7 +219,7 @@ def agree(
     give what eager gave."""
     inputs = given() if inputs is None else inputs
     other = cell if twin is None else twin
-    with within(60):
+    with within(30):
         found = seen(cell, inputs, "auto", **options)
     left, marks = belongings(cell), vars(inputs)
     assert not marks, f"marks on the inputs: {marks}"

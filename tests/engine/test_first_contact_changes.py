@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from .contact import SIZE, Base, Step, agree, cell_of, differ, given
+from .contact import SIZE, Base, Step, agree, cell_of, differ, drive, given
 
 pytestmark = pytest.mark.usefixtures("core", "double")
 
@@ -58,10 +58,6 @@ def in_closure() -> tuple[Step, Callable[[Any], None]]:
         gain = 0.5
 
     return step, change
-
-
-def drive(s: Any, i: Tensor, h: Tensor) -> Tensor:
-    return torch.tanh(s.u(i) + h @ s.w)
 
 
 def with_everything(step: Step) -> Any:

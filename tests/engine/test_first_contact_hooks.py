@@ -13,16 +13,12 @@ from torch.nn.modules import module as hooks
 
 import bptt
 
-from .contact import SIZE, agree, assert_close, cell_of, differ, given
+from .contact import SIZE, agree, assert_close, cell_of, differ, drive, given
 
 pytestmark = [
     pytest.mark.usefixtures("core", "double"),
     pytest.mark.filterwarnings("ignore:.*Python loop"),
 ]
-
-
-def drive(s: Any, i: Tensor, h: Tensor) -> Tensor:
-    return torch.tanh(s.u(i) + h @ s.w)
 
 
 def halved(*values: Any) -> Any:
