@@ -192,12 +192,16 @@ def assert_close(name: str, got: Tensor, want: Tensor, tolerance: float = TOLERA
         )
 
 
+MARK = "_dynamo_static_input_type"
+"""A name that PyTorch gives to parameters which it has captured; it changes nothing."""
+
+
 def belongings(cell: nn.Module) -> dict[str, Any]:
     """What modules and tensors hold, by name: kinds and lengths, not values."""
 
     def kind(value: Any) -> Any:
         if isinstance(value, Tensor):
-            return type(value).__name__, sorted(vars(value))
+            return type(value).__name__, sorted(vars(value).keys() - {MARK})
         if isinstance(value, (list, tuple)):
             return type(value).__name__, [kind(item) for item in value]
         if isinstance(value, dict):
