@@ -1,0 +1,226 @@
+"""Many sizes, classes and modes in one process: nothing grows, and nothing gets slower."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import time
+import warnings
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bptt
+
+from .contact import SIZE, Base, agree, assert_close, cell_of, drive, given, seen
+
+pytestmark = [
+    pytest.mark.usefixtures("core", "double"),
+    pytest.mark.filterwarnings("ignore:.*Python loop"),
+]
+
+
+class Sized(nn.Module):
+    """One class of all sizes."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.hidden_size = hidden_size
+        self.u, self.w = nn.Linear(SIZE, hidden_size), nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, input: Tensor, state: Tensor) -> Tensor:
+        return torch.tanh(self.u(input) + self.w(state))
+
+
+def memory() -> float:
+    """MiB that this process holds."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def native(cell: nn.Module, inputs: Tensor) -> None:
+    """The cell has a program, and it is right."""
+    found, _ = bptt.unfold(cell, inputs, backend="native")
+    assert_close("outputs", found, bptt.unfold(cell, inputs, backend="eager")[0])
+
+
+@pytest.mark.parametrize("make", [lambda n: nn.GRUCell(SIZE, n), Sized])
+def test_more_sizes_of_one_class_than_a_code_object_takes(make: Callable[[int], Any]) -> None:
+    cells = [make(n) for n in range(1, 21)]
+    for cell in cells:
+        native(cell, given())
+    for cell in cells:
+        agree(cell)
+        native(cell, given(1))
+
+
+def test_more_lanes_and_steps_than_a_code_object_takes() -> None:
+    cell = cell_of(drive)
+    for lanes in range(1, 15):
+        agree(cell, given(lanes, 1 + lanes % 4))
+        native(cell, given(lanes))
+
+
+@pytest.mark.parametrize("make", [lambda: nn.GRUCell(SIZE, SIZE), lambda: cell_of(drive)])
+def test_one_cell_in_every_mode(make: Callable[[], Any]) -> None:
+    cell = make()
+    for _ in range(2):
+        for dtype, tolerance in ((torch.float32, 1e-4), (torch.float64, 1e-9)):
+            cell.to(dtype)
+            inputs = given().detach().to(dtype)
+            for training in (True, False):
+                cell.train(training)
+                for frozen in (True, False):
+                    next(cell.parameters()).requires_grad_(not frozen)
+                    for needs in (True, False):
+                        agree(cell, inputs.clone().requires_grad_(needs), tolerance=tolerance)
+                    for mode in (torch.no_grad, torch.inference_mode):
+                        with mode():
+                            agree(cell, inputs, tolerance=tolerance)
+                    native(cell, inputs)
+
+
+class Rated(Base):
+    """An attribute decides, as a schedule would set it."""
+
+    rate = 0.5
+
+    def forward(self, input: Tensor, state: Tensor) -> Tensor:
+        return drive(self, input, state) * self.rate
+
+
+def seconds(work: Callable[[], Any], times: int) -> float:
+    """The least of several."""
+    found = []
+    for _ in range(times):
+        start = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - start)
+    return min(found)
+
+
+@pytest.mark.parametrize("kind", ["set before each call", "counted in the step", "new each time"])
+def test_an_attribute_of_another_value_in_each_call(kind: str) -> None:
+    """However often it changes, a call is not slower than the plain loop."""
+
+    def counting(s: Any, i: Tensor, h: Tensor) -> Tensor:
+        s.count += 1
+        return drive(s, i, h)
+
+    cell: Any = Rated() if kind != "counted in the step" else cell_of(counting, count=0)
+    inputs, calls = given(3, 10), iter(range(10**6))
+
+    def call(backend: str) -> None:
+        if kind == "set before each call":
+            cell.rate = 1 / (2 + next(calls))
+        elif kind == "new each time":
+            setattr(cell, f"seen_{next(calls)}", 1.0)
+        bptt.unfold(cell, inputs, backend=backend)
+
+    for _ in range(40):
+        call("auto")
+    if kind == "set before each call":
+        for _ in range(3):
+            cell.rate *= 0.9
+            agree(cell, inputs)
+    slow = [seconds(lambda: call("eager"), 10) for _ in range(5)]
+    fast = [seconds(lambda: call("auto"), 10) for _ in range(5)]
+    assert min(fast) < 1.5 * min(slow)
+
+
+def test_a_value_that_changes_is_warned_of_once() -> None:
+    cell, inputs = Rated(), given()
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        for k in range(30):
+            cell.rate = 1 / (2 + k)
+            bptt.unfold(cell, inputs)
+    assert len([w for w in heard if "unfolded" in str(w.message)]) <= 1
+
+
+def test_a_refused_cell_is_not_asked_again_and_again() -> None:
+    cell, inputs = cell_of(lambda s, i, h: drive(s, i, h) * (1 if h.sum() > 9 else 2)), given(3, 10)
+    bptt.unfold(cell, inputs)
+    slow = seconds(lambda: bptt.unfold(cell, inputs, backend="eager"), 30)
+    assert seconds(lambda: bptt.unfold(cell, inputs), 30) < 1.5 * slow
+    cell.eval()
+    bptt.unfold(cell, inputs)
+    assert seconds(lambda: bptt.unfold(cell, inputs), 30) < 1.5 * slow
+
+
+@pytest.mark.parametrize("kind", ["GRUCell", "own", "refused", "constant"])
+def test_cells_and_their_classes_are_let_go(kind: str) -> None:
+    constant = torch.randn(SIZE)
+    makers: dict[str, Callable[[], Any]] = {
+        "GRUCell": lambda: nn.GRUCell(SIZE, SIZE),
+        "own": lambda: cell_of(lambda s, i, h: drive(s, i, h)),
+        "refused": lambda: cell_of(lambda s, i, h: drive(s, i, h) * float(h.sum())),
+        "constant": lambda: cell_of(lambda s, i, h: drive(s, i, h) * s.c, c=constant.clone()),
+    }
+    gone = []
+    for _ in range(3):
+        cell = makers[kind]()
+        seen(cell, given(), "auto")
+        seen(cell, given(1), "auto")
+        gone += [weakref.ref(cell), weakref.ref(next(cell.parameters()))]
+        if kind != "GRUCell":
+            gone.append(weakref.ref(type(cell)))
+        if kind == "constant":
+            gone.append(weakref.ref(cell.c))
+        del cell
+    gc.collect()
+    assert [one() for one in gone] == [None] * len(gone)
+
+
+def growth(work: Callable[[int], None], count: int) -> tuple[float, float]:
+    """MiB gained, and how much slower it got, from the second third to the last."""
+    third = count // 3
+    for k in range(third):
+        work(k)
+    before, start = memory(), time.process_time()
+    for k in range(third, 2 * third):
+        work(k)
+    middle = time.process_time()
+    for k in range(2 * third, 3 * third):
+        work(k)
+    end = time.process_time()
+    return memory() - before, (end - middle) / (middle - start)
+
+
+@pytest.mark.slow
+def test_hundreds_of_sizes() -> None:
+    def work(k: int) -> None:
+        native(Sized(1 + k), given(2, 3).detach())
+
+    gained, slower = growth(work, 300)
+    assert gained < 30
+    assert slower < 1.6
+
+
+@pytest.mark.slow
+def test_hundreds_of_classes() -> None:
+    def work(k: int) -> None:
+        native(cell_of(lambda s, i, h: torch.tanh(s.u(i) + h @ s.w)), given(2, 3).detach())
+
+    gained, slower = growth(work, 240)
+    assert gained < 30
+    assert slower < 1.6
+
+
+def test_calls_do_not_slow_down_with_the_number_of_cells() -> None:
+    inputs, first = given(2, 3).detach(), cell_of(drive)
+    with torch.no_grad():
+        bptt.unfold(first, inputs)
+        alone = seconds(lambda: bptt.unfold(first, inputs), 200)
+        more = [Sized(1 + k) for k in range(60)] + [cell_of(drive) for _ in range(30)]
+        for cell in more:
+            bptt.unfold(cell, inputs)
+        for cell in (first, more[0], more[-1]):
+            bptt.unfold(cell, inputs)
+            assert seconds(lambda c=cell: bptt.unfold(c, inputs), 200) < 2 * alone + 2e-5

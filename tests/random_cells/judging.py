@@ -1,0 +1,123 @@
+"""`verdict`: whether a seed's numbers are the same under ``auto`` and under ``eager``."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from .uses import Results, Use
+
+SECONDS = 30
+"""That one case may take under one backend."""
+
+TOLERANCES = {torch.float64: 1e-9, torch.float32: 2e-4}
+PERTURBED = {torch.float64: 1e-13, torch.float32: 1e-5}
+"""Of all weights: what changes a result by as much as it is off tells nothing."""
+
+
+class TooLong(BaseException):
+    """Not an `Exception`, so that nothing takes it for its own."""
+
+
+def _too_long(number: int, frame: FrameType | None) -> NoReturn:
+    raise TooLong
+
+
+@dataclass
+class Verdict:
+    """Of one seed: what differs, if anything; what eager raised, if it did."""
+
+    seed: int
+    use: str
+    special: list[str]
+    difference: str | None
+    refused: str | None = None
+
+
+def verdict(seed: int) -> Verdict:
+    """Run a seed under both."""
+    use = Use(seed, "auto")
+    drawn = use.drawn
+    found = _limited(use)
+    expected = _limited(Use(seed, "eager"))
+    difference = differs(found, expected, use.dtype, 0.0)
+    if difference is not None and "is off by" in difference:
+        moved = _limited(Use(seed, "eager", perturbed=PERTURBED[use.dtype]))
+        if differs(found, expected, use.dtype, spread(moved, expected)) is None:
+            difference = None
+    error = dict(expected).get("error")
+    refused = None if error is None else f"{type(error).__name__}: {error}"
+    return Verdict(seed, use.kind, drawn.special, difference, refused)
+
+
+def _limited(use: Use) -> Results:
+    before = signal.signal(signal.SIGALRM, _too_long)
+    signal.alarm(SECONDS)
+    try:
+        return use.run()
+    except TooLong:
+        return [("error", TimeoutError(f"more than {SECONDS} s"))]
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def spread(moved: Results, expected: Results) -> float:
+    """How far all results go where the weights move by what is nothing."""
+    there = dict(moved)
+    pairs = [(there[name], value) for name, value in expected if name in there]
+    return max((_off(one, other) for one, other in pairs if _comparable(one, other)), default=0.0)
+
+
+def _comparable(one: Any, other: Any) -> bool:
+    both = isinstance(one, Tensor) and isinstance(other, Tensor)
+    return both and one.shape == other.shape and one.is_floating_point() and one.numel() > 0
+
+
+def _off(one: Tensor, other: Tensor) -> float:
+    """The greatest difference, relative to the greatest magnitude (at least 1)."""
+    one, other = one.detach().double(), other.detach().double()
+    same = (one == other) | (one.isnan() & other.isnan())
+    scale = float(torch.nan_to_num(other, posinf=0.0, neginf=0.0).abs().max().clamp(min=1.0))
+    gap = torch.where(same, torch.zeros(()), (one - other).abs()) / scale
+    return float(torch.nan_to_num(gap, nan=torch.inf).max())
+
+
+def differs(found: Results, expected: Results, dtype: torch.dtype, allowed: float) -> str | None:
+    """The first difference, in words. Where ``eager`` raises, ``auto`` may give numbers."""
+    one, other = dict(found), dict(expected)
+    raised, wanted = one.pop("error", None), other.pop("error", None)
+    if raised is not None and type(raised) is not type(wanted):
+        return f"auto raises {raised!r}; eager: {wanted!r}"[:300]
+    if wanted is not None:
+        return None
+    for name, value in other.items():
+        if name not in one:
+            return f"{name} is missing"
+        problem = _unlike(one[name], value, max(allowed, TOLERANCES[dtype]))
+        if problem is not None:
+            return f"{name} {problem}"
+    return next((f"{n} is not zero" for n in one if n not in other and not _nothing(one[n])), None)
+
+
+def _nothing(value: Any) -> bool:
+    """A gradient where ``eager`` has none must be zero."""
+    return isinstance(value, Tensor) and not value.any()
+
+
+def _unlike(one: Any, other: Any, tolerance: float) -> str | None:
+    if not isinstance(other, Tensor) or not isinstance(one, Tensor):
+        return None if one == other else f"is {one} for {other}"[:200]
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return f"{one.dtype} {list(one.shape)} for {other.dtype} {list(other.shape)}"
+    if type(one) is not type(other):
+        return f"a {type(one).__name__} for a {type(other).__name__}"
+    if not one.is_floating_point():
+        return None if torch.equal(one, other) else "is another"
+    off = _off(one, other) if one.numel() else 0.0
+    return None if off <= tolerance else f"is off by {off:.1e}"
