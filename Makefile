@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := $(shell git ls-files native CMakeLists.txt pyproject.toml constraints.txt)
 
-.PHONY: demo test lint types unit setup bench reproduce torture fuzz sanitize clean
+.PHONY: demo test lint types unit setup bench reproduce torture fuzz random-cells sanitize clean
 
 setup: .venv/.installed
 
@@ -50,6 +50,11 @@ fuzz: setup  ## hostile files and arguments: 100,000 seeded cases, then 20,000 l
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[fuzz]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --engine guided --cases 20000 model checkpoint table stream text
+
+COUNT ?= 10000
+FIRST ?= 0
+random-cells: setup  ## cells as strangers write them, native beside the plain loop; goes on with FIRST=
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.random_cells --first $(FIRST) --count $(COUNT)
 
 sanitize:  ## the core's own tests under the address, undefined-behaviour and thread sanitizers
 	native/tests/sanitize.sh

@@ -177,7 +177,7 @@ def main() -> int:
     faulthandler.enable()
     parser = argparse.ArgumentParser(prog="tests.random_cells")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--count", type=int, default=1000, help="how many")
+    parser.add_argument("--count", type=int, default=10000, help="how many")
     parser.add_argument("--seconds", type=float, default=1e9, help="stop after so many")
     parser.add_argument("--seed", type=int, help="print this one's source and run it")
     parser.add_argument("--workers", type=int, default=2, help="processes at a time")

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from .uses import Results, Use
 
-SECONDS = 30
-"""That one case may take under one backend."""
+SECONDS = 20
+"""Of a processor, that one case may take under one backend."""
 
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 2e-4}
 PERTURBED = {torch.float64: 1e-13, torch.float32: 1e-5}
@@ -56,15 +56,18 @@ def verdict(seed: int) -> Verdict:
 
 
 def _limited(use: Use) -> Results:
-    before = signal.signal(signal.SIGALRM, _too_long)
-    signal.alarm(SECONDS)
+    before = [signal.signal(s, _too_long) for s in (signal.SIGALRM, signal.SIGPROF)]
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    signal.alarm(10 * SECONDS)  # one that only waits
     try:
         return use.run()
     except TooLong:
         return [("error", TimeoutError(f"more than {SECONDS} s"))]
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        for s, handler in zip((signal.SIGALRM, signal.SIGPROF), before, strict=True):
+            signal.signal(s, handler)
 
 
 def spread(moved: Results, expected: Results) -> float:

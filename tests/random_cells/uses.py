@@ -227,8 +227,9 @@ class Use:
         readout = nn.Linear(self.drawn.one_output, 1)
         return bptt.Network(self.cell, readout, backend=self.backend)
 
-    def _weights(self, network: nn.Module) -> None:
-        self.results += [(f"weight {n}", p.detach().clone()) for n, p in network.named_parameters()]
+    def _weights(self, network: nn.Module, at: str) -> None:
+        named = network.named_parameters()
+        self.results += [(f"{at}: weight {n}", p.detach().clone()) for n, p in named]
 
     def _fit(self, method: bptt.GradientMethod) -> None:
         network, steps = self._network(), self.draw.randint(8, 20)
@@ -244,7 +245,7 @@ class Use:
                 epochs=1,
                 progress=False,
             )
-            self._weights(network)
+            self._weights(network, f"fit {k}")
             if k < self.drawn.changes:
                 network.cell = self.cell = self.module[f"change_{k}"](self.cell)
 
@@ -268,7 +269,7 @@ class Use:
             )
             if t == change_at and self.drawn.changes:
                 network.cell = self.cell = self.module["change_0"](self.cell)
-        self._weights(network)
+        self._weights(network, "online")
 
     def _threads(self) -> None:
         """Two first calls at once, under ``auto``; one after the other under ``eager``."""
