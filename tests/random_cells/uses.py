@@ -26,6 +26,7 @@ USES = {"unfold": 10, "checkpointed": 2, "full": 1.5, "truncated": 1.5, "online"
 UNLIKE_IN_THREADS = {
     "dropout", "torch random", "noise", "python random", "zoneout", "numpy random", "counts",
     "counts and reads", "keeps", "keeps and reads", "logs", "logs numbers", "averages",
+    "loop over lanes",  # what takes too long in a thread cannot be ended
 }  # fmt: skip
 LAYOUTS = {"plain": 6, "transposed": 1, "strided": 1, "offset": 1, "expanded": 1, "reversed": 0.5}
 
