@@ -117,7 +117,7 @@ def optional(module: torch.nn.Module, name: str) -> Any:
     """``getattr(module, name, None)``, without the exception that a module raises inwardly: where
     there is none that takes as long as a small step."""
     kind = type(module)
-    plain = kind.__getattr__ is torch.nn.Module.__getattr__
+    plain = getattr(kind, "__getattr__", None) is torch.nn.Module.__getattr__
     if plain and not hasattr(kind, name) and name not in module.__dict__:
         tables = (module._parameters, module._buffers, module._modules)
         return next((table[name] for table in tables if name in table), None)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bptt.cells._base import PlainCell
-from bptt.engine import Ineligible, Plan, Reason, beside, eager, native, plan_for
+from bptt.engine import Ineligible, Plan, Reason, beside, eager, native, plan_for, verify
 from bptt.engine.usual import keep, usual_of
 from bptt.errors import CellError, OptionError, ShapeError, one_of
 from bptt.state import State, check_given, initial_state, lane_mask, leaves, weight_of
@@ -133,6 +133,8 @@ def unfold(
     plan = None
     if backend != "eager":
         found = usual.plan(inputs, start, own) if usual else plan_for(cell, inputs, start, own)
+        if isinstance(found, Plan) and not found.trust.program:
+            found = _verified(cell, found, inputs, start)
         plan = _accepted(cell, found, backend)
     if plan is None:
         run: Any = eager.run
@@ -174,9 +176,44 @@ def unfold_side_by_side(
     plan = plan_for(cell, inputs[0], states[0], initials[0])
     if not isinstance(plan, Plan) or plan.whole is None:
         return None
+    if not plan.trust.beside:
+        found = _verified_beside(cell, plan, inputs, states)
+        if found is not None:
+            plan.trust.verdict = found
+            _warn_once(cell, found)
+            return None
+        plan.trust.beside = True
     return beside.run(
         cell, inputs, states, initials=initials, resets=resets, clip=clip_state_gradient, plan=plan
     )
+
+
+def _verified_beside(
+    cell: nn.Module, plan: Plan, inputs: Sequence[Tensor], states: Sequence[State]
+) -> Ineligible | None:
+    def run(few: Sequence[Tensor], starts: Sequence[State]) -> list[tuple[Tensor, State]]:
+        none = [None for _ in few]
+        return beside.run(cell, few, starts, initials=starts, resets=none, clip=None, plan=plan)
+
+    def alone(own: Tensor, start: State) -> tuple[Tensor, State]:
+        options: Any = {"reset": None, "lengths": None, "return_states": False, "clip": None}
+        outputs, last, _ = eager.run(cell, own, start, initial=start, **options)
+        return outputs, last
+
+    return verify.differs_beside(run, alone, plan, inputs, states)
+
+
+def _verified(cell: nn.Module, plan: Plan, inputs: Tensor, state: State) -> Plan | Ineligible:
+    """A plan that was just made, once it gave what the Python loop gives."""
+    try:
+        found = verify.differs(cell, plan, inputs, state)
+    except Exception as error:  # the Python loop's own, which it raises in its place
+        return Ineligible(Reason.CONTEXT, f"{type(error).__name__} in the Python loop")
+    if found is None:
+        plan.trust.program = bool(len(inputs)) and bool(inputs.shape[1])
+        return plan
+    plan.trust.verdict = found
+    return found
 
 
 _WARNED: WeakSet[nn.Module] = WeakSet()

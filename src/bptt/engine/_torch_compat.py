@@ -34,63 +34,116 @@ for _lock in (MAKING, CAPTURING):
     )
 
 
+def _dynamo() -> Any:
+    """`torch._dynamo`, imported when it is first needed: that takes a second.
+
+    A fork waits for the import, as a child would find it half done for ever.
+    """
+    global _LOADED
+    if _LOADED is None:
+        with CAPTURING:
+            import torch._dynamo
+
+            _LOADED = torch._dynamo
+    return _LOADED
+
+
+_LOADED: Any = None
+
+
 def capture_missing() -> str | None:
     """Why this PyTorch cannot capture a step; None if it can."""
-    import torch._dynamo.config as config
-
+    config = _dynamo().config
+    if config.disable:
+        return "torch._dynamo.config.disable is set"
     for name in ("side_effect_replay_policy", "skip_nnmodule_hook_guards"):
         if not hasattr(config, name):
             return f"torch {torch.__version__} has no torch._dynamo.config.{name}"
     return None
 
 
+_DISABLED = os.environ.get("TORCHDYNAMO_DISABLE", "0") == "1"
+
+
 def capture_is_off() -> bool:
     """Whether `torch.compile` would run a function as it is, or refuse to compile."""
-    import torch._dynamo.config as config
-    from torch._dynamo import eval_frame
-
-    stance = eval_frame._stance
-    disabled = config.disable or os.environ.get("TORCHDYNAMO_DISABLE", "0") == "1"
-    return bool(disabled) or stance.stance != "default" or stance.backend is not None
+    stance = _dynamo().eval_frame._stance
+    return _DISABLED or stance.stance != "default" or stance.backend is not None
 
 
-def compiled_step(function: types.FunctionType, backend: Callable[..., Any]) -> Callable[..., Any]:
+class CompiledStep:
     """`torch.compile(function, backend=backend, fullgraph=True)` on a code object of its own.
 
     Dynamo counts and keeps what it compiled by code object, and puts names into the function's
     globals: with both of its own, a function's compiled forms are gone when it is. Side effects of
     the function are errors, and hooks on modules are guarded; both are settings that matter while
     it is compiled, so they are set there alone.
+
+    A call that fits something compiled already asks Dynamo's evaluator directly: what
+    `torch.compile` does around it takes three times as long as the guards.
     """
-    import torch._dynamo
-    import torch._dynamo.config as config
 
-    code = function.__code__.replace(co_name=f"{function.__name__}_{next(_NUMBERS)}")
-    own = types.FunctionType(code, {"__builtins__": builtins}, function.__name__)
-    context: Any = torch._dynamo.optimize(backend, nopython=True)
-    inner = context.callback
+    def __init__(self, function: types.FunctionType, backend: Callable[..., Any]) -> None:
+        dynamo = _dynamo()
+        config = dynamo.config
+        code = function.__code__.replace(co_name=f"{function.__name__}_{next(_NUMBERS)}")
+        own = types.FunctionType(code, {"__builtins__": builtins}, function.__name__)
+        context: Any = dynamo.optimize(backend, nopython=True)
+        inner = context.callback
 
-    def compile_frame(*args: Any) -> Any:
-        with (
-            CAPTURING,
-            generators_kept(),
-            warnings.catch_warnings(),
-            config.patch(
-                side_effect_replay_policy="error",
-                skip_nnmodule_hook_guards=False,
-                suppress_errors=False,
-                recompile_limit=64,
-                accumulated_recompile_limit=1 << 30,
-            ),
-        ):
-            warnings.simplefilter("ignore")
-            return inner(*args)
+        def compile_frame(*args: Any) -> Any:
+            with (
+                CAPTURING,
+                generators_kept(),
+                warnings.catch_warnings(),
+                config.patch(
+                    side_effect_replay_policy="error",
+                    skip_nnmodule_hook_guards=False,
+                    suppress_errors=False,
+                    recompile_limit=LIMIT,
+                    accumulated_recompile_limit=1 << 30,
+                ),
+            ):
+                warnings.simplefilter("ignore")
+                return inner(*args)
 
-    for name in dir(inner):
-        if name.startswith("_torchdynamo"):
-            setattr(compile_frame, name, getattr(inner, name))
-    context.callback = compile_frame
-    return context(own)  # type: ignore[no-any-return]
+        def look_up(frame: Any, *rest: Any) -> Any:
+            if frame.f_code is code:
+                raise _Missed
+            return inner(frame, *rest)  # of what the compiled form itself calls
+
+        for name in dir(inner):
+            if name.startswith("_torchdynamo"):
+                setattr(compile_frame, name, getattr(inner, name))
+                setattr(look_up, name, getattr(inner, name))
+        context.callback = compile_frame
+        self._plain, self._look_up = own, look_up
+        self._set_evaluator: Callable[..., Any] = torch._C._dynamo.eval_frame.set_eval_frame
+        self._compiled: Callable[..., Any] = context(own)
+        self._used = False
+
+    def __call__(self, *arguments: Any) -> Any:
+        """What the compiled function gives."""
+        if self._used:
+            evaluate = self._set_evaluator  # a builtin: a function's frame would be looked up, too
+            prior = evaluate(self._look_up)
+            try:
+                return self._plain(*arguments)
+            except _Missed:
+                pass
+            finally:
+                evaluate(prior)
+        result = self._compiled(*arguments)
+        self._used = True
+        return result
+
+
+LIMIT = 64
+"""So many forms of one function may be compiled."""
+
+
+class _Missed(Exception):
+    """Nothing that was compiled fits a call."""
 
 
 def side_effects() -> tuple[str, ...]:
@@ -105,9 +158,7 @@ def side_effects() -> tuple[str, ...]:
 
 def with_any_number_of_lanes(tensor: Tensor) -> Tensor:
     """The same tensor, whose first size a capture keeps open."""
-    import torch._dynamo
-
-    torch._dynamo.maybe_mark_dynamic(tensor, 0)
+    _dynamo().maybe_mark_dynamic(tensor, 0)
     return tensor
 
 

@@ -120,7 +120,8 @@ def trace_readout(readout: nn.Module, width: int, dtype: torch.dtype) -> Unit:
     state = torch.zeros(1, made.shape[2], dtype=dtype)
     example = torch.zeros(1, 1, width, dtype=dtype)
     twin = Twin(cell)
-    form = Form(type(readout).__name__, lambda: twin.step(example[0], state), lambda: 0, True)
+    name = type(readout).__name__
+    form = Form(name, lambda: twin.step(example[0], state), lambda: 0, True, built_in=True)
     tensors = list(named_tensors(cell).values())
     unit = _unit(form, tensors, example, state, input_too=True)
     if any(space == "state" for space, _ in used_spaces(unit.program)):

@@ -36,6 +36,20 @@ if TYPE_CHECKING:
     from bptt.engine.partition import Partition
 
 
+@dataclass(eq=False)
+class Trust:
+    """What is known of how right a program is (`bptt.engine.verify`).
+
+    Attributes:
+        program, beside: whether it, and its runs side by side, gave what the Python loop gives.
+        verdict: how it did not.
+    """
+
+    program: bool
+    beside: bool
+    verdict: Ineligible | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """A step program ready to run.
@@ -49,6 +63,7 @@ class Plan:
         recipe: what the loop knows beforehand.
         whole: its form for one call of the core each way, None if it has none.
         constants: tensors that the step makes of nothing: the last of its sources.
+        trust: whether it may be used yet.
         tensors, output_tensors: what the step, and the output's function, read in this call.
     """
 
@@ -60,6 +75,7 @@ class Plan:
     recipe: Recipe
     whole: Whole | None
     constants: tuple[Tensor, ...]
+    trust: Trust
     tensors: list[Tensor]
     output_tensors: list[Tensor]
 
@@ -102,7 +118,7 @@ def plan_for(
     try:
         for tensor in (inputs, *given):
             check_plain(tensor)
-        with _unseen():
+        with unseen():
             found = find(cell, inputs, state)
         return plan_of(found, inputs, state, grad and inputs.requires_grad, needs_state, kernel)
     except Refusal as refusal:
@@ -129,18 +145,22 @@ def plan_of(
     key = (kernel, input_too, grad and form.needs_gradient, state_too, inputs.dim())
     plan = form.plans.get(key)
     if plan is None:
-        with MAKING, generators_kept(), _unseen():
+        with MAKING, generators_kept(), unseen():
             plan = form.plans.get(key)
             if plan is None:
                 plan = form.plans[key] = _made(found, inputs, state, key)
     if isinstance(plan, Refusal):
         raise plan
+    if plan.trust.verdict is not None:
+        raise Refusal.of(plan.trust.verdict)
     bound: Plan = plan.bound(found.tensors, found.output_tensors)
     return bound
 
 
 def context_of_call() -> Ineligible | None:
     """Modes of PyTorch under which a call must stay a sequence of ordinary operators."""
+    if torch.compiler.is_compiling():  # first: what is asked before would be guarded
+        return Ineligible(Reason.CONTEXT, "torch.compile")
     if any(GLOBAL_HOOKS):
         return Ineligible(Reason.HOOKS, "a hook on all modules")
     if torch.is_autocast_enabled("cpu"):
@@ -149,14 +169,12 @@ def context_of_call() -> Ineligible | None:
         return Ineligible(Reason.CONTEXT, "a transform of torch.func")
     if forward_ad._current_level >= 0:
         return Ineligible(Reason.CONTEXT, "forward-mode differentiation")
-    if torch.compiler.is_compiling():
-        return Ineligible(Reason.CONTEXT, "torch.compile")
     if torch._C._len_torch_dispatch_stack() > 0 or torch._C._get_tracing_state() is not None:
         return Ineligible(Reason.CONTEXT, "a tracer or counter of operators")
     return None
 
 
-def _unseen() -> AbstractContextManager[Any]:
+def unseen() -> AbstractContextManager[Any]:
     """What a trace computes is none of the caller's business: checkpoints count what is saved."""
     if torch._C._autograd._top_saved_tensors_default_hooks(False) is None:
         return nullcontext()
@@ -199,8 +217,11 @@ def _made(found: Found, inputs: Tensor, state: State, key: Any) -> Plan | Refusa
             frame = around(program, step, (*flags, any_input))
             recipe = recipe_of(program, frame, made, step.time_floats(dtype))
             whole = whole_of(program, frame, made, recipe, tensors, inputs)
+            trust = Trust(form.built_in, form.built_in)
             constants = traced.constants
-            return Plan(program, frame, made, wanted, output, recipe, whole, constants, [], [])
+            return Plan(
+                program, frame, made, wanted, output, recipe, whole, constants, trust, [], []
+            )
 
         sunk = parts.sunk
         if sunk is not None:

@@ -31,6 +31,7 @@ class Reason(enum.Enum):
     READOUT = "a readout is made of linear maps, LayerNorm and pointwise functions"
     CONTRACT = "a cell that breaks its contract"
     UNEXPECTED = "an error of the engine, which deserves a report"
+    WRONG = "numbers that differ from the Python loop's, which deserves a report"
     CORE = "the compiled core, which is missing"
 
 
@@ -60,6 +61,11 @@ class Refusal(Exception):
     def __init__(self, reason: Reason, operator: str, location: str | None = None) -> None:
         super().__init__(operator)
         self.ineligible = Ineligible(reason, operator, location)
+
+    @staticmethod
+    def of(ineligible: Ineligible) -> Refusal:
+        """The refusal that carries this."""
+        return Refusal(ineligible.reason, ineligible.operator, ineligible.location)
 
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep

@@ -26,24 +26,25 @@ class Usual:
 
     Args:
         cell: the cell; it is not kept alive.
+        inputs: such inputs.
         built_in: what is known of it, if its code is known.
     """
 
     __slots__ = ("_built_in", "_cell", "_lanes", "_plans", "_told", "_zero", "_zeros")
 
-    def __init__(self, cell: nn.Module, built_in: BuiltIn | None) -> None:
+    def __init__(self, cell: nn.Module, inputs: Tensor, built_in: BuiltIn | None) -> None:
         self._cell = weakref.ref(cell)
-        self._built_in, self._told = built_in, _told(cell)
+        self._built_in, self._told = built_in, _told(cell, inputs)
         self._plans: dict[Any, Plan] = {}
         self._zero = _starts_at_zero(cell)
         self._zeros: State | None = None
         self._lanes = -1
 
-    def holds(self, cell: nn.Module) -> bool:
+    def holds(self, cell: nn.Module, inputs: Tensor) -> bool:
         """Whether what the checks of arguments look at is as it was."""
         if self._built_in is not None:
             return self._built_in.holds(cell)
-        return self._told == _told(cell)
+        return self._told == _told(cell, inputs)
 
     def initial(self, inputs: Tensor, lanes: int) -> State:
         """As `bptt.state.initial_state`, but nobody may change it in place."""
@@ -94,7 +95,7 @@ def usual_of(cell: nn.Module, inputs: Tensor) -> Usual | None:
     if not known:
         return None
     usual = known.get(_kind(inputs))
-    if usual is not None and not usual.holds(cell):
+    if usual is not None and not usual.holds(cell, inputs):
         known.clear()
         return None
     return usual
@@ -105,13 +106,16 @@ def keep(cell: nn.Module, inputs: Tensor) -> None:
     kind = _kind(inputs)
     known = _KNOWN.setdefault(cell, {})
     if kind not in known:
-        known[kind] = Usual(cell, built_in_of(cell))
+        known[kind] = Usual(cell, inputs, built_in_of(cell))
 
 
-def _told(cell: nn.Module) -> Any:
-    weight = weight_of(cell)
-    size, hidden = getattr(cell, "input_size", None), getattr(cell, "hidden_size", None)
-    return size, hidden, None if weight is None else (weight.dtype, weight.device)
+def _told(cell: nn.Module, inputs: Tensor) -> Any:
+    """What the initial state depends on besides the inputs."""
+    hidden = optional(cell, "hidden_size")
+    if inputs.is_floating_point():
+        return hidden
+    weight = weight_of(cell)  # which then tells the dtype
+    return hidden, None if weight is None else weight.dtype
 
 
 def _kind(inputs: Tensor) -> Any:

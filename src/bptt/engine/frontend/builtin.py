@@ -47,7 +47,7 @@ def is_built_in(cell: nn.Module) -> bool:
 
 def _is_known(module: nn.Module) -> bool:
     kind, own = type(module), module.__dict__
-    if _KNOWN.get(kind, _KNOWN) is not kind.forward or "forward" in own or "__call__" in own:
+    if kind not in _KNOWN or kind.forward is not _KNOWN[kind] or "forward" in own:
         return False
     if any(own.get(hooks) for hooks in HOOKS):
         return False

@@ -111,12 +111,13 @@ def stand_in(
     values; unless it is a ``leaf``, one that needs a gradient was computed."""
     with torch.inference_mode(False), torch.enable_grad():
         made = torch.empty_strided(tuple(shape), tuple(stride), dtype=dtype)
-        if needs_gradient:
+        if needs_gradient and leaf:
             made.requires_grad_()
-            if not leaf:
-                copied = made.clone()
-                same = copied.stride() == made.stride()
-                made = copied if same else copied.as_strided(made.shape, made.stride())
+        elif needs_gradient and made.is_contiguous():
+            made = made.requires_grad_().clone()
+        elif needs_gradient:
+            held = torch.empty(made.untyped_storage().nbytes() // dtype.itemsize, dtype=dtype)
+            made = held.requires_grad_().clone().as_strided(made.shape, made.stride())
         return compat.with_any_number_of_lanes(made)
 
 
@@ -326,14 +327,17 @@ def _output(cell: Any, state: Any) -> Any:
     return cell.output(state)
 
 
-def new_step() -> Callable[..., Any]:
-    """A compiled ``(cell, input, state) -> new state``."""
-    return compat.compiled_step(_step, _backend)  # type: ignore[arg-type]  # a function
+class Steps:
+    """The compiled ``(cell, input, state) -> new state`` and ``(cell, state) -> output`` of cells
+    of one structure."""
 
-
-def new_output() -> Callable[..., Any]:
-    """A compiled ``(cell, state) -> output``."""
-    return compat.compiled_step(_output, _backend)  # type: ignore[arg-type]  # a function
+    def __init__(self) -> None:
+        missing = compat.capture_missing()
+        if missing is not None:
+            raise Refusal(Reason.UNTRACEABLE, missing)
+        self.step = compat.CompiledStep(_step, _backend)  # type: ignore[arg-type]  # a function
+        self.output = compat.CompiledStep(_output, _backend)  # type: ignore[arg-type]  # a function
+        self.graphs = 0
 
 
 def call(

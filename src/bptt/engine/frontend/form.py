@@ -38,6 +38,7 @@ class Form:
         step: makes the step to trace.
         output: the leaf that is a step's output, or what makes the function that gives it.
         needs_gradient: whether any of its sources does.
+        built_in: whether the cell is, so that its programs need no verification.
 
     Attributes:
         plans: programs and refusals, by what they depend on.
@@ -49,8 +50,9 @@ class Form:
         step: Callable[[], Step],
         output: Callable[[], int | Step],
         needs_gradient: bool,
+        built_in: bool,
     ) -> None:
-        self.name, self.needs_gradient = name, needs_gradient
+        self.name, self.needs_gradient, self.built_in = name, needs_gradient, built_in
         self.plans: dict[Any, Any] = {}
         self._step, self._output_of = step, output
         self._traced: Traced | None = None

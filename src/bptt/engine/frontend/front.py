@@ -7,6 +7,7 @@ what Dynamo does not). A cell that cannot be captured is not asked again under t
 from __future__ import annotations
 
 import atexit
+import os
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -19,12 +20,12 @@ from bptt.engine import _torch_compat as compat
 from bptt.engine.eager import check_step
 from bptt.engine.frontend import capture
 from bptt.engine.frontend.builtin import Standing, Twin, is_built_in, row_kind
-from bptt.engine.frontend.capture import Captured, Changing, Leaf
+from bptt.engine.frontend.capture import Captured, Changing, Leaf, Steps
 from bptt.engine.frontend.form import Form
 from bptt.engine.frontend.graph import Step
 from bptt.engine.reasons import Reason, Refusal
 from bptt.errors import CellError
-from bptt.state import State, leaves, map_state
+from bptt.state import State, leaves, map_state, optional
 
 FORMS = 256
 """So many forms of built-in cells are kept, and so many kinds of call of one other cell."""
@@ -81,6 +82,7 @@ class BuiltIn:
                 lambda: twin.step(example, blank),
                 lambda: twin.output(blank),
                 any(kind.needs_gradient for kind in twin.kinds),
+                built_in=True,
             )
             while len(_FORMS) > FORMS:
                 _FORMS.popitem(last=False)
@@ -124,14 +126,30 @@ class Foreign:
         self._verdicts: dict[Any, _Verdict] = {}
         self._captures: dict[Any, deque[int]] = {}
         self._calls = 0
-        self._renew(cell)
+        self._classes = _Classes(cell)
+        self._structure = _structure(cell)
+        self._steps: Steps | None = None
+        self._known: OrderedDict[Any, _StandIns] = OrderedDict()
+
+    def _take(self, cell: nn.Module) -> Steps:
+        """The compiled step that cells of this structure share."""
+        shared = _SHARED.setdefault(type(cell), {})
+        steps = shared.get(self._structure)
+        if steps is None or steps.graphs >= compat.LIMIT // 2:
+            steps = shared[self._structure] = Steps()
+            while len(shared) > FORMS:
+                del shared[next(iter(shared))]
+        self._steps = steps
+        return steps
 
     def _renew(self, cell: nn.Module) -> None:
         """Capture all anew: Dynamo forgets nothing by itself."""
-        self._classes = _Classes(cell)
-        self._step: Callable[..., Any] = capture.new_step()
-        self._output: Callable[..., Any] = capture.new_output()
-        self._known: OrderedDict[Any, _StandIns] = OrderedDict()
+        shared = _SHARED.get(type(cell), {})
+        if shared.get(self._structure) is self._steps:
+            shared.pop(self._structure, None)
+        self._classes, self._structure = _Classes(cell), _structure(cell)
+        self._steps = None
+        self._known.clear()
 
     def find(self, cell: nn.Module, inputs: Tensor, state: State) -> Found:
         """The form of this call.
@@ -162,23 +180,24 @@ class Foreign:
 
     def _found(self, cell: nn.Module, kind: Any, inputs: Tensor, state: State) -> Found:
         key = (kind, _signature(inputs, state))
+        steps = self._steps or self._take(cell)
         known = self._known.get(key)
         flat: tuple[Any, ...] = ()
         if known is not None:
-            captured, flat = capture.call(self._step, cell, known.rows, known.input, known.state)
+            captured, flat = capture.call(steps.step, cell, known.rows, known.input, known.state)
             if captured is not known.captured:
                 if captured.uses == 1:
                     self._count(kind)
                 known = None
         if known is None:
             with compat.CAPTURING:
-                known, flat = self._every_step(cell, inputs, state)
+                known, flat = self._every_step(cell, steps, inputs, state)
                 self._known[key] = known
                 while len(self._known) > FORMS:
                     self._known.popitem(last=False)
         dtype = known.rows[1].dtype
         tensors = known.captured.tensors(flat, dtype)
-        read, read_tensors = self._read(cell, known, dtype)
+        read, read_tensors = self._read(cell, steps, known, dtype)
         form = known.captured.forms.get(read)
         if form is None:
             form = self._form(cell, known, tensors, read, read_tensors)
@@ -186,7 +205,7 @@ class Foreign:
         return Found(form, tensors, read_tensors)
 
     def _every_step(
-        self, cell: nn.Module, inputs: Tensor, state: State
+        self, cell: nn.Module, steps: Steps, inputs: Tensor, state: State
     ) -> tuple[_StandIns, tuple[Any, ...]]:
         """Capture the step as the first one sees its state, and as all later ones do; refuse a
         step that is another then."""
@@ -202,8 +221,9 @@ class Foreign:
         listing = None
         for _ in range(3):
             captured, flat = capture.call(
-                self._step, cell, [first, *leaves(entering)], first, entering
+                steps.step, cell, [first, *leaves(entering)], first, entering
             )
+            steps.graphs += captured.uses == 1
             _check_contract(cell, captured, entering)
             if listing is not None and captured.listing != listing:
                 raise Refusal(Reason.CONTROL_FLOW, "a first step that differs from the next ones")
@@ -214,12 +234,12 @@ class Foreign:
         raise Refusal(Reason.CONTROL_FLOW, "a state whose kind changes from step to step")
 
     def _read(
-        self, cell: nn.Module, known: _StandIns, dtype: torch.dtype
+        self, cell: nn.Module, steps: Steps, known: _StandIns, dtype: torch.dtype
     ) -> tuple[Captured | None, list[Tensor]]:
         """The graph of the cell's `output`, where it has one, and its tensors."""
-        if getattr(cell, "output", None) is None:
+        if optional(cell, "output") is None:
             return None, []
-        captured, flat = capture.call(self._output, cell, known.rows[1:], known.state)
+        captured, flat = capture.call(steps.output, cell, known.rows[1:], known.state)
         return captured, captured.tensors(flat, dtype)
 
     def _form(
@@ -239,7 +259,7 @@ class Foreign:
             rows = [row_kind(row) for row in known.rows[1:]]
             output = place if place >= 0 else read.step(read_tensors, rows)
         needs = any(t.requires_grad for t in tensors)
-        return Form(type(cell).__name__, lambda: step, lambda: output, needs)
+        return Form(type(cell).__name__, lambda: step, lambda: output, needs, built_in=False)
 
     def _count(self, kind: Any) -> None:
         """Bound how often a cell is captured anew."""
@@ -252,18 +272,40 @@ class Foreign:
         made.append(self._calls)
 
 
+_SHARED: WeakKeyDictionary[type, dict[Any, Steps]] = WeakKeyDictionary()
+"""The compiled steps of each class, by structure."""
+
+
+def _structure(cell: nn.Module) -> Any:
+    """What cells must have in common to share compiled steps: few forms are then to be looked
+    through in a call."""
+    return tuple(
+        (path, type(module), *((n, _form_of(t)) for n, t in module._parameters.items()))
+        for path, module in cell.named_modules()
+    )
+
+
+def _form_of(tensor: Tensor | None) -> Any:
+    return None if tensor is None else (tensor.shape, tensor.dtype)
+
+
 class _Classes:
-    """The code of a cell's classes, which Dynamo does not guard."""
+    """The code of a cell's classes, which Dynamo does not guard; nor does it the environment."""
 
     def __init__(self, cell: nn.Module) -> None:
         kinds = {kind for module in cell.modules() for kind in type(module).__mro__}
         kinds -= {nn.Module, object}
+        # What lies in `os.environ` as it is, encoded.
+        self._environment: Any = getattr(os.environ, "_data", None)
+        self._was = dict(self._environment or ())
         self._own = [(k, dict(vars(k))) for k in kinds if not k.__module__.startswith("torch.")]
         of_torch = [k for k in kinds if k.__module__.startswith("torch.") and "forward" in vars(k)]
         self._forwards = [(k, vars(k)["forward"]) for k in of_torch]
 
     def hold(self) -> bool:
         """Whether it is as it was."""
+        if self._environment and self._environment != self._was:
+            return False
         try:
             return all(vars(k) == was for k, was in self._own) and all(
                 vars(k).get("forward") is was for k, was in self._forwards

@@ -1,0 +1,148 @@
+"""Trust, but verify: a program runs beside the Python loop before it is first used.
+
+Three steps of the call's own inputs go both ways, outputs and gradients, and where a program is
+made for segments, in segments of one and of two steps. A program that gives other numbers is not
+used. Nobody sees anything of it: no generator moves, no gradient is added anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bptt.engine import eager, native
+from bptt.engine._torch_compat import generators_kept
+from bptt.engine.plans import Plan, unseen
+from bptt.engine.reasons import Ineligible, Reason
+from bptt.state import State, leaves, map_state
+
+STEPS, ROWS = 3, 2
+"""So many steps are run, and so many rows compared."""
+_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8}
+"""Relative to the largest number; a mistake is larger, rounding in three steps smaller."""
+
+_Run = Callable[[Tensor, State], tuple[Tensor, State]]
+
+
+def differs(cell: nn.Module, plan: Plan, inputs: Tensor, state: State) -> Ineligible | None:
+    """Why a plan cannot be trusted in a call with these inputs [T, B, ...] and state; None if it
+    gives what the Python loop gives.
+
+    Raises:
+        Exception: what the Python loop raises.
+    """
+    if not len(inputs):
+        return None
+    options: dict[str, Any] = {"reset": None, "lengths": None, "return_states": False, "clip": None}
+
+    def loop(given: Tensor, entering: State) -> tuple[Tensor, State]:
+        outputs, last, _ = eager.run(cell, given, entering, initial=entering, **options)
+        return outputs, last
+
+    def program(given: Tensor, entering: State) -> tuple[Tensor, State]:
+        outputs, last, _ = native.run(cell, given, entering, initial=entering, plan=plan, **options)
+        return outputs, last
+
+    def segments(given: Tensor, entering: State) -> tuple[Tensor, State]:
+        first, between = program(given[:1], entering)
+        second, last = program(given[1:], between)
+        return torch.cat([first, second]), last
+
+    ways = [program, segments] if plan.wanted.state and len(inputs) > 1 else [program]
+    with generators_kept(), unseen(), torch.autograd.set_detect_anomaly(False):
+        expected = _numbers(loop, plan, inputs, state)
+        for way in ways:
+            try:
+                found = _numbers(way, plan, inputs, state)
+            except Exception as error:
+                return Ineligible(Reason.UNEXPECTED, f"{type(error).__name__}: {error}")
+            for name, one, other in zip(_names(plan, state), found, expected, strict=True):
+                if not _same(one, other):
+                    return Ineligible(Reason.WRONG, name)
+    return None
+
+
+def _names(plan: Plan, state: State) -> list[str]:
+    sources = [f"the gradient of {name}" for name in plan.program.sources]
+    leaves_ = [f"leaf {j} of the last state" for j in range(len(leaves(state)))]
+    starts = [f"the gradient of leaf {j} of the state" for j in range(len(leaves(state)))]
+    return ["the outputs", *leaves_, *sources, "the gradient of the inputs", *starts]
+
+
+def _numbers(run: _Run, plan: Plan, inputs: Tensor, state: State) -> list[Tensor | None]:
+    """Outputs, last state, and the gradients of sources, inputs and state."""
+    wanted = plan.wanted
+    given = inputs[:STEPS].detach()
+    if wanted.input:
+        given.requires_grad_()
+    entering = map_state(Tensor.detach, state)
+    if wanted.state:
+        entering = map_state(lambda leaf: leaf.clone().requires_grad_(), entering)
+    outputs, last = run(given, entering)
+    results = [outputs, *leaves(last)]
+    compared = [outputs[:, :ROWS], *(leaf[:ROWS] for leaf in leaves(last))]
+    numbers: list[Tensor | None] = [part.detach() for part in compared]
+    asked = [*plan.tensors, given, *leaves(entering)]
+    flags = [*wanted.sources, wanted.input, *(wanted.state for _ in leaves(entering))]
+    if not wanted.any or any(t._backward_hooks for t in asked):
+        return [*numbers, *(None for _ in asked)]
+    pairs = [(r, c) for r, c in zip(results, compared, strict=True) if r.requires_grad]
+    if not pairs:
+        return [*numbers, *(None for _ in asked)]
+    cost = sum((c * _weights(c)).sum() for _, c in pairs)
+    assert isinstance(cost, Tensor)
+    of = [t for t, flag in zip(asked, flags, strict=True) if flag]
+    found = iter(torch.autograd.grad(cost, of, allow_unused=True))
+    return [*numbers, *(next(found) if flag else None for flag in flags)]
+
+
+def _weights(like: Tensor) -> Tensor:
+    """Numbers that are all different, drawn from nowhere."""
+    places = torch.arange(like.numel(), dtype=like.dtype).reshape(like.shape)
+    return torch.cos(1.0 + places)
+
+
+def _same(one: Tensor | None, other: Tensor | None) -> bool:
+    if one is None or other is None:
+        present = one if other is None else other
+        return present is None or not bool(present.any())
+    finite = torch.isfinite(other)
+    if not bool(finite.any()):
+        return True
+    one, other = one[finite], other[finite]
+    bound = _TOLERANCE.get(other.dtype, 1e-3) * float(other.abs().max().clamp_min(1e-6))
+    return bool(((one - other).abs() <= bound).all())
+
+
+def differs_beside(
+    run: Callable[[Sequence[Tensor], Sequence[State]], list[tuple[Tensor, State]]],
+    alone: _Run,
+    plan: Plan,
+    inputs: Sequence[Tensor],
+    states: Sequence[State],
+) -> Ineligible | None:
+    """The same for runs of one lane each that go side by side: each must be as it is alone."""
+    few = [own[:STEPS] for own in inputs[:ROWS]]
+    starts = list(states[:ROWS])
+    place = 0
+
+    def together(given: Tensor, entering: State) -> tuple[Tensor, State]:
+        runs = [given if i == place else own.detach() for i, own in enumerate(few)]
+        begin = [
+            entering if i == place else map_state(Tensor.detach, own)
+            for i, own in enumerate(starts)
+        ]
+        return run(runs, begin)[place]
+
+    with generators_kept(), unseen(), torch.autograd.set_detect_anomaly(False):
+        for place in range(len(few)):
+            expected = _numbers(alone, plan, few[place], starts[place])
+            found = _numbers(together, plan, few[place], starts[place])
+            names = _names(plan, starts[place])
+            for name, one, other in zip(names, found, expected, strict=True):
+                if not _same(one, other):
+                    return Ineligible(Reason.WRONG, f"{name}, of segments side by side")
+    return None
