@@ -102,6 +102,7 @@ class Online:
         self._windows, self._stride = windows, windows.stride
         self._batch = LiveBatch(lanes, windows.depth + horizon + ROOM)
         self._context: Context = self._new_context(None)
+        self._pending: Span | None = None
         self._at = standing()
         self._native: CoreSide | None = None
         self._feed: Any = None
@@ -216,8 +217,9 @@ class Online:
 
     def _needed(self) -> int:
         """The first step that is looked at again."""
-        native = self._native
-        return int(self._at.start) if native is None else native.learner.core.needed
+        if self._native is not None:
+            return int(self._native.learner.core.needed)
+        return int(self._at.start if self._pending is None else self._pending.start)
 
     def _span(self) -> Span:
         windows = self._windows
@@ -246,6 +248,7 @@ class Online:
         self._at.updates += 1
 
     def _learn_eagerly(self, span: Span) -> None:
+        self._renew()
         place = Place(0, 0, self._batch.lanes, self._batch.length, span)
         network, windows = self.network, self._windows
         for update in windows._window(
@@ -256,7 +259,14 @@ class Online:
             self._progress.updates = self.updates
             self._made(update.loss, self._stepper.apply(update, self._progress))
         windows._place = None
-        self._context.renew(network, self._batch, span)
+        self._pending = span
+
+    def _renew(self) -> None:
+        """The context goes on from the last window when it is read, as in the core: until then the
+        caller may have changed the weights, as who projects them after a step does."""
+        if self._pending is not None:
+            self._context.renew(self.network, self._batch, self._pending)
+            self._pending = None
 
     def _choose(self) -> None:
         """Go on in the core, or leave it, as network and optimizer are now."""
@@ -291,6 +301,7 @@ class Online:
         reason = unfit(learner, chunk, self._loss)
         if reason is not None:
             return reason
+        self._renew()
         native = CoreSide(self.network, self.optimizer, self._windows, self.clip, learner)
         native.enter(self._context.state, self._at.start, self._at.reached, None)
         return native
@@ -303,6 +314,7 @@ class Online:
     def _present(self) -> Context:
         """The context, renewed, wherever it is held."""
         if self._native is None:
+            self._renew()
             return self._context
         state, pending = self._native.present()
         context = self._new_context(state)
@@ -322,6 +334,7 @@ class Online:
 
     @torch.no_grad()
     def _predict_eagerly(self, stop: int) -> Tensor:
+        self._renew()
         at = self._at
         first = int(at.reached if isinstance(self._context, Stored) else at.start)
         chunk = self._batch.chunk(first, stop)
@@ -387,7 +400,8 @@ class Online:
         assert isinstance(place.context, (Carried, Recomputed, Stored))
         self.network.load_state_dict(saved["network"])
         self.optimizer.load_state_dict(saved["optimizer"])
-        self._context, self._native, self._feed = place.context, None, None
+        self._context, self._pending = place.context, None
+        self._native, self._feed = None, None
         self._asked = False
         for name in ("steps", "updates", "start", "reached", "loss", "gradient_norm"):
             setattr(self._at, name, saved[name])
