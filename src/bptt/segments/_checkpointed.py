@@ -20,7 +20,7 @@ from bptt.segments._draws import drawn_from, draws
 from bptt.segments._plan import Costs, choose, peaks, state_bytes
 from bptt.segments._revolve import reversed_states
 from bptt.segments._run import Entry, Unchanged, entering, kept
-from bptt.state import State, initial_state, leaves, rebuild
+from bptt.state import State, initial_state, leaves, map_state, rebuild
 from bptt.unfold import check_lengths, check_reset, unfold
 
 PROBE = 32
@@ -80,7 +80,12 @@ def checkpointed_unfold(
     reset, lengths = check_reset(reset, steps, lanes), check_lengths(lengths, steps, lanes)
     own = initial_state(cell, lanes, like=inputs) if initial is None else initial
     _try_one_step(cell, inputs, own if state is None else state, own, options)
-    run = _Run(cell, own if state is None else state, own, inputs, reset, lengths, options)
+    # Read again on the way back, when the caller may have filled his own anew.
+    reset, lengths = (None if given is None else given.clone() for given in (reset, lengths))
+    if reset is not None:
+        own = map_state(Tensor.clone, own)
+    start = own if state is None else state
+    run = _Run(cell, start, own, inputs, reset, lengths, options)
     run.segment, run.kept, run.freed = _segments(run, segment, memory)
     outputs, *last = _Checkpointed.apply(  # type: ignore[no-untyped-call]  # untyped in torch
         run, *run.tensors()
