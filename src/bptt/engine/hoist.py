@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 def heads_of(plan: Plan, inputs: Tensor) -> list[Tensor]:
     """The differentiable tensors of a call, as `bptt.engine.around.Around` wants them: (*sources,
     input), or (*params, *times) from the hoisted part, run here under autograd."""
-    sources = plan.tensors
+    sources = list(plan.tensors)
+    inputs = inputs.resolve_neg()  # what waits to be negated is not seen from its memory
+    if any(map(Tensor.is_neg, sources)):
+        sources = [source.resolve_neg() for source in sources]
     if plan.around.inline:
+        for i in plan.recipe.idle:
+            sources[i] = sources[i].new_empty(0)
         return [*sources, inputs]
     return hoisted(plan.program, sources, inputs)
 

@@ -194,6 +194,8 @@ def _call(
     clip: float | None,
 ) -> Call:
     every, lanes = tuple(range(len(start))), start[0].shape[0]
+    if reset is not None:
+        reset, initial = reset.contiguous(), [leaf.contiguous() for leaf in initial]
     return Call(plan, steps, lanes, start, initial, reset, lengths, clip, every, tuple(start))
 
 

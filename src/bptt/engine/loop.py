@@ -85,6 +85,7 @@ def forward_loop(call: Call, heads: Sequence[Tensor]) -> Ran:
         ready = list(ready)
         for i, head in around.turned:
             ready[i] = heads[head].detach().t()
+    ready = _in_rows(plan, ready)
     shapes = [(steps + 1, batch, leaf.shape[1]) for leaf in call.start]
     if recipe.saved_width:
         shapes.append((steps, batch, recipe.saved_width))
@@ -112,6 +113,16 @@ def _even(heads: Sequence[Tensor]) -> Sequence[Tensor]:
     return heads if heads[-1].is_contiguous() else (*heads[:-1], heads[-1].contiguous())
 
 
+def _in_rows(plan: Plan, ready: Sequence[Any]) -> list[Any]:
+    """What runs before the loop may end in a view that only PyTorch can read."""
+    matrices, given = len(plan.program.matrices), plan.recipe.given
+    return [
+        *[matrix.resolve_neg() for matrix in ready[:matrices]],
+        *[_readable(unit) for unit in ready[matrices:given]],
+        *ready[given:],
+    ]
+
+
 def _as_rows(inputs: Tensor, rows: int) -> Tensor:
     """[T, B, ...] as [T * B, ...]."""
     if inputs.dim() == 3:
@@ -126,12 +137,12 @@ def _over_time(call: Call, ready: Sequence[Tensor]) -> list[Tensor]:
     if call.plan.around.deep and recipe.plain_times:
         return list(times)
     if recipe.plain_times:
-        return [t.view(steps, batch, w) for t, w in zip(times, recipe.time_widths, strict=True)]
+        widths = recipe.time_widths
+        return [_readable(t).view(steps, batch, w) for t, w in zip(times, widths, strict=True)]
     found, dtype = [], call.start[0].dtype
     for time, width in zip(times, recipe.time_widths, strict=True):
         array = time.reshape(steps, batch, width)
-        array = array if array.dtype is dtype else array.to(dtype)
-        found.append(array if width == 1 or array.stride(2) == 1 else array.contiguous())
+        found.append(_readable(array if array.dtype is dtype else array.to(dtype)))
     return found
 
 
@@ -150,12 +161,12 @@ def backward_loop(
     states = kept[:n]
     exposed = len(call.exposed)
     if n == 1 == exposed:
-        step_grads: list[Tensor | None] = [_readable(grads[0])]
+        step_grads: list[Tensor | None] = [_gradient(grads[0])]
     else:
         step_grads = [None] * n
         for j, grad in zip(call.exposed, grads, strict=False):
-            step_grads[j] = _readable(grad)
-    final_grads = [_readable(g) for g in grads[exposed:]]
+            step_grads[j] = _gradient(grad)
+    final_grads = [_gradient(g) for g in grads[exposed:]]
     of_state = [None] * n
     start_grads, initial_grads = (
         _state_gradients(call, states, needed[heads:])
@@ -206,6 +217,10 @@ def backward_loop(
     else:
         found = (None,) * heads
     return (*found, *start_grads, *initial_grads) if plan.wanted.state else found
+
+
+def _gradient(grad: Tensor | None) -> Tensor | None:
+    return None if grad is None else _readable(grad)
 
 
 def _state_gradients(
@@ -275,14 +290,11 @@ def _gathered(
     """Rows over all steps and lanes, [T * B, width]."""
     space, index, offset, width, whole = place
     rows = call.steps * call.batch
-    if space == "state" and call.reset is None:
-        states_ = states[index]
-        n = states_.shape[2]
-        return states_.as_strided((rows, width), (n, 1), offset)
     if space == "state":
-        assert call.reset is not None
-        before = torch.where(call.reset[:, :, None], call.initial[index], states[index][:-1])
-        array = before.view(rows, before.shape[2])
+        before = states[index][:-1]
+        if call.reset is not None:
+            before = torch.where(call.reset[:, :, None], call.initial[index], before)
+        array = before.reshape(rows, before.shape[2])
     elif space == "next":
         array = states[index][1:].reshape(rows, states[index].shape[2])
     elif space == "time":
@@ -301,8 +313,9 @@ def _pass_through(
             to.zero_() if grad is None else to.copy_(grad)
 
 
-def _readable(grad: Tensor | None) -> Tensor | None:
-    """A gradient that the core can read: its last dimension contiguous."""
-    if grad is None or grad.shape[-1] == 1 or grad.stride(-1) == 1:
-        return grad
-    return grad.contiguous()
+def _readable(array: Tensor) -> Tensor:
+    """The same numbers as the core can read them: those of a row follow each other, and none waits
+    to be negated (as those of an imaginary part may, which have others between them)."""
+    if array.shape[-1] == 1:
+        return array.resolve_neg()
+    return array if array.stride(-1) == 1 else array.contiguous()

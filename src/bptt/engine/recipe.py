@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bptt.engine.nodes import placeholders
 from bptt.engine.program import Gathered, StepProgram
 
 if TYPE_CHECKING:
@@ -32,8 +33,9 @@ class Recipe:
         reads hoisted tensors. rows: what the products after the loop read. times: the gradients of
         hoisted tensors, with their own shapes where these are not [width]. heads: how many
         differentiable tensors come before those of the state. first_time_head: the first of them
-        that has a row for each step and lane. keep: which results of what runs before the loop the
-        backward pass reads. ready: how many there are.
+        that has a row for each step and lane. idle: the sources among the heads that nothing reads:
+        what they are, and what graph they hang on, is none of the loop's business. keep: which
+        results of what runs before the loop the backward pass reads. ready: how many there are.
     """
 
     leaves: int
@@ -50,6 +52,7 @@ class Recipe:
     times: tuple[tuple[Place, tuple[int, ...] | None] | None, ...]
     heads: int
     first_time_head: int
+    idle: tuple[int, ...]
     keep: tuple[int, ...]
     ready: int
 
@@ -89,9 +92,19 @@ def recipe_of(
         ),
         heads=sources + 1 if inline else params + len(program.times),
         first_time_head=sources if inline else params,
+        idle=_idle(program) if inline else (),
         keep=tuple(sorted(keep)) if after is not None else (),
         ready=ready,
     )
+
+
+def _idle(program: StepProgram) -> tuple[int, ...]:
+    """The numbers of the sources that neither the step nor what runs before it reads."""
+    read = {given.source for given in (*program.params, *program.times)}
+    if program.hoisted is not None:
+        given = placeholders(program.hoisted.graph.graph)[1:]
+        read |= {i for i, node in enumerate(given) if node.users}
+    return tuple(i for i in range(len(program.sources)) if i not in read)
 
 
 def _product(shape: tuple[int, ...]) -> int:

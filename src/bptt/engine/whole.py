@@ -82,20 +82,12 @@ class Whole:
         fresh, n = self._fresh(recipe, steps, batch, start[0]), recipe.leaves
         states, last = fresh[:n], fresh[n : 2 * n]
         saved = fresh[-1] if recipe.saved_width else None
-        self.core.forward(
-            steps,
-            batch,
-            heads,
-            start,
-            states,
-            last,
-            (),
-            saved,
-            call.initial,
-            call.reset,
-            call.lengths,
-            torch.get_num_threads(),
-        )
+        rest = (start, states, last, (), saved, call.initial, call.reset, call.lengths)
+        threads = torch.get_num_threads()
+        try:
+            self.core.forward(steps, batch, heads, *rest, threads)
+        except ValueError:
+            self.core.forward(steps, batch, _in_rows(heads), *rest, threads)
         results = [states[j][1:] for j in call.exposed]
         results += last
         if saved is not None:
@@ -122,10 +114,7 @@ class Whole:
             else None
             for head, target, need in zip(heads, self.targets, needed, strict=False)
         ]
-        self.core.backward(
-            call.steps,
-            call.batch,
-            heads,
+        rest = (
             kept[:n],
             (),
             kept[n] if recipe.saved_width else None,
@@ -141,6 +130,10 @@ class Whole:
             initial_grads,
             gradients,
         )
+        try:
+            self.core.backward(call.steps, call.batch, heads, *rest)
+        except ValueError:
+            self.core.backward(call.steps, call.batch, _in_rows(heads), *rest)
         return gradients
 
     def _before(self, call: Call, states: Sequence[Tensor]) -> list[Tensor | None]:
@@ -151,6 +144,12 @@ class Whole:
             torch.where(mask, initial, s[:-1]) if read else None
             for s, initial, read in zip(states, call.initial, self.before, strict=False)
         ]
+
+
+def _in_rows(heads: Sequence[Tensor]) -> list[Tensor]:
+    """Heads whose vectors' numbers follow each other. A bias seldom is a view: rather than look at
+    each in every call, the core is let to refuse it, which it does before any work."""
+    return [head.contiguous() if head.dim() == 1 else head for head in heads]
 
 
 def whole_of(
@@ -164,7 +163,8 @@ def whole_of(
     """The whole form of a program, None if it must go in parts. ``tensors`` are its sources."""
     if not isinstance(kernel, Native) or not around.inline or inputs.dim() != 3:
         return None
-    if len({t.dtype for t in (*tensors, inputs)}) != 1:
+    read = [t for i, t in enumerate(tensors) if i not in recipe.idle]
+    if len({t.dtype for t in (*read, inputs)}) != 1:
         return None
     try:
         return _Matcher(program, around, kernel, recipe, inputs.shape[2]).whole()
