@@ -87,6 +87,22 @@ def test_gradcheck(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_many_gradients_at_once(name: str) -> None:
+    """As PyTorch's own test_grad and test_gradgrad ask, on one case."""
+    case = inputs(name, True)[0]
+    _, ours = built(name, case)
+    args = case.forward_input.args
+    flat = [t for t in tensors(args) if t.requires_grad and t.is_leaf]
+
+    def call(*_: Tensor) -> Any:
+        return tuple(t for t in tensors(ours(*args)) if t.requires_grad)
+
+    options: dict[str, Any] = {"check_batched_grad": True, "fast_mode": True}
+    assert torch.autograd.gradcheck(call, (*ours.parameters(), *flat), **options)
+    assert torch.autograd.gradgradcheck(call, (*ours.parameters(), *flat), **options)
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_errors(name: str, dtype: torch.dtype) -> None:
     found = INFOS[name].module_error_inputs_func(

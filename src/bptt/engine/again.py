@@ -1,5 +1,5 @@
-"""Gradients of gradients: the loop once more, step by step in PyTorch, so that autograd sees all of
-it."""
+"""Gradients of gradients, and many gradients at once: the loop once more, step by step in PyTorch,
+so that autograd and its transforms see all of it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,23 @@ from bptt.state import State, leaves, rebuild
 
 if TYPE_CHECKING:
     from bptt.engine.loop import Call
+
+
+def differentiable(
+    call: Call,
+    tensors: Sequence[Tensor],
+    kept: Sequence[Tensor],
+    needed: Sequence[bool],
+    grads: Sequence[Any],
+) -> list[Tensor | None]:
+    """The same gradients as `bptt.engine.loop.backward_loop`, by plain operators: functions that
+    can be differentiated, and of gradients that only PyTorch can read.
+
+    The states that ``kept`` begins with are read at the start alone, which outputs that were
+    changed in place do not share.
+    """
+    began = [states[0] for states in kept[: len(call.plan.program.states)]]
+    return _in_steps(call, tensors, began, needed, grads, torch.is_grad_enabled())
 
 
 class _StepAsCell(nn.Module):
@@ -41,11 +58,15 @@ class _StepAsCell(nn.Module):
         )
 
 
-def differentiable(
-    call: Call, tensors: Sequence[Tensor], needed: Sequence[bool], grads: Sequence[Any]
+@torch.enable_grad()
+def _in_steps(
+    call: Call,
+    tensors: Sequence[Tensor],
+    began: list[Tensor],
+    needed: Sequence[bool],
+    grads: Sequence[Any],
+    create_graph: bool,
 ) -> list[Tensor | None]:
-    """The same gradients as `bptt.engine.loop.backward_loop`, as functions that can be
-    differentiated."""
     program, n = call.plan.program, len(call.plan.program.states)
     # Apart even where two are the same tensor (a start that resets return to), so that each gets
     # its own part.
@@ -61,7 +82,7 @@ def differentiable(
     joined = (
         torch.cat(times, dim=2) if times else call.start[0].new_zeros((call.steps, call.batch, 0))
     )
-    start = rebuild(call.nested, list(tensors[-2 * n : -n]) if states_given else call.start)
+    start = rebuild(call.nested, list(tensors[-2 * n : -n]) if states_given else began)
     initial = rebuild(call.nested, list(tensors[-n:]) if states_given else call.initial)
     _, last, states = eager.run(
         _StepAsCell(program, given[:first]),
@@ -87,7 +108,7 @@ def differentiable(
             [r for r, _ in pairs],
             asked,
             [g for _, g in pairs],
-            create_graph=True,
+            create_graph=create_graph,
             allow_unused=True,
         )
     )

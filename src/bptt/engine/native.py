@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from bptt.engine.again import differentiable
 from bptt.engine.hoist import heads_of
@@ -21,7 +22,7 @@ from bptt.engine.outputs import outputs_by
 from bptt.engine.plans import Plan, plan_for
 from bptt.engine.reasons import Ineligible
 from bptt.errors import CellError
-from bptt.state import State, lane_mask, leaves, rebuild
+from bptt.state import State, lane_mask, leaves, map_state, rebuild
 
 
 def run(
@@ -52,8 +53,14 @@ def run(
         plan = found
     count, output, single = plan.recipe.leaves, plan.output, isinstance(state, Tensor)
     exposed = (output,) if isinstance(output, int) and not return_states else tuple(range(count))
-    start = [state] if isinstance(state, Tensor) else leaves(state)
-    back = start if initial is state or reset is None else leaves(initial)
+    start = [leaf.resolve_neg() for leaf in leaves(state)]
+    # The way back reads masks, lengths and what resets return to again: by then the caller may
+    # have filled them anew. They are small.
+    back = start
+    if reset is not None:
+        reset, back = _copied(reset), [_copied(leaf) for leaf in leaves(initial)]
+    if lengths is not None:
+        lengths = _copied(lengths)
     steps, batch = inputs.shape[0], inputs.shape[1]
     call = Call(plan, steps, batch, start, back, reset, lengths, clip, exposed, state, ran)
     heads = heads_of(plan, inputs)
@@ -72,9 +79,16 @@ def run(
     else:
         assert states is not None
         outputs = outputs_by(output, plan.output_tensors, states, start)
+        # The outputs' own graph may have kept the states that it was made of.
+        states = map_state(Tensor.clone, states) if return_states else None
     if lengths is not None:
         outputs = _until(lengths, outputs)
     return outputs, last, states if return_states else None
+
+
+def _copied(given: Tensor) -> Tensor:
+    """A copy whose rows follow each other."""
+    return given.clone(memory_format=torch.contiguous_format)
 
 
 def _until(lengths: Tensor, outputs: Tensor) -> Tensor:
@@ -104,11 +118,18 @@ class _Loop(torch.autograd.Function):
         call, count, needed = ctx.call, ctx.count, ctx.needs_input_grad[1:]
         held = ctx.saved_tensors
         tensors, kept = held[:count], held[count:]
-        if torch.is_grad_enabled():
-            return (None, *differentiable(call, tensors, needed, grads))
+        if torch.is_grad_enabled() or _transformed(grads):
+            return (None, *differentiable(call, tensors, kept, needed, grads))
         if any(map(_VERSION, ctx.changes)):
             kept = _anew(call, tensors, kept)
         return (None, *backward_loop(call, tensors, kept, needed, grads))
+
+
+def _transformed(grads: Sequence[Any]) -> bool:
+    """Whether gradients come many at once, or with tangents: no memory that the core can read."""
+    if torch._C._functorch.maybe_current_level() is not None or forward_ad._current_level >= 0:
+        return True
+    return any(grad is not None and _BATCHED(grad) for grad in grads)
 
 
 def _changes(states: Tensor) -> Tensor:
@@ -141,6 +162,7 @@ def _anew(call: Call, tensors: Sequence[Tensor], kept: Sequence[Tensor]) -> Sequ
 
 _NOTHING = torch.empty(0)
 _VERSION = attrgetter("_version")
+_BATCHED = torch._C._functorch.is_legacy_batchedtensor  # of `is_grads_batched`
 
 
 # What `torch.autograd.Function.apply` does besides serves transforms of `torch.func`, under which
