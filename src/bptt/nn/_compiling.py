@@ -10,12 +10,13 @@ were.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 
 @functools.cache
-def allow_in_graph(layer: type) -> None:
-    """Let Dynamo trace instances of exactly this class.
+def allow_in_graph(layer: type, allowed: Callable[[Any], bool]) -> None:
+    """Let Dynamo trace instances of exactly this class, those that ``allowed`` says.
 
     Where this PyTorch's Dynamo dispatches otherwise, nothing happens: compiled models then break
     the graph at the layer, and are right all the same.
@@ -24,7 +25,7 @@ def allow_in_graph(layer: type) -> None:
     from torch._dynamo.variables import builder
 
     def wrap(found: Any, value: Any) -> Any:
-        with torch._dynamo.config.patch(allow_rnn=True):
+        with torch._dynamo.config.patch(allow_rnn=allowed(value)):
             return found.wrap_module(value)
 
     try:

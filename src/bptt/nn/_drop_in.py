@@ -9,32 +9,60 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn.utils.rnn import PackedSequence
 
 from bptt.nn._compiling import allow_in_graph
-from bptt.nn._unfolded import Hidden, unfolded
+from bptt.nn._tools import as_a_leaf, refuse_quantization, refuse_scripting
+from bptt.nn._unfolded import PYTORCHS, Hidden, unfolded
 
 
-class _Unfolded:
+class Unfolded:
     """The `forward` of the three, mixed in before PyTorch's class."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        allow_in_graph(type(self))  # type: ignore[arg-type]  # types are hashable
+        allow_in_graph(type(self), untouched)  # type: ignore[arg-type]  # types are hashable
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        allow_in_graph(type(self))  # type: ignore[arg-type]  # types are hashable
+        allow_in_graph(type(self), untouched)  # type: ignore[arg-type]  # types are hashable
         super().__setstate__(state)  # type: ignore[misc]  # of the class that this is mixed into
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "qconfig":
+            assert isinstance(self, nn.RNNBase)
+            refuse_quantization(self, value)
+        super().__setattr__(name, value)
+
+    def __prepare_scriptable__(self) -> Any:
+        """What `torch.jit.script` asks of a module before it compiles anything."""
+        assert isinstance(self, nn.RNNBase)
+        refuse_scripting(self)
 
     def forward(self, input: Tensor | PackedSequence, hx: Hidden | None = None) -> Any:
         """As `torch.nn`'s layer of the same name, whose arguments and results these are."""
-        assert isinstance(self, nn.RNNBase)
+        assert isinstance(self, nn.RNNBase)  # TorchScript stops here: bptt.decelerate(model) first
+        theirs: Any = super()  # of the class that this is mixed into
+        # Where Dynamo looks inside, it has asked before: it cannot compare functions.
+        if not torch.compiler.is_compiling() and theirs.forward.__func__ not in PYTORCHS:
+            return theirs.forward(input, hx)
         found = unfolded(self, input, hx)
-        return super().forward(input, hx) if found is None else found  # type: ignore[misc]  # of the class that this is mixed into
+        if found is not None:
+            return found
+        if isinstance(input, Proxy) and type(self).forward is Unfolded.forward:
+            return as_a_leaf(self, input, hx)
+        return theirs.forward(input, hx)
 
 
-class RNN(_Unfolded, nn.RNN):
+def untouched(layer: Any) -> bool:
+    """Whether beneath a layer is PyTorch's own `forward`, which the engine's stands for: somebody
+    may have put another in its place, or a class between."""
+    return super(Unfolded, layer).forward.__func__ in PYTORCHS
+
+
+class RNN(Unfolded, nn.RNN):
     """`torch.nn.RNN`, unfolded by the engine.
 
     Arguments, attributes, parameters, inputs, outputs and errors are those of `torch.nn.RNN`. On
@@ -44,7 +72,7 @@ class RNN(_Unfolded, nn.RNN):
     __module__ = "bptt.nn"  # where users, and pickles, find it
 
 
-class GRU(_Unfolded, nn.GRU):
+class GRU(Unfolded, nn.GRU):
     """`torch.nn.GRU`, unfolded by the engine.
 
     Arguments, attributes, parameters, inputs, outputs and errors are those of `torch.nn.GRU`. On
@@ -54,7 +82,7 @@ class GRU(_Unfolded, nn.GRU):
     __module__ = "bptt.nn"  # where users, and pickles, find it
 
 
-class LSTM(_Unfolded, nn.LSTM):
+class LSTM(Unfolded, nn.LSTM):
     """`torch.nn.LSTM`, unfolded by the engine, with ``proj_size`` too.
 
     Arguments, attributes, parameters, inputs, outputs and errors are those of `torch.nn.LSTM`. On

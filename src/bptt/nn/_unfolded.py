@@ -22,6 +22,8 @@ Hidden: TypeAlias = Tensor | tuple[Tensor, Tensor]
 
 _NAMES = {torch.float32: "float32", torch.float64: "float64"}
 _PLAIN = (Tensor, nn.Parameter)
+PYTORCHS = frozenset({nn.RNN.forward, nn.GRU.forward, nn.LSTM.forward})
+"""What the engine computes; another `forward` in the place of one of these is called."""
 _CORE = core_missing() is None
 
 
@@ -62,13 +64,26 @@ def unfolded(layer: nn.RNNBase, input: Input, hx: Hidden | None) -> Any:
 @torch._disable_dynamo  # type: ignore[attr-defined]  # the public one imports Dynamo at once
 def _uncompiled(layer: nn.RNNBase, input: Input, hx: Hidden | None) -> Any:
     """How packed sequences lie in memory is data, which a graph cannot hold: it breaks here."""
-    return layer.forward(input, hx)
+    return _once_more(layer, input, hx)
+
+
+def _once_more(layer: nn.RNNBase, input: Input, hx: Hidden | None) -> Any:
+    """The layer's own computation; its class may have a `forward` around it."""
+    found = unfolded(layer, input, hx)
+    return _theirs(layer).forward(layer, input, hx) if found is None else found
+
+
+def _theirs(layer: nn.RNNBase) -> Any:
+    """Which of PyTorch's three a layer is."""
+    return next(kind for kind in (nn.LSTM, nn.GRU, nn.RNN) if isinstance(layer, kind))
 
 
 def elsewhere(layer: nn.RNNBase) -> str | None:
     """What about a layer as it is now leaves it to PyTorch's own code, None if nothing does."""
     if not _CORE:
         return "the compiled core is missing"
+    if _theirs(layer).forward not in PYTORCHS:
+        return f"torch.nn.{_theirs(layer).__name__}.forward was replaced"
     for tensor in [getattr(layer, name) for names in layer._all_weights for name in names]:
         if tensor.device.type != "cpu":
             return f"weights on {tensor.device}"
@@ -99,7 +114,7 @@ def _in_own_dtype(layer: nn.RNNBase, input: Input, hx: Hidden | None) -> Any:
     if weight.dtype not in _NAMES:
         return None
     with torch.autocast("cpu", enabled=False):
-        return layer.forward(own(input), own(hx))
+        return _once_more(layer, own(input), own(hx))
 
 
 def _fits(layer: nn.RNNBase, input: Input, hx: Any, weights: list[list[Tensor]]) -> bool:
