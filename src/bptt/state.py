@@ -124,6 +124,16 @@ def optional(module: torch.nn.Module, name: str) -> Any:
     return getattr(module, name, None)
 
 
+def tells_state(cell: torch.nn.Module, given: State) -> bool:
+    """Whether a cell tells a state that a ``given`` one can be compared with.
+
+    ``hidden_size`` of a cell of one's own is the width of one tensor, and says nothing of a tuple.
+    """
+    if optional(cell, "initial_state") is not None or isinstance(cell, torch.nn.RNNCellBase):
+        return True
+    return isinstance(getattr(cell, "hidden_size", None), int) and isinstance(given, Tensor)
+
+
 def initial_state(cell: torch.nn.Module, batch: int, like: Tensor | None = None) -> State:
     """The state in which a cell starts: leaves [batch, ...].
 

@@ -6,11 +6,13 @@ live in `bptt.engine`; all have the signature of `bptt.engine.eager.run`, which 
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Literal, overload
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +21,17 @@ from bptt.cells._base import PlainCell
 from bptt.engine import Ineligible, Plan, Reason, beside, eager, native, plan_for, verify
 from bptt.engine.usual import keep, usual_of
 from bptt.errors import CellError, OptionError, ShapeError, one_of
-from bptt.state import State, check_given, initial_state, lane_mask, leaves, weight_of
+from bptt.state import (
+    State,
+    check_given,
+    describe,
+    initial_state,
+    is_state,
+    lane_mask,
+    leaves,
+    tells_state,
+    weight_of,
+)
 
 BACKENDS = ("auto", "native", "eager")
 
@@ -75,9 +87,10 @@ def unfold(
         cell: any module with ``forward(input, state) -> state``; the state is a tensor
             [lane, hidden] or a nested tuple of tensors with the lanes first.
         inputs: [time, lane, feature], or [time, lane] of indices for a cell that embeds them.
-        state: the state before the first step; default: ``initial``.
+        state: the state before the first step; default: ``initial``. A cell that is given one
+            need not tell its shape.
         initial: the state that a reset returns to; default: the cell's own ``initial_state``,
-            else zeros.
+            else zeros of its ``hidden_size``.
         reset: bool [time, lane]; a flagged lane returns to ``initial`` before that step, and no
             gradient crosses.
         lengths: int [lane]; past its length a lane's state stays as it is, and its outputs are
@@ -99,8 +112,9 @@ def unfold(
 
     Raises:
         ShapeError: shapes or dtypes do not fit each other.
-        CellError: the cell returned something other than a state like the one it was given, or
-            it has no step program and ``backend="native"``.
+        CellError: the cell cannot be called with an input and a state, or returned something
+            other than a state like the one it was given; it tells no state to start from or to
+            reset to, and none is given; it has no step program and ``backend="native"``.
         OptionError: an option is unknown or out of range.
     """
     if backend not in BACKENDS:
@@ -111,14 +125,18 @@ def unfold(
     if usual is None:
         _check_inputs(cell, inputs)
     steps, lanes = inputs.shape[0], inputs.shape[1]
-    own = usual.initial(inputs, lanes) if usual else initial_state(cell, lanes, like=inputs)
-    if initial is not None:
-        check_given(cell, initial, own, "initial")
-        own = initial
-    start = own
-    if state is not None:
-        check_given(cell, state, own, "state")
-        start = state
+    given = initial if state is None else state
+    if given is not None and not tells_state(cell, given):
+        start, own = given, _returned_to(cell, given, initial, reset, lanes)
+    else:
+        own = usual.initial(inputs, lanes) if usual else initial_state(cell, lanes, like=inputs)
+        if initial is not None:
+            check_given(cell, initial, own, "initial")
+            own = initial
+        start = own
+        if state is not None:
+            check_given(cell, state, own, "state")
+            start = state
     if usual is None or state is not None or initial is not None:
         _check_devices(inputs, start)
     reset = check_reset(reset, steps, lanes)
@@ -243,7 +261,62 @@ def _warn_once(cell: nn.Module, why: Ineligible) -> None:
     )
 
 
+def _returned_to(
+    cell: nn.Module, state: State, initial: State | None, reset: Tensor | None, lanes: int
+) -> State:
+    """Where resets lead, for a cell that does not tell the state that it starts in."""
+    if not is_state(state) or any(leaf.dim() < 1 or len(leaf) != lanes for leaf in leaves(state)):
+        raise ShapeError(
+            f"the state has the shape {describe(state)}, but inputs have {lanes} lane(s): it must "
+            "be a tensor [lane, ...] or a nested tuple of such tensors."
+        )
+    if initial is not None:
+        check_given(cell, initial, state, "initial")
+        return initial
+    if reset is not None:
+        raise CellError(
+            f"a reset returns to the initial state, and {type(cell).__name__} does not tell one "
+            f"like the given {describe(state)}: give initial=, or the cell a method "
+            "`initial_state(batch)`."
+        )
+    return state  # nothing returns to it
+
+
+_FITS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+
+
+def check_cell(cell: nn.Module) -> None:
+    """Refuse what cannot be called as ``cell(input, state)``.
+
+    Raises:
+        CellError: with the signature that it has.
+    """
+    if not isinstance(cell, nn.Module):
+        raise CellError(
+            f"a cell must be a torch.nn.Module with forward(input, state) -> state, not a "
+            f"{type(cell).__name__}."
+        )
+    forward = cell.__dict__.get("forward") or type(cell).forward
+    if type(cell).__call__ is not nn.Module.__call__ or _FITS.get(forward):
+        return
+    try:
+        signature = inspect.signature(cell.forward)
+    except (TypeError, ValueError):  # compiled code does not tell
+        return
+    try:
+        signature.bind(None, None)
+    except TypeError:
+        raise CellError(
+            f"a cell must be callable as forward(input, state) -> state, but "
+            f"{type(cell).__name__} has forward{signature}: a state of several tensors is one "
+            "tuple, and what else a step needs comes with its input or is an attribute."
+        ) from None
+    with suppress(TypeError):  # it has no weak references
+        _FITS[forward] = True
+
+
 def _check_inputs(cell: nn.Module, inputs: Tensor) -> None:
+    check_cell(cell)
     if not isinstance(inputs, Tensor):
         raise ShapeError(f"inputs must be a torch.Tensor, not a {type(inputs).__name__}.")
     if inputs.dim() < 2:
