@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bptt.cells._stack import output_of
 from bptt.engine.eager import check_step
 from bptt.errors import CellError, ShapeError
-from bptt.state import State, check_given, initial_state, leaves, map_state, rebuild
+from bptt.state import State, check_given, initial_state, leaves, map_state, rebuild, weight_of
 from bptt.unfold import check_dtype, unfold, unfold_side_by_side
 
 
@@ -218,6 +218,15 @@ def check_trainable(network: Network) -> None:
                 "for one step would depend on which others are counted with it. Use LayerNorm, or "
                 "put it in eval() mode."
             )
+
+
+def place_of(network: Network) -> torch.device | None:
+    """The device that a network works on: that of its cell's weights, else of its readout's; None
+    where it has none."""
+    weight = weight_of(network.cell)
+    if weight is None:
+        weight = next(network.parameters(), None)
+    return None if weight is None else weight.device
 
 
 @contextmanager

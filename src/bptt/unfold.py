@@ -153,7 +153,7 @@ def unfold(
         found = usual.plan(inputs, start, own) if usual else plan_for(cell, inputs, start, own)
         if isinstance(found, Plan) and not found.trust.program:
             found = _verified(cell, found, inputs, start)
-        plan = _accepted(cell, found, backend)
+        plan = _accepted(cell, found, backend, inputs.device)
     if plan is None:
         run: Any = eager.run
     else:
@@ -235,22 +235,29 @@ def _verified(cell: nn.Module, plan: Plan, inputs: Tensor, state: State) -> Plan
 
 
 _WARNED: WeakSet[nn.Module] = WeakSet()
-# Where the engine has nothing to offer, or PyTorch's own transforms are at work, the Python loop is
-# what is expected: nothing is said.
+# Where PyTorch's own transforms are at work, or tensors are of a class that stands for others, the
+# Python loop is what is expected: nothing is said.
 _SILENT = {Reason.DEVICE, Reason.CONTEXT, Reason.CONTRACT}
+_SLOW: set[str] = set()  # kinds of devices of which it was said
 
 
-def _accepted(cell: nn.Module, found: Plan | Ineligible, backend: str) -> Plan | None:
+def _accepted(
+    cell: nn.Module, found: Plan | Ineligible, backend: str, device: torch.device
+) -> Plan | None:
     """The native executor's plan, or None for the Python loop."""
     if isinstance(found, Plan):
         return found
     if backend == "native":
         raise CellError(f"{type(cell).__name__} cannot be unfolded natively: {found}.")
-    _warn_once(cell, found)
+    _warn_once(cell, found, device)
     return None
 
 
-def _warn_once(cell: nn.Module, why: Ineligible) -> None:
+def _warn_once(cell: nn.Module, why: Ineligible, device: torch.device) -> None:
+    if device.type not in ("cpu", "meta"):
+        if why.reason is not Reason.CONTEXT:
+            _warn_of_device(cell, device)
+        return
     if why.reason in _SILENT or cell in _WARNED:
         return
     _WARNED.add(cell)
@@ -313,6 +320,18 @@ def check_cell(cell: nn.Module) -> None:
         ) from None
     with suppress(TypeError):  # it has no weak references
         _FITS[forward] = True
+
+
+def _warn_of_device(cell: nn.Module, device: torch.device) -> None:
+    if device.type in _SLOW:
+        return
+    _SLOW.add(device.type)
+    warnings.warn(
+        f"{type(cell).__name__} is unfolded by a Python loop on {device}, which is right but slow: "
+        "the native executor runs on the CPU, where small networks are often faster. bptt.nn.GRU "
+        "and its like use cuDNN. backend='eager' says that this is meant; it is said once.",
+        stacklevel=5,
+    )
 
 
 def _check_inputs(cell: nn.Module, inputs: Tensor) -> None:

@@ -16,6 +16,7 @@ from bptt.errors import NonFiniteError, OptionError, at_least
 from bptt.gradients import Full
 from bptt.losses import Loss, step_loss
 from bptt.network import Network, check_trainable
+from bptt.segments import undrawn
 from bptt.streams import Stream
 from bptt.training import Progress, evaluate, fit
 from bptt.training._starts import draw_anew
@@ -104,7 +105,7 @@ def check(
 
 def _start(network: Network, seed: int, start: int) -> Network:
     drawn = copy.deepcopy(network)
-    with torch.random.fork_rng():
+    with undrawn():
         torch.manual_seed(seed + start)
         draw_anew(drawn)
     return drawn

@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bptt.diagnostics._dynamics import Dynamics, measure_dynamics
 from bptt.diagnostics._landscape import Landscape
 from bptt.diagnostics._method import ANCHORS as METHOD_ANCHORS
@@ -24,6 +22,7 @@ from bptt.gradients import GradientMethod
 from bptt.gradients._update import check_stream
 from bptt.losses import Loss, step_loss
 from bptt.network import Network, check_trainable, evaluating
+from bptt.segments import undrawn
 from bptt.streams import Stream
 
 PARTS = ("reach", "dynamics", "surface")
@@ -165,7 +164,7 @@ def diagnose(
     found = Diagnosis(type(network.cell).__name__, 0)
     if starts is not None:
         found = replace(found, optima=measure_optima(starts))
-    with evaluating(network), torch.random.fork_rng():
+    with evaluating(network), undrawn():
         given = portions(network, stream, steps)
         trajectory = record(network, given)
         found = replace(found, steps=len(trajectory))

@@ -66,10 +66,12 @@ def method_reach(
     lanes = len(chosen)
     state = network.initial_state(1, like=chunk.inputs)
     nudged = Nudged(network.cell, chunk.inputs[0, :1], state)
-    nudges = torch.zeros(steps, lanes, nudged.width, dtype=nudged.state_dtype).requires_grad_()
+    nudges = chunk.inputs.new_zeros(steps, lanes, nudged.width, dtype=nudged.state_dtype)
+    nudges.requires_grad_()
     inputs = chunk.inputs[:steps, :1].expand(steps, lanes, *chunk.inputs.shape[2:])
     targets = chunk.targets[:steps, :1].expand(steps, lanes, *chunk.targets.shape[2:])
-    mask = torch.arange(steps)[:, None] == chosen
+    place = torch.arange(steps, device=chosen.device)[:, None]
+    mask = place == chosen
     probe = Network(nudged, network.readout, backend=network.backend)
     start = (
         None
@@ -78,7 +80,7 @@ def method_reach(
             lambda leaf: leaf[:1].expand(lanes, *leaf.shape[1:]).contiguous(), portion.state
         )
     )
-    before = [p.grad for p in probe.parameters()]
+    held = [p.grad for p in probe.parameters()]
     total = torch.zeros_like(nudges)
     none = torch.zeros_like(mask)
     batch = TensorBatch(nudged.widen(inputs, nudges), targets, mask, none, None)
@@ -91,12 +93,12 @@ def method_reach(
             nudges.grad = None
     except CellError as error:  # forward methods refuse what is no parameter
         raise OptionError(_unseen(method)) from error
-    for parameter, gradient in zip(probe.parameters(), before, strict=True):
+    for parameter, gradient in zip(probe.parameters(), held, strict=True):
         parameter.grad = gradient
     norms = torch.linalg.vector_norm(total, dim=2, dtype=torch.float64)
-    place = chosen - torch.arange(steps)[:, None]  # the step that lies so many lags before
-    found = torch.where(place >= 0, norms.gather(0, place.clamp(min=0)), float("nan"))
-    return found[: int(chosen.max()) + 1]
+    before = chosen - place  # the step that lies so many lags before
+    found = torch.where(before >= 0, norms.gather(0, before.clamp(min=0)), float("nan"))
+    return found[: int(chosen.max()) + 1].cpu()
 
 
 def _unseen(method: GradientMethod) -> str:

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from bptt.errors import DataError
 from bptt.gradients._window import advance
-from bptt.network import Network
+from bptt.network import Network, place_of
 from bptt.state import State, lane_mask, leaves, map_state
-from bptt.streams import Chunk, Stream
+from bptt.streams import Chunk, Stream, on_device
 
 AT_ONCE = 1024
 """Steps unfolded together."""
@@ -82,7 +82,7 @@ def portions(network: Network, stream: Stream, steps: int) -> list[Portion]:
     start = _entering(network, stream) if stream.carries else None
     found: list[Portion] = []
     remaining = steps
-    for batch in stream.in_order():
+    for batch in on_device(stream, stream.in_order(), place_of(network)):
         length = min(batch.length, remaining)
         kept = min(batch.lanes, max(1, remaining // length))
         place = torch.arange(kept) * batch.lanes // kept  # evenly spread
@@ -105,7 +105,8 @@ def _entering(network: Network, stream: Stream) -> State | None:
     if stream.preceding is None:
         return None
     state = _entering(network, stream.preceding)
-    for batch in stream.preceding.in_order():
+    past = stream.preceding
+    for batch in on_device(past, past.in_order(), place_of(network)):
         for low in range(0, batch.length, AT_ONCE):
             state = advance(network, batch.chunk(low, low + AT_ONCE), state)
     return state

@@ -12,7 +12,7 @@ from bptt.forecasting._options import Options
 from bptt.forecasting._scaling import Scaling
 from bptt.forecasting._series import Series
 from bptt.forecasting._tables import Floats
-from bptt.network import Network
+from bptt.network import Network, place_of
 from bptt.streams import Stream
 from bptt.training import predict
 
@@ -44,7 +44,7 @@ class Forecaster:
         stream = Stream(features, np.zeros(len(features)), dtype=torch.float32)
         found = predict(self.network, stream)
         assert isinstance(found, torch.Tensor)
-        return self.scaling.unscale(found[:, 0].numpy().astype(np.float64))
+        return self.scaling.unscale(found[:, 0].cpu().numpy().astype(np.float64))
 
     def stream(self, series: Series) -> Stream:
         """``series`` as the network was trained on it: scaled, missing targets uncounted."""
@@ -73,14 +73,15 @@ class Forecaster:
         features = self.scaling.features(series.rows(known), simulate=False)
         later = self.scaling.features(series, simulate=True)[known:]
         self.network.eval()
-        prediction, state = self.network(_tensor(features)[:, None])
+        place = place_of(self.network)
+        prediction, state = self.network(_tensor(features, place)[:, None])
         last = prediction[-1]
         found = [last]
         for t in range(steps - 1):
-            inputs = _tensor(later[t : t + 1]) if self.input_names else last.new_empty(1, 0)
+            inputs = _tensor(later[t : t + 1], place) if self.input_names else last.new_empty(1, 0)
             last, state = self.network.step(torch.cat([inputs, last], dim=1), state)
             found.append(last)
-        return self.scaling.unscale(torch.cat(found)[:, 0].numpy().astype(np.float64))
+        return self.scaling.unscale(torch.cat(found)[:, 0].cpu().numpy().astype(np.float64))
 
     def _check_free_run(self, series: Series, steps: int) -> None:
         at_least(1, free_run=steps)
@@ -101,5 +102,5 @@ class Forecaster:
             )
 
 
-def _tensor(values: Floats) -> torch.Tensor:
-    return torch.from_numpy(values).to(torch.float32)
+def _tensor(values: Floats, place: torch.device | None) -> torch.Tensor:
+    return torch.from_numpy(values).to(place, torch.float32)

@@ -17,6 +17,7 @@ from bptt.engine.frontend.builtin import register
 from bptt.forecasting._linear import Linear
 from bptt.forecasting._options import Options
 from bptt.network import Network
+from bptt.segments import undrawn
 from bptt.state import State, initial_state
 
 
@@ -113,7 +114,7 @@ class Readout(nn.Module):
 
 def build(options: Options, features: int, taps: int) -> Network:
     """The network of ``options`` for so many features; its initial weights from the seed."""
-    with torch.random.fork_rng():
+    with undrawn():
         torch.manual_seed(options.seed)
         sizes = [features] + [options.hidden] * options.layers
         layers = [_cell(options.cell, sizes[i], sizes[i + 1]) for i in range(options.layers)]

@@ -64,7 +64,7 @@ class Focused(Online):
         name = type(local.network.cell).__name__
         self._units = _units(local, name)
         batch = next(iter(stream.in_order()))
-        found = batch.chunk(0, 1).inputs
+        found = batch.chunk(0, 1).inputs.to(local.like.device)
         one = found[0, :1] if batch.lanes else found.new_zeros(1, *found.shape[2:])
         inputs = one.expand(PROBES, *found.shape[2:])
         # Draws of its own: the caller's generator stays where it stands.
@@ -126,4 +126,5 @@ def _units(local: Local, name: str) -> Tensor:
             )
         each = shape.numel() // shape[0]
         found.append(torch.arange(local.size).repeat_interleave(each))
-    return torch.cat(found) if found else torch.zeros(0, dtype=torch.long)
+    units = torch.cat(found) if found else torch.zeros(0, dtype=torch.long)
+    return units.to(local.like.device)

@@ -21,10 +21,10 @@ from bptt.gradients._sweep import Sweep
 from bptt.gradients._update import Update, check_stream
 from bptt.gradients._window import again, counted, differentiate, inspect
 from bptt.losses import Loss, StepLoss, step_loss
-from bptt.network import Network, check_trainable
+from bptt.network import Network, check_trainable, place_of
 from bptt.segments import Costs, SegmentPlan, bytes_of, choose
 from bptt.state import State
-from bptt.streams import Batch, Stream
+from bptt.streams import Batch, Stream, on_device
 
 
 @dataclass
@@ -111,7 +111,7 @@ class Full:
         """
         check_trainable(network)
         check_stream(stream)
-        with closing(stream.in_order()) as batches:
+        with closing(on_device(stream, stream.in_order(), place_of(network))) as batches:
             batch = max(batches, key=lambda batch: batch.length * batch.lanes)
             return _Planner(self, network, step_loss(loss)).plan(batch, measure=True)
 

@@ -19,6 +19,7 @@ from bptt.errors import CellError
 from bptt.gradients._substitute import Parameters, Substitute
 from bptt.gradients._window import add_gradient, beneath
 from bptt.network import Network
+from bptt.segments import draws, undrawn
 from bptt.state import State, leaves, map_state, rebuild
 
 
@@ -87,12 +88,12 @@ class Local:
         """
         cell, name = self.network.cell, type(self.network.cell).__name__
         state = map_state(lambda leaf: leaf.detach(), initial)
-        before = torch.get_rng_state()
+        before = draws()
         versions = {n: (b, b._version) for n, b in cell.named_buffers()}
-        with torch.enable_grad():
+        with undrawn(), torch.enable_grad():
             new = cell(inputs, state)
-        if not torch.equal(before, torch.get_rng_state()):
-            torch.set_rng_state(before)
+            drawn = draws(before) is not before
+        if drawn:
             raise CellError(
                 f"{name} draws random numbers, so that a step has no derivative to carry forward: "
                 f"{self.method} needs a deterministic cell (eval() turns dropout off). {OTHERS}"

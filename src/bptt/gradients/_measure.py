@@ -29,7 +29,7 @@ from bptt.segments import (
     state_bytes,
 )
 from bptt.state import State, detach, leaves
-from bptt.streams import Batch, Chunk
+from bptt.streams import Batch, Chunk, copies
 
 PROBE = 32
 """Steps of the longest piece that is measured: what is allocated grows in proportion to them."""
@@ -74,7 +74,7 @@ def costs_of(network: Network, loss: StepLoss, batch: Batch) -> Costs:
         core=held(core),
         arrays=arrays(core, chunk.inputs, start),
         data=batch.held,
-        chunk=sum(f.nbytes for f in fields) if batch.held(1) else 0.0,
+        chunk=sum(f.nbytes for f in fields) if copies(batch) else 0.0,
         on_cpu=chunk.inputs.device.type == "cpu",
     )
 

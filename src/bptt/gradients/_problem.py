@@ -157,4 +157,5 @@ def _columns(local: Local, wanted: list[Tensor]) -> Tensor:
     for parameter in wanted:
         places[id(parameter)] = torch.arange(first, first + parameter.numel())
         first += parameter.numel()
-    return torch.cat([places[id(p)] for p in local.parameters] or [torch.arange(0)])
+    found = torch.cat([places[id(p)] for p in local.parameters] or [torch.arange(0)])
+    return found.to(local.like.device)

@@ -17,9 +17,9 @@ from torch import Tensor
 from bptt.errors import DataError, OptionError
 from bptt.gradients._context import Carried, Context, Recomputed, Span, Stored
 from bptt.gradients._update import check_stream, entering
-from bptt.network import Network, check_trainable
+from bptt.network import Network, check_trainable, place_of
 from bptt.state import State, leaves
-from bptt.streams import Batch, Stream
+from bptt.streams import Batch, Stream, on_device
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def begin(
     live: bool = False,
 ) -> tuple[Generator[Batch], State | None]:
     """Check what a pass is given; the batches of a new one, or of the rest of the interrupted one
-    that had ``begun``, and the state that it starts from.
+    that had ``begun``, and the state that it starts from, both on the network's device.
 
     Raises:
         CellError: the network cannot be trained.
@@ -87,7 +87,8 @@ def begin(
     check_trainable(network)
     check_stream(stream, live=live)
     batches = stream.batches() if begun is None else taken_up(stream, begun, state)
-    return batches, entering(stream, state)
+    place = place_of(network)
+    return on_device(stream, batches, place), entering(stream, state, place)
 
 
 def taken_up(stream: Stream, place: Place, state: State | None) -> Generator[Batch]:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+import torch
 from torch import Tensor
 
 from bptt.errors import DataError, OptionError, ShapeError
 from bptt.gradients._window import Inspection
 from bptt.losses import Loss
 from bptt.network import Network
-from bptt.state import State, detach, is_state
+from bptt.state import State, is_state, map_state
 from bptt.streams import Stream
 
 if TYPE_CHECKING:
@@ -83,8 +84,8 @@ def check_stream(stream: Stream, *, live: bool = False) -> None:
         )
 
 
-def entering(stream: Stream, state: State | None) -> State | None:
-    """A given state, detached; refused where every batch starts anew."""
+def entering(stream: Stream, state: State | None, place: torch.device | None) -> State | None:
+    """A given state, detached, on the device ``place``; refused where every batch starts anew."""
     if state is None:
         return None
     if not is_state(state):
@@ -97,4 +98,4 @@ def entering(stream: Stream, state: State | None) -> State | None:
             "a stream in batches of whole sequences starts each at the initial state: a given "
             "state has no place in it."
         )
-    return detach(state)
+    return map_state(lambda leaf: leaf.detach().to(place), state)

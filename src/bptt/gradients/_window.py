@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bptt.losses import StepLoss, cost
 from bptt.network import Network
+from bptt.segments import undrawn
 from bptt.state import State, leaves, rebuild
 from bptt.streams import Chunk
 
@@ -184,7 +185,7 @@ def inspect(
 ) -> Inspection:
     """Run over a window of ``steps`` steps, given by its parts, that counts from ``first`` on."""
     norms, losses = [], []
-    with torch.random.fork_rng():
+    with undrawn():
         for low in range(0, steps, INSPECTED_AT_ONCE):
             chunk = part(low, min(low + INSPECTED_AT_ONCE, steps))
             outputs, context, states = network.unfold_states(

@@ -62,14 +62,14 @@ class Objective:
     def residuals(self, vector: Vector) -> Vector:
         """Prediction minus target of all that counts; the loss is the mean of the squares."""
         self._move(vector)
-        found: Vector = self.problem.residuals().double().numpy()
+        found: Vector = self.problem.residuals().double().cpu().numpy()
         self._note(vector, float(np.mean(found**2)))
         return found
 
     def jacobian(self, vector: Vector) -> Vector:
         """∂residuals/∂weights."""
         self._move(vector)
-        found: Vector = self.problem.jacobian().double().numpy()
+        found: Vector = self.problem.jacobian().double().cpu().numpy()
         return found
 
     @property

@@ -12,8 +12,12 @@ from bptt.segments._core import deltas as deltas
 from bptt.segments._core import held as held
 from bptt.segments._core import programs as programs
 from bptt.segments._draws import Draws as Draws
+from bptt.segments._draws import accelerator as accelerator
+from bptt.segments._draws import accelerator_draws as accelerator_draws
 from bptt.segments._draws import drawn_from as drawn_from
 from bptt.segments._draws import draws as draws
+from bptt.segments._draws import set_accelerator_draws as set_accelerator_draws
+from bptt.segments._draws import undrawn as undrawn
 from bptt.segments._plan import Costs as Costs
 from bptt.segments._plan import Peak as Peak
 from bptt.segments._plan import SegmentPlan as SegmentPlan

@@ -53,6 +53,12 @@ class Chunk:
         at = slice(start, stop)
         return Chunk(self.inputs[at], self.targets[at], self.mask[at], self.reset[at], lengths)
 
+    def to(self, device: torch.device) -> Chunk:
+        """The same on ``device``."""
+        fields = (self.inputs, self.targets, self.mask, self.reset)
+        lengths = None if self.lengths is None else self.lengths.to(device)
+        return Chunk(*[field.to(device) for field in fields], lengths)
+
     def copied(self, memory: Reuse) -> Chunk:
         """The same in arrays of ``memory``."""
         fields = (self.inputs, self.targets, self.mask, self.reset)

@@ -66,6 +66,10 @@ class IteratorStream(Stream):
         """Not known."""
         self._cannot("be looked at beforehand")
 
+    @property
+    def device(self) -> None:
+        """Not known."""
+
     def gather(self, outputs: list[Tensor]) -> Tensor:
         """The outputs of the one batch."""
         whole = outputs[0]

@@ -83,7 +83,7 @@ class LiveBatch:
             g is not None and t >= self._burn_in
             for t, g in zip(range(start, stop), goals, strict=True)
         ]
-        mask = torch.tensor(counted)[:, None].repeat(1, self.lanes)
+        mask = torch.tensor(counted, device=inputs[0].device)[:, None].repeat(1, self.lanes)
         return Chunk(torch.stack(inputs), torch.stack(targets), mask, torch.zeros_like(mask), None)
 
     def _read(self, stop: int) -> None:

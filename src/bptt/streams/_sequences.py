@@ -103,6 +103,7 @@ def prepare(
             f"{name} has inputs {list(inputs.shape)} but targets {list(targets.shape)}: they must "
             f"agree in {'time and lane' if laned else 'time'}."
         )
+    targets = targets.to(inputs.device)
     counted = _check_mask(mask, shape, inputs, name)
     _refuse_nonfinite(inputs, torch.ones_like(counted), f"{name}: inputs")
     _refuse_nonfinite(targets, counted, f"{name}: targets")
@@ -166,3 +167,8 @@ def refuse_mixed(sequences: Ordered[Sequence]) -> None:
                     f"has {list(one.shape)} of {one.dtype}: all must have the same features and "
                     "dtype."
                 )
+        if other.inputs.device != first.inputs.device:
+            raise ShapeError(
+                f"sequence {index} is on {other.inputs.device}, but sequence 0 is on "
+                f"{first.inputs.device}: device= brings all of them to one."
+            )

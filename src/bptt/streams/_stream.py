@@ -51,7 +51,8 @@ class Stream:
         shuffle: a seed: the order of whole sequences is drawn anew in every epoch. Steps are
             never shuffled.
         dtype: of floating data; default: that of given tensors, PyTorch's default for arrays.
-        device: where the data go; default: where they are.
+        device: where the data are kept; default: where they are. What trains or evaluates takes
+            them to the network's device as they are read, so that long data may stay on the CPU.
 
     Attributes:
         epoch: how many passes have begun; the order of the next one depends on it and the seed.
@@ -308,6 +309,11 @@ class Stream:
     def target_size(self) -> int:
         """Features of the targets (1 for indices)."""
         return self._features(self._source.like().targets)
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where the data are; None where that is not known before they are read."""
+        return self._source.like().inputs.device
 
     def _features(self, tensor: Tensor) -> int:
         rank = 3 if self._source.kind == "laned" else 2

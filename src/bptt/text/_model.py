@@ -13,7 +13,7 @@ from torch import nn
 
 from bptt import cells
 from bptt.errors import BpttError, DataError, OptionError, at_least, at_most, one_of
-from bptt.network import Network
+from bptt.network import Network, place_of
 from bptt.runs import MODEL, RECORD, check_size, load_weights, read_json
 from bptt.streams import Stream, Vocabulary
 from bptt.training import POLICIES, evaluate
@@ -136,13 +136,13 @@ class TextModel:
         generator = torch.Generator()
         generator.seed() if seed is None else generator.manual_seed(seed)
         indices = self.vocabulary.encode(begin or self._opening()).tolist()
-        read, state = 0, None
+        read, state, place = 0, None, place_of(self.network)
         self.network.eval()
         for _ in range(length):
             for index in indices[read:]:
-                scores, state = self.network.step(torch.tensor([index]), state)
+                scores, state = self.network.step(torch.tensor([index], device=place), state)
             read = len(indices)
-            shares = torch.softmax(scores[0] / temperature, dim=0)
+            shares = torch.softmax(scores[0].cpu() / temperature, dim=0)
             indices.append(int(torch.multinomial(shares, 1, generator=generator)))
         text = self.vocabulary.decode(indices)
         return text if begin else text[len(self._opening()) :]

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from bptt.losses import Loss, cost, step_loss
-from bptt.network import Network, evaluating
-from bptt.state import State
-from bptt.streams import Chunk, Stream
+from bptt.network import Network, evaluating, place_of
+from bptt.state import State, map_state
+from bptt.streams import Chunk, Stream, on_device
 
 STEPS_AT_ONCE = 1024
 """Bounds what an evaluation holds, however long the stream is."""
@@ -76,7 +76,7 @@ def predict(network: Network, stream: Stream, state: State | None = None) -> Ten
     Returns:
         Predictions in the shape of the data: [time, ...] for one series, [time, lane, ...], or a
         list of [time, ...]. Row t was made after reading input t: with a horizon h it is the
-        prediction of the target at t + h.
+        prediction of the target at t + h. They are on the network's device.
     """
     found: list[list[Tensor]] = []
 
@@ -100,7 +100,10 @@ def _run(
     if state is None and stream.preceding is not None and stream.carries:
         state = _run(network, stream.preceding, None, lambda batch, chunk, outputs: None)
     last = state
-    for index, batch in enumerate(stream.in_order()):
+    place = place_of(network)
+    if state is not None and place is not None:
+        state = map_state(lambda leaf: leaf.to(place), state)
+    for index, batch in enumerate(on_device(stream, stream.in_order(), place)):
         last = state if stream.carries else None
         for start in range(0, batch.length, STEPS_AT_ONCE):
             chunk = batch.chunk(start, start + STEPS_AT_ONCE)

@@ -16,6 +16,7 @@ from bptt.gradients._update import check_stream
 from bptt.losses import Loss, step_loss
 from bptt.network import Network, check_trainable
 from bptt.optimize import Solver
+from bptt.segments import undrawn
 from bptt.streams import Stream
 from bptt.training._checkpoint import Checkpoint, Saver
 from bptt.training._history import History
@@ -203,7 +204,7 @@ def fit(
     mode = network.training
     with (
         together,
-        torch.random.fork_rng(enabled=seed is not None),
+        undrawn(enabled=seed is not None),
         Signals(where is not None, alone=together.world == 1) as signals,
     ):
         if seed is not None:

@@ -39,17 +39,17 @@ def standing() -> Any:
 class LiveBatch:
     """The newest steps of an endless batch; see `bptt.streams.Batch`.
 
-    ``inputs`` [capacity, lanes, ...], ``targets`` and ``mask`` hold the steps from ``base`` on, of
-    which ``read`` inputs have arrived. ``rows``: how the core writes "inputs" and "targets".
+    ``inputs`` [capacity, lanes, ...], ``targets`` and ``mask``, all on ``device``, hold the steps
+    from ``base`` on, of which ``read`` inputs have arrived. ``rows``: how the core writes "inputs" and "targets".
     """
 
-    def __init__(self, lanes: int, capacity: int) -> None:
-        self.lanes, self.capacity = lanes, capacity
+    def __init__(self, lanes: int, capacity: int, device: torch.device) -> None:
+        self.lanes, self.capacity, self.device = lanes, capacity, device
         self.base = self.read = 0
         self.inputs: Tensor | None = None
         self.targets: Tensor | None = None
         self.rows: dict[str, Any] = {}
-        self.mask = torch.zeros(capacity, lanes, dtype=torch.bool)
+        self.mask = torch.zeros(capacity, lanes, dtype=torch.bool, device=device)
 
     @property
     def length(self) -> int:

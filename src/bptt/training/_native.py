@@ -21,9 +21,9 @@ from bptt.gradients._resume import Place, taken_up
 from bptt.gradients._truncated import warn_of_gaps
 from bptt.gradients._window import again, counted
 from bptt.losses import step_loss
-from bptt.network import Network
+from bptt.network import Network, place_of
 from bptt.state import State, leaves, map_state
-from bptt.streams import Batch, Chunk, Stream
+from bptt.streams import Batch, Chunk, Stream, on_device
 from bptt.streams._chunk import length_within
 from bptt.streams._live import ENDLESS
 from bptt.training._eligible import learner_of, unfit, why_not, windows_of
@@ -86,6 +86,7 @@ class Pass:
         if isinstance(self.method, SlidingWindow):
             self.method.check(self.stream)
         batches = self.stream.batches() if begun is None else taken_up(self.stream, begun, None)
+        batches = on_device(self.stream, batches, place_of(self.network))
         windows._saved = None
         windows._place = begun
         with closing(batches):

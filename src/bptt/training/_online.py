@@ -15,7 +15,7 @@ from bptt.gradients import GradientMethod, SlidingWindow
 from bptt.gradients._context import Carried, Context, Recomputed, Span, Stored
 from bptt.gradients._resume import Place, load, save
 from bptt.losses import Loss, step_loss
-from bptt.network import Network, check_trainable
+from bptt.network import Network, check_trainable, place_of
 from bptt.state import State
 from bptt.training._eligible import learner_of, unfit, why_not, windows_of
 from bptt.training._history import History, Progress
@@ -100,7 +100,8 @@ class Online:
         self._stepper = Stepper(network, self.optimizer, clip)
         self._progress = Progress(network, self.optimizer, History())
         self._windows, self._stride = windows, windows.stride
-        self._batch = LiveBatch(lanes, windows.depth + horizon + ROOM)
+        place = place_of(network) or torch.device("cpu")
+        self._batch = LiveBatch(lanes, windows.depth + horizon + ROOM, place)
         self._context: Context = self._new_context(None)
         self._pending: Span | None = None
         self._at = standing()
@@ -190,6 +191,7 @@ class Online:
         """Take an input in; whether it came without its lane."""
         batch = self._batch
         row, alone = as_row(input, "inputs", batch.lanes, self._dtype)
+        row = row.to(batch.device)
         check_row(row, batch.inputs, "inputs")
         batch.put(number, row)
         return alone
@@ -200,6 +202,7 @@ class Online:
         if number < 0:
             return
         row, _ = as_row(target, "targets", batch.lanes, self._dtype)
+        row = row.to(batch.device)
         check_row(row, batch.targets, "targets")
         if self._native is not None and not self._native.takes(row):
             self._leave()  # a loss of PyTorch's may know what a class of such a number is
@@ -395,7 +398,9 @@ class Online:
                 raise OptionError(
                     f"the saved learner had {name}={saved.get(name)!r}, this one has {here!r}."
                 )
-        _, place = load(self._windows, saved)
+        # As for the weights, it does not matter where the saved tensors are.
+        tensors = {name: t.to(self._batch.device) for name, t in saved["tensors"].items()}
+        _, place = load(self._windows, {**saved, "tensors": tensors})
         assert place is not None
         assert isinstance(place.context, (Carried, Recomputed, Stored))
         self.network.load_state_dict(saved["network"])
@@ -405,10 +410,10 @@ class Online:
         self._asked = False
         for name in ("steps", "updates", "start", "reached", "loss", "gradient_norm"):
             setattr(self._at, name, saved[name])
-        batch = LiveBatch(self._batch.lanes, self._batch.capacity)
+        batch = LiveBatch(self._batch.lanes, self._batch.capacity, self._batch.device)
         batch.base, batch.read = saved["start"], saved["steps"]
         for name in ("inputs", "targets", "mask"):
-            kept = saved["tensors"].get(f"live.{name}")
+            kept = tensors.get(f"live.{name}")
             if kept is not None:
                 if name != "mask":
                     batch.open(name, kept.new_empty(kept.shape[1:]))

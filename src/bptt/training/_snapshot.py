@@ -15,6 +15,7 @@ from torch import Tensor
 from bptt.errors import BpttError, CheckpointError, DataError, OptionError
 from bptt.gradients import Update
 from bptt.optimize import Solver
+from bptt.segments import accelerator, accelerator_draws, set_accelerator_draws
 from bptt.training._history import Epoch
 from bptt.training._tally import Tally
 
@@ -128,10 +129,10 @@ def random_state() -> dict[str, Any]:
     """Of PyTorch's, Python's and NumPy's generators."""
     kind, words, *place = np.random.get_state()
     version, numbers, spare = random.getstate()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {
         "torch": torch.get_rng_state(),
-        "cuda": cuda,
+        "accelerator": accelerator(),
+        "cuda": accelerator_draws(),  # or of another kind: older checkpoints know this name
         "python": [version, torch.tensor(numbers), spare],
         "numpy": [kind, torch.tensor(np.asarray(words, dtype=np.int64)), *place],
     }
@@ -140,8 +141,8 @@ def random_state() -> dict[str, Any]:
 def set_random_state(state: dict[str, Any]) -> None:
     """The inverse of `random_state`."""
     torch.set_rng_state(state["torch"])
-    for device, generator in enumerate(state["cuda"][: torch.cuda.device_count()]):
-        torch.cuda.set_rng_state(generator, device)
+    if state.get("accelerator", "cuda") == accelerator():
+        set_accelerator_draws(state["cuda"])
     version, numbers, spare = state["python"]
     random.setstate((version, tuple(numbers.tolist()), spare))
     kind, words, *place = state["numpy"]
@@ -223,7 +224,7 @@ def _load(loop: Loop, state: dict[str, Any]) -> None:
     loop.history.epochs[:] = [_epoch(one) for one in state["history"]["epochs"]]
     loop.history.initial_validation = state["history"]["initial_validation"]
     progress = _whole_progress(state)
-    loop.progress.update = _update(progress["update"])
+    loop.progress.update = _update(_moved(progress["update"], device))
     loop.progress.epoch, loop.progress.updates = int(progress["epoch"]), int(progress["updates"])
     loop.progress.elapsed = float(progress["elapsed"])
     loop.progress.gradient_norm = float(progress["gradient_norm"])
@@ -282,6 +283,8 @@ def _moved(value: Any, device: torch.device) -> Any:
     """The same with its tensors on ``device``."""
     if isinstance(value, Tensor):
         return value.to(device)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_moved(one, device) for one in value)
     if isinstance(value, dict):
         return {key: _moved(one, device) for key, one in value.items()}
     return value

@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from bptt.errors import BpttError, OptionError, at_least, at_most
 from bptt.network import Network
+from bptt.segments import undrawn
 from bptt.streams import Stream
 from bptt.training._checkpoint import Checkpoint, own_seed
 from bptt.training._history import History, Start
@@ -79,7 +80,7 @@ def best_of(
         BpttError: all starts failed; or several jobs are asked for and joblib is not installed.
     """
     numbers = _numbers(starts)
-    with torch.random.fork_rng():
+    with undrawn():
         draw_anew(copy.deepcopy(network))  # refuses before work
     root = int(torch.randint(2**62, ())) if seed is None else seed
     if checkpoint is not None:
@@ -169,7 +170,7 @@ def _train_one(
 ) -> Outcome:
     """One start, on copies; its generator is its own, from drawing to the last update."""
     sequence = np.random.SeedSequence(seed, spawn_key=(number,))
-    with _generator, torch.random.fork_rng():
+    with _generator, undrawn():
         torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
         try:
             mine, data, again = copy.deepcopy((network, stream, train))
