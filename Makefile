@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := $(shell git ls-files native CMakeLists.txt pyproject.toml constraints.txt)
 
-.PHONY: demo test lint types unit setup bench reproduce torture fuzz random-cells sanitize clean
+.PHONY: demo test lint types unit setup bench reproduce torture fuzz random-cells cuda sanitize clean
 
 setup: .venv/.installed
 
@@ -55,6 +55,9 @@ COUNT ?= 10000
 FIRST ?= 0
 random-cells: setup  ## cells as strangers write them, native beside the plain loop; goes on with FIRST=
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.random_cells --first $(FIRST) --count $(COUNT)
+
+cuda:  ## every scenario on a GPU, beside the CPU; PYTHON needs PyTorch for it, nothing is compiled
+	PYTHONPATH=src OMP_NUM_THREADS=1 $(PYTHON) -m tests.cuda cuda:0
 
 sanitize:  ## the core's own tests under the address, undefined-behaviour and thread sanitizers
 	native/tests/sanitize.sh

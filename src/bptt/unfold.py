@@ -391,7 +391,8 @@ def _check_devices(inputs: Tensor, state: State) -> None:
     for leaf in leaves(state):
         if leaf.device != inputs.device:
             raise ShapeError(
-                f"inputs are on {inputs.device}, the state is on {leaf.device}: move one of them."
+                f"inputs are on {inputs.device}, the state is on {leaf.device}: move one of them "
+                "(a cell's own initial_state makes it where the cell's weights are)."
             )
 
 

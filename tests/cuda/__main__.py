@@ -16,7 +16,6 @@ import traceback
 import warnings
 
 import torch
-
 from tests.cuda import pretend
 from tests.cuda.scenarios import SCENARIOS, differ
 

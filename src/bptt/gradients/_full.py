@@ -37,8 +37,8 @@ class Full:
         memory: hold at most so many bytes at a time, as in ``"256MB"`` or ``256_000_000``:
             gradients, packed weights, kept states, the segments at work, and of a stream from
             files the data read ahead; not the parameters, the optimizer and tensors that the
-            stream was made of. Segments and kept states follow from what a few steps are measured
-            to take, see `plan`.
+            stream was made of. On a GPU, of the GPU's memory. Segments and kept states follow
+            from what a few steps are measured to take, see `plan`.
 
     Attributes:
         state: the state after the last step of the last pass, detached.

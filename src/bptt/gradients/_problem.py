@@ -112,10 +112,11 @@ class Problem:
         lanes = self.chunk.inputs.shape[1]
         needed = 4 * lanes * local.size * local.count * local.bytes
         needed += 2 * int(self.chunk.mask.sum()) * self.chunk.targets[0, 0].numel() * count * 8
-        if needed > available():
+        free = available(local.like.device)
+        if needed > free:
             raise OptionError(
                 f"the Jacobian of all residuals would need {readable(needed)}, and "
-                f"{readable(available())} are free: take fewer steps, lanes or units, or "
+                f"{readable(free)} are free: take fewer steps, lanes or units, or "
                 "SciPy('L-BFGS-B'), which needs the gradient alone."
             )
 

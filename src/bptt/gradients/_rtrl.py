@@ -67,7 +67,7 @@ class RTRL(Online):
         """Refuse what memory cannot hold."""
         lanes = next(iter(stream.in_order())).lanes
         influence = lanes * local.size * local.count
-        needed, free = COPIES * influence * local.bytes, self.memory or available()
+        needed, free = COPIES * influence * local.bytes, self.memory or available(local.like.device)
         if needed > free:
             raise OptionError(
                 f"RTRL would need {readable(needed)} and {influence * local.size:.2g} "

@@ -114,7 +114,9 @@ class Sweep:
     def run(self) -> tuple[Tensor, State]:
         """Add the gradient to ``.grad``; give the mean loss and the last state."""
         self.count = 0
-        self.freed = Freed(None if self.plan.budget is None else self.plan.peak)
+        costs = self.plan.costs
+        counted = self.plan.budget is not None and costs is not None and costs.on_cpu
+        self.freed = Freed(self.plan.peak if counted else None)
         total, end = torch.zeros((), dtype=torch.float64), None
         after: list[Tensor | None] = []
         unfoldings: Generator[Unfolding] = _Unfoldings(self).made()

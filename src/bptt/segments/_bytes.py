@@ -90,11 +90,16 @@ def course_of(run: Callable[[], Any]) -> tuple[Any, list[int]]:
             gc.enable()
         threads = torch.autograd._disable_profiler_legacy()  # type: ignore[attr-defined]  # private, and without types
     course = [0]
-    for events in threads:
-        for event in events:
-            if str(event.kind()) == "memory_alloc":
-                course.append(course[-1] + event.cpu_memory_usage() + event.cuda_memory_usage())
+    for event in _in_order(threads):
+        if str(event.kind()) == "memory_alloc":
+            course.append(course[-1] + event.cpu_memory_usage() + event.cuda_memory_usage())
     return result, course
+
+
+def _in_order(threads: list[list[Any]]) -> list[Any]:
+    """The events of all threads by their time: a GPU's backward pass has one of its own."""
+    events = [event for of_thread in threads for event in of_thread]
+    return sorted(events, key=events[0].cpu_elapsed_us) if len(threads) > 1 else events
 
 
 def resident() -> int:
@@ -107,8 +112,15 @@ def resident() -> int:
     return (int(whole) - int(shared)) * mmap.PAGESIZE
 
 
-def available() -> int:
-    """The bytes that the machine has free: what Linux calls available, elsewhere all of them."""
+def available(device: torch.device) -> int:
+    """The bytes that a device has free.
+
+    Of a GPU, what PyTorch holds and does not use counts. Of the CPU it is what Linux calls
+    available, and elsewhere all memory of the machine."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(free + unused)
     information = Path("/proc/meminfo")
     if information.exists():
         for line in information.read_text(encoding="ascii").splitlines():

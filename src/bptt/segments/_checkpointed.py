@@ -300,7 +300,7 @@ def _segments(
     plan = choose(_costs(run), steps, lanes, bytes_of(memory))
     # What a second backward pass starts from stays while Revolve keeps states of its own.
     kept = max(plan.kept // 2, 1) if plan.repetitions > 1 else plan.kept
-    return plan.segment, kept, plan.peak
+    return plan.segment, kept, plan.peak if run.inputs.device.type == "cpu" else None
 
 
 def _costs(run: _Run) -> Costs:

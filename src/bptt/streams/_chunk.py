@@ -55,9 +55,13 @@ class Chunk:
 
     def to(self, device: torch.device) -> Chunk:
         """The same on ``device``."""
-        fields = (self.inputs, self.targets, self.mask, self.reset)
-        lengths = None if self.lengths is None else self.lengths.to(device)
-        return Chunk(*[field.to(device) for field in fields], lengths)
+        return Chunk(
+            self.inputs.to(device),
+            self.targets.to(device),
+            self.mask.to(device),
+            self.reset.to(device),
+            None if self.lengths is None else self.lengths.to(device),
+        )
 
     def copied(self, memory: Reuse) -> Chunk:
         """The same in arrays of ``memory``."""

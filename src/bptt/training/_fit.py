@@ -64,7 +64,7 @@ def fit(
 
     Args:
         network: the cell and its readout; trained in place.
-        stream: the ordered data.
+        stream: the ordered data; read to the network's device, wherever they are.
         method: how the gradient is found: `Full` (the default), `Truncated`, `SlidingWindow`, or
             anything with their ``updates``.
         loss: ``"mse"``, ``"mae"``, ``"huber"``, ``"cross_entropy"``, or a function

@@ -40,7 +40,8 @@ class LiveBatch:
     """The newest steps of an endless batch; see `bptt.streams.Batch`.
 
     ``inputs`` [capacity, lanes, ...], ``targets`` and ``mask``, all on ``device``, hold the steps
-    from ``base`` on, of which ``read`` inputs have arrived. ``rows``: how the core writes "inputs" and "targets".
+    from ``base`` on, of which ``read`` inputs have arrived. ``rows``: how the core writes
+    "inputs" and "targets".
     """
 
     def __init__(self, lanes: int, capacity: int, device: torch.device) -> None:
