@@ -747,17 +747,17 @@ def online_lanes_and_numbers(device: Device) -> Any:
 @scenario
 def diagnose(device: Device) -> Any:
     found = []
-    for stream in (series(120, lanes=2), sequences(lanes=2), series(120).split(0.5)[1]):
-        parts = ("reach", "dynamics", "surface") if stream.steps > 50 else ("reach",)
+    for stream in (series(48, lanes=2), sequences(lanes=2), series(44).split(0.5)[1]):
+        parts = ("reach", "dynamics", "surface") if stream.steps > 40 else ("reach",)
         net = network(device, learn_initial_state=True)
         seen = bptt.diagnose(
             net,
             stream,
             parts=parts,
-            anchors=8,
-            points=5,
+            anchors=4,
+            points=3,
             grid=3,
-            method=bptt.Truncated(4) if stream.steps > 50 else None,
+            method=bptt.Truncated(4) if stream.steps > 40 else None,
         )
         assert str(seen)
         assert seen.reach is not None
