@@ -157,7 +157,8 @@ class Runner:
             if one["difference"] is not None:
                 self.failed += 1
                 self.kinds[kind_of(str(one["difference"]))] += 1
-                print(f"seed {one['seed']} ({one['use']}; {one['special']}): {one['difference']}")
+                words = f"seed {one['seed']} ({one['use']}; {one['special']}): {one['difference']}"
+                print(words, flush=True)
             if self.ran % 100 == 0:
                 print(f"{self.ran} ran, {self.failed} failed", flush=True)
 
