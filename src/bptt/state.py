@@ -129,7 +129,8 @@ def tells_state(cell: torch.nn.Module, given: State) -> bool:
 
     ``hidden_size`` of a cell of one's own is the width of one tensor, and says nothing of a tuple.
     """
-    if optional(cell, "initial_state") is not None or isinstance(cell, torch.nn.RNNCellBase):
+    known = isinstance(cell, torch.nn.RNNCellBase) or type(cell).__module__.startswith("bptt.")
+    if known or optional(cell, "initial_state") is not None:
         return True
     return isinstance(getattr(cell, "hidden_size", None), int) and isinstance(given, Tensor)
 

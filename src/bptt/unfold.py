@@ -155,6 +155,8 @@ def unfold(
             found = _verified(cell, found, inputs, start)
         plan = _accepted(cell, found, backend, inputs.device)
     if plan is None:
+        if usual is not None:  # what a native call need not look at
+            _check_inputs(cell, inputs)
         run: Any = eager.run
     else:
         run = partial(native.run, plan=plan)

@@ -84,11 +84,11 @@ def test_replicas(layers: Any) -> None:
 
 @needs_core
 def test_replicas_share_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bptt.engine import build
+    from bptt.engine.frontend import form
 
     layer, x = bptt.nn.GRU(4, 5), torch.randn(6, 3, 4)
     layer(x)
-    monkeypatch.setattr(build, "analyse", lambda *_: pytest.fail("traced again"))
+    monkeypatch.setattr(form, "trace", lambda *_: pytest.fail("traced again"))
     copy.deepcopy(layer)(x)
     bptt.nn.GRU(4, 5)(x)
     layer._replicate_for_data_parallel()

@@ -200,8 +200,9 @@ def forget_tensors(module: GraphModule) -> None:
                 converter.describer.lookup_storage,
             ):
                 memo.clear()
-        for name in ("grapharg", "example_value", "unbacked_bindings"):
-            node.meta.pop(name, None)
+        trace = node.meta.get("stack_trace")  # all else knows the user's classes and tensors
+        node.meta.clear()
+        node.meta["stack_trace"] = trace
     module.meta.clear()
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bptt.engine._torch_compat import MAKING
+from bptt.engine._torch_compat import MAKING, generators_kept
 from bptt.engine.derive import derive
 from bptt.engine.frontend import Form, find
 from bptt.engine.frontend.builtin import Twin, is_built_in, named_tensors
@@ -69,7 +69,7 @@ def _unit(
 ) -> Unit:
     for tensor in tensors:
         check_plain(tensor)
-    with MAKING:
+    with MAKING, generators_kept():
         traced, parts = form.traced(hoist=False)
         output = form.output()
         held = [*tensors, *traced.constants]

@@ -149,8 +149,8 @@ def plan_of(
             plan = form.plans.get(key)
             if plan is None:
                 plan = form.plans[key] = _made(found, inputs, state, key)
-    if isinstance(plan, Refusal):
-        raise plan
+    if isinstance(plan, Ineligible):
+        raise Refusal.of(plan)
     if plan.trust.verdict is not None:
         raise Refusal.of(plan.trust.verdict)
     bound: Plan = plan.bound(found.tensors, found.output_tensors)
@@ -197,7 +197,7 @@ _MISSING = (
 )
 
 
-def _made(found: Found, inputs: Tensor, state: State, key: Any) -> Plan | Refusal:
+def _made(found: Found, inputs: Tensor, state: State, key: Any) -> Plan | Ineligible:
     kernel, any_input, any_source, any_state, _ = key
     form = found.form
     try:
@@ -230,7 +230,7 @@ def _made(found: Found, inputs: Tensor, state: State, key: Any) -> Plan | Refusa
                 return plan if kernel == "native" else make(sunk, kernel)
         return make(parts.step, kernel)
     except Refusal as refusal:
-        return refusal
+        return refusal.ineligible
     except Exception as error:  # whatever goes wrong: the Python loop has the right numbers
         if STRICT:
             raise
@@ -241,9 +241,9 @@ STRICT = False
 """Whether an unexpected error while a program is made is raised: the tests want to see it."""
 
 
-def unexpected(error: Exception) -> Refusal:
+def unexpected(error: Exception) -> Ineligible:
     """An error of the engine's own as a reason."""
-    return Refusal(Reason.UNEXPECTED, f"{type(error).__name__}: {error}", line_of_error(error))
+    return Ineligible(Reason.UNEXPECTED, f"{type(error).__name__}: {error}", line_of_error(error))
 
 
 def _runs_whole(form: Callable[[], Plan]) -> Plan | None:

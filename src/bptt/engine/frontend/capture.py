@@ -22,7 +22,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from bptt.engine import _torch_compat as compat
 from bptt.engine.frontend.graph import Kind, Step
 from bptt.engine.nodes import where_is
-from bptt.engine.reasons import Reason, Refusal, line_of_error
+from bptt.engine.reasons import Ineligible, Reason, Refusal, line_of_error
 from bptt.engine.tracing import refusal_of as tracing_refusal
 
 _LANES, _SOURCE, _SCALAR, _UNUSED = -2, -3, -4, -5
@@ -147,7 +147,7 @@ class Captured:
 
     def __init__(self, module: GraphModule) -> None:
         self.module = module
-        self.refusal: Refusal | None = None
+        self.refusal: Ineligible | None = None
         self.uses = 0
         self.listing = str(module.graph)
         self.forms: dict[Any, Any] = {}
@@ -158,10 +158,7 @@ class Captured:
         self._names: tuple[str, ...] = ()
         self._sources: tuple[int, ...] = ()
         self._scalars: tuple[int, ...] = ()
-        try:
-            self._read()
-        except Refusal as refusal:
-            self.refusal = refusal
+        self._read()
         outputs = self.module.graph.output_node().args[0]
         assert isinstance(outputs, (tuple, list))
         self.marks = tuple(_Mark(i) for i in range(len(outputs)))
@@ -228,7 +225,7 @@ class Captured:
                 self.returned = walk(returned)
                 self.order = tuple(order)
             except Refusal as refusal:
-                self.refusal = refusal
+                self.refusal = refusal.ineligible
         compat.forget_tensors(self.module)
 
     def tensors(self, flat: Sequence[Any], dtype: torch.dtype) -> list[Tensor]:
@@ -310,7 +307,7 @@ def _backend(module: GraphModule, _: Any) -> Callable[..., Any]:
         if effect == "hook":
             raise Refusal(Reason.HOOKS, "a hook on a tensor that the step was given")
         raise Refusal(Reason.MUTATION, f"attribute {effect}")
-    captured = Captured(module)
+    captured = Captured(module)  # what is refused here is not called: not even once
 
     def noted(*flat: Any) -> tuple[_Mark, ...]:
         _JOB.captured, _JOB.flat = captured, flat
@@ -364,7 +361,7 @@ def call(
         raise Refusal(Reason.UNTRACEABLE, "a step that computes nothing")
     captured.called(returned, rows)
     if captured.refusal is not None:
-        raise captured.refusal
+        raise Refusal.of(captured.refusal)
     return captured, flat
 
 
@@ -467,6 +464,10 @@ def refusal_in(error: BaseException) -> Refusal:
     lines = str(error).strip().splitlines()
     first = lines[0] if lines else ""
     text = str(error).lower()
+    changed = re.search(r"check: \[(.*)\]", first)
+    if changed is not None:
+        places = re.findall(r"\"(.*?)\"", changed[1].replace("L['cell']", "the cell"))
+        return Refusal(Reason.MUTATION, ", ".join(places), _place(error))
     if "data-dependent" in text or "guardondatadependent" in text:
         reason = Reason.CONTROL_FLOW
     elif "side effect" in text or "mutat" in text or "in-place" in text:

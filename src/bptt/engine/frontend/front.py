@@ -11,7 +11,7 @@ import os
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from bptt.engine.frontend.builtin import Standing, Twin, is_built_in, row_kind
 from bptt.engine.frontend.capture import Captured, Changing, Leaf, Steps
 from bptt.engine.frontend.form import Form
 from bptt.engine.frontend.graph import Step
-from bptt.engine.reasons import Reason, Refusal
+from bptt.engine.reasons import Ineligible, Reason, Refusal
 from bptt.errors import CellError
 from bptt.state import State, leaves, map_state, optional
 
@@ -108,9 +108,12 @@ class _StandIns(NamedTuple):
 
 
 class _Verdict(NamedTuple):
-    """Why a cell cannot be captured, and the hooks that are the reason, if they are."""
+    """Why a cell cannot be captured, and the hooks that are the reason, if they are.
 
-    refusal: Refusal
+    An error that was raised would keep alive what stood on its way, the cell among it.
+    """
+
+    reason: Ineligible
     hooks: list[Any]
 
     @property
@@ -133,19 +136,17 @@ class Foreign:
 
     def _take(self, cell: nn.Module) -> Steps:
         """The compiled step that cells of this structure share."""
-        shared = _SHARED.setdefault(type(cell), {})
+        shared = _SHARED.setdefault(type(cell), WeakValueDictionary())
         steps = shared.get(self._structure)
         if steps is None or steps.graphs >= compat.LIMIT // 2:
             steps = shared[self._structure] = Steps()
-            while len(shared) > FORMS:
-                del shared[next(iter(shared))]
         self._steps = steps
         return steps
 
     def _renew(self, cell: nn.Module) -> None:
         """Capture all anew: Dynamo forgets nothing by itself."""
-        shared = _SHARED.get(type(cell), {})
-        if shared.get(self._structure) is self._steps:
+        shared = _SHARED.get(type(cell))
+        if shared is not None and shared.get(self._structure) is self._steps:
             shared.pop(self._structure, None)
         self._classes, self._structure = _Classes(cell), _structure(cell)
         self._steps = None
@@ -162,7 +163,7 @@ class Foreign:
         verdict = self._verdicts.get(kind)
         if verdict is not None:
             if verdict.holds:
-                raise verdict.refusal
+                raise Refusal.of(verdict.reason)
             self._verdicts.clear()
         if not self._classes.hold():
             self._count(kind)
@@ -173,10 +174,13 @@ class Foreign:
             self._count(kind)
             self._renew(cell)
             return self.find(cell, inputs, state)
-        except Refusal as refusal:
-            hooks = list(_hooks(cell)) if refusal.ineligible.reason is Reason.HOOKS else []
-            self._verdicts[kind] = _Verdict(refusal, hooks)
-            raise
+        except Refusal as error:
+            hooks = [table for table in _hooks(cell) if table]
+            reason = error.ineligible
+            if hooks:
+                reason = Ineligible(Reason.HOOKS, f"backward hooks of {type(cell).__name__}")
+            self._verdicts[kind] = _Verdict(reason, hooks)
+            raise Refusal.of(reason) from None
 
     def _found(self, cell: nn.Module, kind: Any, inputs: Tensor, state: State) -> Found:
         key = (kind, _signature(inputs, state))
@@ -209,8 +213,7 @@ class Foreign:
     ) -> tuple[_StandIns, tuple[Any, ...]]:
         """Capture the step as the first one sees its state, and as all later ones do; refuse a
         step that is another then."""
-        hooked = next((h for h in _hooks(cell) if h), None)
-        if hooked is not None:
+        if any(_hooks(cell)):
             raise Refusal(Reason.HOOKS, f"backward hooks of {type(cell).__name__}")
         self._classes = _Classes(cell)
         grad = torch.is_grad_enabled()
@@ -266,21 +269,26 @@ class Foreign:
         made = self._captures.setdefault(kind, deque(maxlen=RECAPTURES))
         if len(made) == RECAPTURES and self._calls - made[0] < CALLS:
             what = "something that the cell reads and that changes in every call"
-            refusal = Refusal(Reason.MUTATION, what)
-            self._verdicts[kind] = _Verdict(refusal, [])
-            raise refusal
+            self._verdicts[kind] = _Verdict(Ineligible(Reason.MUTATION, what), [])
+            raise Refusal(Reason.MUTATION, what)
         made.append(self._calls)
 
 
-_SHARED: WeakKeyDictionary[type, dict[Any, Steps]] = WeakKeyDictionary()
-"""The compiled steps of each class, by structure."""
+_SHARED: WeakKeyDictionary[type, WeakValueDictionary[Any, Steps]] = WeakKeyDictionary()
+"""The compiled steps of each class, by structure, while a cell uses them: Dynamo's guards keep the
+class alive."""
 
 
 def _structure(cell: nn.Module) -> Any:
     """What cells must have in common to share compiled steps: few forms are then to be looked
     through in a call."""
+    own = type(cell)  # not named here: what is kept of a class must not keep it alive
     return tuple(
-        (path, type(module), *((n, _form_of(t)) for n, t in module._parameters.items()))
+        (
+            path,
+            None if type(module) is own else type(module),
+            *((name, _form_of(tensor)) for name, tensor in module._parameters.items()),
+        )
         for path, module in cell.named_modules()
     )
 

@@ -136,7 +136,8 @@ def _traced(step: Step, lanes: int) -> GraphModule:
     def run(*flat: Tensor) -> list[Tensor]:
         return step.run(lanes, flat[: len(sources)], flat[len(sources) :])
 
-    return first_stage(run, [*sources, *rows])
+    with mode:  # so that what the step makes of nothing has no data either
+        return first_stage(run, [*sources, *rows])
 
 
 def _fake(kind: Kind, shape: tuple[int, ...], always: bool = False) -> Tensor:
