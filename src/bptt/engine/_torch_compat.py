@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 
 _NUMBERS = count()
 CAPTURING, MAKING = RLock(), RLock()
@@ -182,11 +182,11 @@ def is_open(size: Any) -> bool:
     return isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None
 
 
-def forget_tensors(module: GraphModule) -> None:
-    """Let a captured graph keep nothing of the tensors that it was captured with.
+def forgetful(module: GraphModule) -> GraphModule:
+    """A captured graph that keeps nothing of the tensors and classes that it was captured with.
 
     Fake tensors know the real ones by weak references, with which `torch.utils.swap_tensors`
-    refuses a tensor.
+    refuses a tensor; nodes know the classes of modules, and a graph keeps nodes that were erased.
     """
     for node in module.graph.nodes:
         value = node.meta.get("example_value")
@@ -200,10 +200,12 @@ def forget_tensors(module: GraphModule) -> None:
                 converter.describer.lookup_storage,
             ):
                 memo.clear()
-        trace = node.meta.get("stack_trace")  # all else knows the user's classes and tensors
+        trace = node.meta.get("stack_trace")
         node.meta.clear()
         node.meta["stack_trace"] = trace
-    module.meta.clear()
+    fresh = Graph()
+    fresh.output(fresh.graph_copy(module.graph, {}))
+    return GraphModule(module, fresh)
 
 
 @contextmanager

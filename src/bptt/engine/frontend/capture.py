@@ -226,7 +226,7 @@ class Captured:
                 self.order = tuple(order)
             except Refusal as refusal:
                 self.refusal = refusal.ineligible
-        compat.forget_tensors(self.module)
+        self.module = compat.forgetful(self.module)
 
     def tensors(self, flat: Sequence[Any], dtype: torch.dtype) -> list[Tensor]:
         """The sources among the inputs of a call."""
