@@ -200,7 +200,7 @@ def unfold_side_by_side(
         found = _verified_beside(cell, plan, inputs, states)
         if found is not None:
             plan.trust.verdict = found
-            _warn_once(cell, found)
+            _warn_once(cell, found, inputs[0].device)
             return None
         plan.trust.beside = True
     return beside.run(

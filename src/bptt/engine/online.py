@@ -9,6 +9,7 @@ out by `bptt.engine.online_rows`; `bptt.engine.online_parts` collects all of it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,8 @@ class Learner:
         dtype: of all tensors.
         state: a state, for its nesting; leaves [lanes, n].
         prediction_width: features of a prediction.
+        current: asks whether what the cell reads is what the learner was built of; None if the
+            cell is built in, and a guard sees all of it.
     """
 
     core: Any
@@ -54,6 +57,7 @@ class Learner:
     dtype: torch.dtype
     state: State
     prediction_width: int
+    current: Callable[[], bool] | None
 
 
 def learner_for(
@@ -117,6 +121,7 @@ def learner_for(
         dtype,
         initial,
         prediction,
+        unit.current,
     )
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from bptt.engine._torch_compat import MAKING, generators_kept
 from bptt.engine.derive import derive
-from bptt.engine.frontend import Form, find
+from bptt.engine.frontend import Form, Found, find
 from bptt.engine.frontend.builtin import Twin, is_built_in, named_tensors
 from bptt.engine.guard import HOOKS
 from bptt.engine.plans import check_plain
@@ -47,11 +49,13 @@ class _AsCell(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """A traced module: its program and tensors."""
+    """A traced module: its program and tensors; ``current`` tells whether they still are those of a
+    cell that is not built in, which must be asked."""
 
     program: StepProgram
     tensors: list[Tensor]
     output: int | None
+    current: Callable[[], bool] | None = None
 
 
 def trace(module: nn.Module, example: Tensor, state: State) -> Unit:
@@ -61,7 +65,33 @@ def trace(module: nn.Module, example: Tensor, state: State) -> Unit:
         Refusal: it has no step program, or needs PyTorch around it.
     """
     found = find(module, example, state)
-    return _unit(found.form, found.tensors, example, state, input_too=False)
+    unit = _unit(found.form, found.tensors, example, state, input_too=False)
+    return (
+        unit
+        if found.form.built_in
+        else replace(unit, current=_question(module, found, example, state))
+    )
+
+
+def _question(cell: nn.Module, found: Found, example: Tensor, state: State) -> Callable[[], bool]:
+    known = weakref.ref(cell)
+
+    def current() -> bool:
+        own = known()
+        assert own is not None  # it is being trained
+        try:
+            with torch.enable_grad():
+                now = find(own, example, state)
+        except Refusal:
+            return False
+        return now.form is found.form and all(map(_is_same, now.tensors, found.tensors))
+
+    return current
+
+
+def _is_same(one: Tensor, other: Tensor) -> bool:
+    """The same tensor, or a number of Python's with the same value."""
+    return one is other or (one.dim() == 0 and not one.requires_grad and bool(one == other))
 
 
 def _unit(

@@ -259,7 +259,7 @@ class Translator:
         """The same numbers as the step computes with them: truths are 0 and 1."""
         if param.dtype is self.dtype:
             return param
-        options = {"dtype": self.dtype}
+        options: Any = {"dtype": self.dtype}
         key = (_aten._to_copy.default, param.node)
         if key not in self._prepared:
             made = self.before.call_function(_aten._to_copy.default, (param.node,), options)

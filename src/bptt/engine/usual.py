@@ -44,7 +44,7 @@ class Usual:
         """Whether what the checks of arguments look at is as it was."""
         if self._built_in is not None:
             return self._built_in.holds(cell)
-        return self._told == _told(cell, inputs)
+        return bool(self._told == _told(cell, inputs))
 
     def initial(self, inputs: Tensor, lanes: int) -> State:
         """As `bptt.state.initial_state`, but nobody may change it in place."""

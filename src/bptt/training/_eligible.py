@@ -84,13 +84,17 @@ def learner_of(
     key = (kind, steps, lanes, chunk.inputs.shape[2:], chunk.inputs.dtype)
     known = _LEARNERS.setdefault(network, {})
     found = known.get(key)
-    if found is not None and found[0].holds():
+    if found is not None and found[0].holds() and _is_current(found[1]):
         return found[1]
     if len(known) >= 8:
         known.clear()
     learner = _build(network, kind, chunk, steps)
     known[key] = (Guard(network), learner)
     return learner
+
+
+def _is_current(learner: Learner | str) -> bool:
+    return isinstance(learner, str) or learner.current is None or learner.current()
 
 
 def _build(network: Network, kind: str, chunk: Chunk, steps: int) -> Learner | str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -42,6 +43,7 @@ class CoreSide:
         self.learner = learner
         self._optimizer = optimizer
         self._guard = Guard(network)
+        self._more = _both(self._guard.more_holds if self._guard.more else None, learner.current)
         learner.core.bind([t.detach() for t in learner.tensors])
         tell(learner, network)
         self._slots = Slots(optimizer, learner)
@@ -87,8 +89,7 @@ class CoreSide:
 
     def holds(self) -> bool:
         """Whether network and optimizer are what the core was told."""
-        guard = self._guard
-        return self._watch.holds() and (not guard.more or guard.more_holds())
+        return self._watch.holds() and (self._more is None or self._more())
 
     def takes(self, target: Tensor) -> bool:
         """Whether a target like those before is one that the core can compare with: all but class
@@ -107,7 +108,7 @@ class CoreSide:
         return _core.Feed(
             learner.core,
             self._watch,
-            self._guard.more_holds if self._guard.more else None,
+            self._more,
             standing,
             batch.rows["inputs"],
             batch.rows["targets"],
@@ -160,6 +161,15 @@ class CoreSide:
         """The context, and the window after which it is still to be renewed."""
         _, _, pending = self.learner.core.position()
         return state_of(self.learner, "present"), None if pending is None else Span(*pending)
+
+
+def _both(
+    one: Callable[[], bool] | None, other: Callable[[], bool] | None
+) -> Callable[[], bool] | None:
+    """Two questions as one, where there are two."""
+    if one is None or other is None:
+        return one or other
+    return lambda: one() and other()
 
 
 def _empty(shape: tuple[int, int], dtype: torch.dtype, alone: bool) -> list[Tensor]:

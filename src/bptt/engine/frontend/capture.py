@@ -149,7 +149,8 @@ class Captured:
         self.module = module
         self.refusal: Ineligible | None = None
         self.uses = 0
-        self.listing = str(module.graph)
+        used = [n for n in module.graph.nodes if n.op != "placeholder" or n.users]
+        self.listing = "\n".join(str(node.format_node()) for node in used)
         self.forms: dict[Any, Any] = {}
         self.order: tuple[int, ...] | None = None
         self.returned: Any = None
@@ -482,7 +483,7 @@ def refusal_in(error: BaseException) -> Refusal:
 _USER = re.compile(r'File "([^"]+)", line (\d+), in (\w+)')
 
 
-def _place(error: Exception) -> str | None:
+def _place(error: BaseException) -> str | None:
     """The innermost line of the user's own code that Dynamo names."""
     marker = "from user code:"
     text = str(error)
