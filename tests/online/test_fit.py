@@ -210,7 +210,7 @@ def test_what_is_not_eligible_in_the_middle_goes_on_through_pytorch(stretches: l
 
         def hook(progress: bptt.Progress) -> None:
             if progress.updates == 30:
-                progress.network.cell.register_forward_hook(lambda *_: None)
+                progress.network.cell.register_full_backward_hook(lambda *_: None)
 
         hook.every = 10
         fit(net, callbacks=[hook], epochs=1)

@@ -38,7 +38,7 @@ def test_seeds_are_unlike_and_reach_all_that_there_is() -> None:
     drawn = [written(seed) for seed in range(700)]
     assert len({one.source for one in drawn}) == len(drawn)
     assert {name for one in drawn for name in one.special} == set(SPECIALS)
-    assert {Use(seed, "eager").kind for seed in range(100)} == set(USES)
+    assert {Use(seed, "eager").kind for seed in range(700)} == set(USES)
     plain = sum(not one.special for one in drawn)
     assert plain > len(drawn) / 4
 
