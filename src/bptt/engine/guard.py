@@ -15,8 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bptt.engine.reasons import Reason, Refusal
-
 _OWN = frozenset(nn.Module().__dict__) - {"training"}
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 GLOBAL_HOOKS = tuple(
@@ -57,20 +55,6 @@ def plain_attributes(cell: nn.Module) -> Iterator[tuple[str, dict[str, Any], str
         for name, value in module.__dict__.items():
             if name not in _OWN:
                 yield path, module.__dict__, name, value
-
-
-def check_hooks(cell: nn.Module) -> None:
-    """Refuse hooks, which a step program would not call.
-
-    Raises:
-        Refusal: naming the module.
-    """
-    if any(GLOBAL_HOOKS):
-        raise Refusal(Reason.HOOKS, "a hook on all modules")
-    for path, module in cell.named_modules():
-        for kind in HOOKS:
-            if module.__dict__.get(kind):
-                raise Refusal(Reason.HOOKS, f"{kind.strip('_')} of {path or type(cell).__name__}")
 
 
 class _Watch:

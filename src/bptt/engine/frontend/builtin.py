@@ -19,7 +19,6 @@ from bptt import cells
 from bptt.cells._stack import output_of
 from bptt.engine.frontend.graph import Kind, Step
 from bptt.engine.guard import HOOKS, Guard
-from bptt.engine.reasons import Reason, Refusal
 from bptt.state import State, leaves, map_state, rebuild
 
 _KNOWN: dict[type[nn.Module], Any] = {}
@@ -188,16 +187,3 @@ def _places(cell: nn.Module) -> list[tuple[dict[str, Any], str]]:
         table: Any = module._parameters if name in module._parameters else module._buffers
         found.append((table, name))
     return found
-
-
-def check_plain(module: nn.Module, where: str) -> None:
-    """Refuse a module whose code is not known, naming the part.
-
-    Raises:
-        Refusal: it has such a part.
-    """
-    for path, part in module.named_modules():
-        if type(part) not in _KNOWN:
-            raise Refusal(Reason.READOUT, f"{type(part).__name__} in the {where}")
-        if not _is_known(part):
-            raise Refusal(Reason.READOUT, f"hooks of {'.'.join(filter(None, (where, path)))}")
