@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := $(shell git ls-files native CMakeLists.txt pyproject.toml constraints.txt)
 
-.PHONY: demo test lint types unit setup bench reproduce torture fuzz random-cells cuda sanitize clean
+.PHONY: demo test lint types unit setup bench reproduce torture fuzz random-cells field cuda sanitize clean
 
 setup: .venv/.installed
 
@@ -59,8 +59,18 @@ random-cells: setup  ## cells as strangers write them, native beside the plain l
 cuda:  ## every scenario on a GPU, beside the CPU; PYTHON needs PyTorch for it, nothing is compiled
 	PYTHONPATH=src OMP_NUM_THREADS=1 $(PYTHON) -m tests.cuda cuda:0
 
+# They bring much along, and none of it into .venv; PyTorch is the pinned one.
+.venv-field/.installed: $(SOURCES)
+	test -x .venv-field/bin/python || $(PYTHON) -m venv .venv-field
+	.venv-field/bin/python -m pip install --quiet --upgrade pip
+	.venv-field/bin/python -m pip install --quiet -c constraints.txt -e '.[field]'
+	touch $@
+
+field: .venv-field/.installed  ## other people's programs before and after: equal, and how fast
+	.venv-field/bin/python -m tests.field
+
 sanitize:  ## the core's own tests under the address, undefined-behaviour and thread sanitizers
 	native/tests/sanitize.sh
 
 clean:
-	rm -rf .venv build runs
+	rm -rf .venv .venv-field build runs

@@ -1,0 +1,1 @@
+"""Other people's programs before and after `bptt`: `make field`."""
