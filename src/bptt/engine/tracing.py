@@ -18,6 +18,7 @@ from torch.fx.traceback import preserve_node_meta
 from bptt.engine.assignments import without_writes
 from bptt.engine.nodes import LANES, ends
 from bptt.engine.normalization import layer_norm, layer_norm_backward
+from bptt.engine.origins import OriginInterpreter
 from bptt.engine.reasons import Reason, Refusal, line_of_error
 
 _aten = torch.ops.aten
@@ -131,14 +132,15 @@ def differentiate(step: GraphModule, inputs: list[Tensor], wanted: list[bool]) -
         primals = [t.detach().requires_grad_(need) for t, need in zip(flat, wanted, strict=False)]
         cotangents = flat[len(inputs) :]
         with preserve_node_meta():
-            new = Interpreter(step).run(LANES[0], *primals)
+            new = OriginInterpreter(step).run(LANES[0], *primals)
         carried = [(n, g) for n, g in zip(new, cotangents, strict=True) if n.requires_grad]
         asked = [p for p, need in zip(primals, wanted, strict=True) if need]
         if not carried or not asked:
             return [*new, *(None for _ in asked)]
-        grads = torch.autograd.grad(
-            [n for n, _ in carried], asked, [g for _, g in carried], allow_unused=True
-        )
+        with preserve_node_meta():
+            grads = torch.autograd.grad(
+                [n for n, _ in carried], asked, [g for _, g in carried], allow_unused=True
+            )
         return [*new, *grads]
 
     mode = next(t.fake_mode for t in inputs if isinstance(t, FakeTensor))

@@ -18,6 +18,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from bptt.engine.emit import Builder, Columns, Rows
 from bptt.engine.nodes import LANES, name_of, overload_packet, where_is
+from bptt.engine.origins import origin_of
 from bptt.engine.partition import VIEWS
 from bptt.engine.program import Operand, Value
 from bptt.engine.reasons import Reason, Refusal
@@ -121,7 +122,8 @@ class Translator:
         except Refusal as refusal:
             told = refusal.ineligible
             if told.location is None:
-                operator = name_of(node) if told.reason is not Reason.RANK else told.operator
+                own = origin_of(node) or name_of(node)
+                operator = own if told.reason is not Reason.RANK else told.operator
                 raise Refusal(told.reason, operator, where_is(node)) from None
             raise
 
