@@ -35,6 +35,14 @@ def compare(methods: Any, **options: Any) -> Comparison:
     return bptt.compare(options.pop("network", network()), stream(), methods, **options)
 
 
+def test_updates_in_whole_stretches_are_counted() -> None:
+    cell = bptt.cells.Elman(1, 3, dtype=F64)
+    net = bptt.Network(cell, nn.Linear(3, 1, dtype=F64))
+    for run in compare(["truncated", "sliding-window"], network=net, starts=1, budget="400").runs:
+        assert run.note == "budget spent"
+        assert 400 <= run.evaluations[-1] <= 400 + 40
+
+
 def test_every_named_method_trains_and_stops_at_its_budget() -> None:
     cell = bptt.cells.SelfRecurrent(1, 3, dtype=F64)
     net = bptt.Network(cell, nn.Linear(3, 1, dtype=F64), backend="eager")

@@ -21,6 +21,10 @@ MOST_WORK = 2e7
 """Multiply-adds of a window beyond which PyTorch's own products, on all threads, are as fast."""
 
 
+REPLACEABLE = ("step", "unfold", "unfold_states")
+"""Methods that may have been replaced on one network, to count its steps: the core calls none."""
+
+
 def windows_of(method: GradientMethod) -> Truncated | None:
     """The windows of a method that the core knows."""
     if type(method) is SlidingWindow:
@@ -42,7 +46,7 @@ def why_not(
         return "history='stored' linearises instead of unfolding"
     if not isinstance(loss, str):
         return "the loss is a function of yours, not one of the named ones"
-    if type(network) is not Network or network.__dict__.get("step") is not None:
+    if type(network) is not Network or any(name in network.__dict__ for name in REPLACEABLE):
         return f"the network is a {type(network).__name__}, not a plain Network"
     if network.backend not in ("auto", "native"):
         return f"backend={network.backend!r}"
