@@ -196,6 +196,7 @@ import os, sys, threading, torch, bptt
 from torch import nn
 
 torch.set_num_threads(1)
+torch.set_default_dtype(torch.float64)
 
 class Cell(nn.Module):
     hidden_size = 4

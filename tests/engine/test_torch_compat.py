@@ -66,15 +66,17 @@ def test_a_compiled_step_is_compiled_once_for_any_number_of_lanes() -> None:
         assert torch.equal(compiled(module, rows(lanes)), torch.full((lanes, 4), 2.0))
     assert len(seen.modules) == 1
     assert torch.equal(compiled(Add(), rows()), torch.full((3, 4), 2.0))
-    assert len(seen.modules) == 1
+    assert len(seen.modules) == compiled.forms == 1
 
 
 def test_hooks_that_are_added_later_are_seen() -> None:
     seen, module = Seen(), Add()
     compiled = compat.CompiledStep(step, seen)
+    assert compiled.forms == 0
     compiled(module, rows())
     module.register_forward_hook(lambda module, given, made: made * 3)
     assert torch.equal(compiled(module, rows()), torch.full((3, 4), 6.0))
+    assert compiled.forms == 2
 
 
 def test_each_step_has_forms_of_its_own() -> None:

@@ -88,7 +88,8 @@ class CompiledStep:
         config = dynamo.config
         code = function.__code__.replace(co_name=f"{function.__name__}_{next(_NUMBERS)}")
         own = types.FunctionType(code, {"__builtins__": builtins}, function.__name__)
-        context: Any = dynamo.optimize(backend, nopython=True)
+        with CAPTURING:  # it imports, and a fork meanwhile would leave a lock held for ever
+            context: Any = dynamo.optimize(backend, nopython=True)
         inner = context.callback
 
         def compile_frame(*args: Any) -> Any:
@@ -121,6 +122,12 @@ class CompiledStep:
         self._set_evaluator: Callable[..., Any] = torch._C._dynamo.eval_frame.set_eval_frame
         self._compiled: Callable[..., Any] = context(own)
         self._used = False
+
+    @property
+    def forms(self) -> int:
+        """How many compiled forms there are, which a call is compared with in turn."""
+        entries = torch._C._dynamo.eval_frame._debug_get_cache_entry_list
+        return len(entries(self._plain.__code__))
 
     def __call__(self, *arguments: Any) -> Any:
         """What the compiled function gives."""

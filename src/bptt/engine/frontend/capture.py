@@ -335,7 +335,6 @@ class Steps:
             raise Refusal(Reason.UNTRACEABLE, missing)
         self.step = compat.CompiledStep(_step, _backend)  # type: ignore[arg-type]  # a function
         self.output = compat.CompiledStep(_output, _backend)  # type: ignore[arg-type]  # a function
-        self.graphs = 0
 
 
 def call(

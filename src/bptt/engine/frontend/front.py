@@ -138,7 +138,7 @@ class Foreign:
         """The compiled step that cells of this structure share."""
         shared = _SHARED.setdefault(type(cell), WeakValueDictionary())
         steps = shared.get(self._structure)
-        if steps is None or steps.graphs >= compat.LIMIT // 2:
+        if steps is None or steps.step.forms >= compat.LIMIT // 2:
             steps = shared[self._structure] = Steps()
         self._steps = steps
         return steps
@@ -226,7 +226,6 @@ class Foreign:
             captured, flat = capture.call(
                 steps.step, cell, [first, *leaves(entering)], first, entering
             )
-            steps.graphs += captured.uses == 1
             _check_contract(cell, captured, entering)
             if listing is not None and captured.listing != listing:
                 raise Refusal(Reason.CONTROL_FLOW, "a first step that differs from the next ones")
