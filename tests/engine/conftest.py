@@ -8,6 +8,16 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from torch import nn
+
+_CALL = nn.Module.__call__
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_patched() -> Iterator[None]:
+    """PyTorch's tracers patch the modules' calls for a while: two of them at once, for good."""
+    yield
+    assert nn.Module.__call__ is _CALL
 
 
 def require_core() -> None:

@@ -248,7 +248,9 @@ TRANSFORMS: dict[str, Transform] = {
     "compiled": lambda c, x, b: torch.compile(loss_of(c, b), backend="eager")(x),
     "compiled, ahead of time": lambda c, x, b: torch.compile(loss_of(c, b), backend="aot_eager")(x),
     "make_fx": lambda c, x, b: make_fx(loss_of(c, b))(x)(x),
-    "jit.trace": lambda c, x, b: torch.jit.trace(loss_of(c, b), x, check_trace=False)(x),
+    # Of a module: a function with weights that need a gradient is refused half-way through an
+    # operator, and PyTorch's tracer stays confused for the rest of the process.
+    "jit.trace": lambda c, x, b: torch.jit.trace(Whole(c, b), x, check_trace=False)(x),
 }
 
 

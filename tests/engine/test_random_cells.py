@@ -89,7 +89,7 @@ operations = st.tuples(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(plan=st.lists(operations, min_size=1, max_size=7), special=st.booleans())
 def test_random_cells_equal_eager(
     core: None, plan: list[tuple[str, int, int]], special: bool

@@ -3,7 +3,9 @@ them is told by name."""
 
 from __future__ import annotations
 
+import gc
 import random
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo import config, guards
 from torch.fx import GraphModule
 
 from bptt.engine import _torch_compat as compat
@@ -134,6 +137,29 @@ def test_a_forgetful_graph_is_the_same_graph() -> None:
     assert all(set(node.meta) <= {"stack_trace"} for node in kept.graph.nodes)
     seen.modules.clear()
     torch.utils.swap_tensors(module.w, nn.Parameter(torch.zeros(4)))
+
+
+def test_what_was_compiled_goes_with_its_step() -> None:
+    graphs: list[weakref.ref[Any]] = []
+
+    def backend(module: Any, _: Any) -> Any:
+        graphs.append(weakref.ref(module))
+        return module.forward
+
+    module = Add()  # lives on, as do its classes
+    compiled = compat.CompiledStep(step, backend)
+    compiled(module, rows())
+    with torch.no_grad():
+        compiled(module, rows())
+    del compiled
+    gc.collect()
+    assert [graph() for graph in graphs] == [None, None]
+
+
+def test_dynamo_is_as_it_was_after_a_capture() -> None:
+    before = guards.profile_guard_manager, config.fake_tensor_cache_enabled
+    compat.CompiledStep(step, Seen())(Add(), rows())
+    assert before == (guards.profile_guard_manager, config.fake_tensor_cache_enabled)
 
 
 def test_generators_are_kept() -> None:

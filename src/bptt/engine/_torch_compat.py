@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from itertools import count
 from threading import RLock
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 import torch
@@ -23,25 +24,14 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
 _NUMBERS = count()
-CAPTURING, MAKING = RLock(), RLock()
-"""Held while a step is captured, and while a program is made of it: tracers keep state of their own
-for a whole process. Who makes a program captures nothing meanwhile."""
-
-# A child of `os.fork` has one thread, and would wait for ever for a lock that another one held.
-for _lock in (MAKING, CAPTURING):
-    os.register_at_fork(
-        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
-    )
+_IMPORTING = RLock()
 
 
 def _dynamo() -> Any:
-    """`torch._dynamo`, imported when it is first needed: that takes a second.
-
-    A fork waits for the import, as a child would find it half done for ever.
-    """
+    """`torch._dynamo`, imported when it is first needed: that takes a second."""
     global _LOADED
     if _LOADED is None:
-        with CAPTURING:
+        with _IMPORTING:
             import torch._dynamo
 
             _LOADED = torch._dynamo
@@ -49,6 +39,33 @@ def _dynamo() -> Any:
 
 
 _LOADED: Any = None
+
+
+def alone() -> Any:
+    """A lock, held while a step is captured or a program is made of it: PyTorch's tracers keep
+    state of their own for a whole process. It is Dynamo's, as other threads may compile, too."""
+    return getattr(_dynamo().convert_frame, "compile_lock", _IMPORTING)
+
+
+# A child of `os.fork` has one thread: it would wait for ever for what another one holds or imports.
+_HELD: list[Any] = []
+
+
+def _before_fork() -> None:
+    _IMPORTING.acquire()
+    _HELD.append(_IMPORTING if _LOADED is None else alone())
+    _HELD[-1].acquire()
+
+
+def _after_fork() -> None:
+    _HELD.pop().release()
+    _IMPORTING.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
+    )
 
 
 def capture_missing() -> str | None:
@@ -88,19 +105,21 @@ class CompiledStep:
         config = dynamo.config
         code = function.__code__.replace(co_name=f"{function.__name__}_{next(_NUMBERS)}")
         own = types.FunctionType(code, {"__builtins__": builtins}, function.__name__)
-        with CAPTURING:  # it imports, and a fork meanwhile would leave a lock held for ever
+        with alone():  # it imports, and a fork meanwhile would leave a lock held for ever
             context: Any = dynamo.optimize(backend, nopython=True)
         inner = context.callback
 
         def compile_frame(*args: Any) -> Any:
             with (
-                CAPTURING,
+                alone(),
                 generators_kept(),
+                _untimed(),
                 warnings.catch_warnings(),
                 config.patch(
                     side_effect_replay_policy="error",
                     skip_nnmodule_hook_guards=False,
                     suppress_errors=False,
+                    fake_tensor_cache_enabled=False,  # which keeps the sizes of every capture
                     recompile_limit=LIMIT,
                     accumulated_recompile_limit=1 << 30,
                 ),
@@ -122,6 +141,7 @@ class CompiledStep:
         self._set_evaluator: Callable[..., Any] = torch._C._dynamo.eval_frame.set_eval_frame
         self._compiled: Callable[..., Any] = context(own)
         self._used = False
+        finalize(self, _forget, code).atexit = False
 
     @property
     def forms(self) -> int:
@@ -143,6 +163,27 @@ class CompiledStep:
         result = self._compiled(*arguments)
         self._used = True
         return result
+
+
+@contextmanager
+def _untimed() -> Iterator[None]:
+    """Dynamo times the guards of a new form, for a log, and empties the processor's caches before:
+    a fifth of the time of a capture."""
+    guards = _dynamo().guards
+    name = "profile_guard_manager"
+    before = getattr(guards, name, None)
+    setattr(guards, name, lambda *_: 0.0)
+    try:
+        yield
+    finally:
+        setattr(guards, name, before)
+
+
+def _forget(code: types.CodeType) -> None:
+    """Drop the compiled forms of a code object: Dynamo notes of each which code it was made of, and
+    with that keeps both."""
+    torch._C._dynamo.eval_frame.reset_code(code)
+    _dynamo().utils.guard_failures.pop(code, None)
 
 
 LIMIT = 64

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from bptt.engine._torch_compat import MAKING, generators_kept
+from bptt.engine._torch_compat import alone, generators_kept
 from bptt.engine.derive import derive
 from bptt.engine.frontend import Form, Found, find
 from bptt.engine.frontend.builtin import Twin, is_built_in, named_tensors
@@ -99,7 +99,7 @@ def _unit(
 ) -> Unit:
     for tensor in tensors:
         check_plain(tensor)
-    with MAKING, generators_kept():
+    with alone(), generators_kept():
         traced, parts = form.traced(hoist=False)
         output = form.output()
         held = [*tensors, *traced.constants]

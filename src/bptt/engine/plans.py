@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.autograd.graph import saved_tensors_hooks
 
-from bptt.engine._torch_compat import MAKING, generators_kept
+from bptt.engine._torch_compat import alone, generators_kept
 from bptt.engine.derive import derive
 from bptt.engine.guard import GLOBAL_HOOKS
 from bptt.engine.kernels import Interpreted, Kernel, Native
@@ -146,7 +146,7 @@ def plan_of(
     key = (kernel, input_too, grad and form.needs_gradient, state_too, inputs.dim())
     plan = form.plans.get(key)
     if plan is None:
-        with MAKING, generators_kept(), unseen():
+        with alone(), generators_kept(), unseen():
             plan = form.plans.get(key)
             if plan is None:
                 plan = form.plans[key] = _made(found, inputs, state, key)

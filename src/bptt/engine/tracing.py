@@ -74,7 +74,9 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
 
 def fake_mode() -> FakeTensorMode:
     """Tensors with shapes and no data; real constants may join in."""
-    return FakeTensorMode(allow_non_fake_inputs=True)
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    mode.cache_enabled = False  # it would keep the shapes of every trace, for good
+    return mode
 
 
 def first_stage(function: Callable[..., Any], given: list[Tensor]) -> GraphModule:

@@ -194,7 +194,7 @@ class Foreign:
                     self._count(kind)
                 known = None
         if known is None:
-            with compat.CAPTURING:
+            with compat.alone():
                 known, flat = self._every_step(cell, steps, inputs, state)
                 self._known[key] = known
                 while len(self._known) > FORMS:
