@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1] / "src" / "bptt"
 
 FLOOR = {
     "errors": 0,
+    "files": 0,
     "reuse": 0,
     "state": 0,
     "cells": 0,
@@ -40,6 +41,7 @@ FLOOR = {
 SAME_FLOOR = {
     ("cells", "state"),  # cells carry states
     ("cells", "errors"),
+    ("files", "errors"),
     ("state", "errors"),
     ("engine", "_core"),  # the compiled half of the engine
     ("diagnostics", "gradients"),  # what is looked at is the gradient methods' data
