@@ -126,6 +126,12 @@ def make_folder(folder: Path) -> None:
         flush(folder.parent)
 
 
+def drop_if_empty(folder: Path) -> None:
+    """Remove a folder with nothing in it."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
 def sweep(folder: Path, *prefixes: str) -> None:
     """Remove what processes that died left unfinished in ``folder``, which nobody else writes to;
     of other names too, by their ``prefixes``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 _NEEDED = ("typer", "rich", "pyarrow", "matplotlib")
 
@@ -19,6 +20,11 @@ def main() -> None:
             file=sys.stderr,
         )
         raise SystemExit(2)
+    from bptt import _ending, files
     from bptt.cli._app import app
+    from bptt.cli._show import warn
 
+    _ending.take()
+    _ending.before.append(files.discard_unfinished)
+    warnings.showwarning = warn
     app(prog_name="bptt")

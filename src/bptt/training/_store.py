@@ -34,6 +34,10 @@ MANIFEST_BYTES = 1 << 16
 """No manifest is larger."""
 
 _NAME = re.compile(r"checkpoint-(\d{8,18})")
+SEED = "seed"
+"""The file that says of which seed the starts in a folder are."""
+
+_START = re.compile(r"start-\d+")
 _REMOVING = ".removing-"
 _MEND = "Make room and resume, or keep fewer checkpoints."
 
@@ -123,6 +127,27 @@ def write(folder: Path, content: Packed, keep: int, **about: Any) -> Path:
 def sweep(folder: Path) -> None:
     """Remove what a killed process left unfinished."""
     files.sweep(folder, _REMOVING)
+
+
+def strange_checkpoints(folder: Path) -> list[str]:
+    """What in a folder of checkpoints, or of starts that have checkpoints, this module did not
+    write."""
+    return sorted(path.name for path in folder.iterdir() if not _is_own(path))
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints in a folder, and those of starts in it; what else is there stays."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if _is_own(path):
+            files.remove(path)
+
+
+def _is_own(path: Path) -> bool:
+    if path.is_symlink() or not path.is_dir():
+        return path.name == SEED and path.is_file()
+    if path.name.startswith((files.UNFINISHED, _REMOVING)) or _NAME.fullmatch(path.name):
+        return all(one.name in (MANIFEST, STATE, TENSORS) for one in path.iterdir())
+    return _START.fullmatch(path.name) is not None and not strange_checkpoints(path)
 
 
 def newest(folder: Path) -> Found | None:
