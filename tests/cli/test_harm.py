@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bptt.runs import put, read_run, settle
 from bptt.training import Hold
 from bptt.training._step import Stepper
 
@@ -122,29 +123,34 @@ class TestFolders:
 
 
 class TestRuns:
-    def test_a_death_at_any_call_leaves_a_whole_run(self, table, tmp_path):
+    def test_a_death_at_any_call_leaves_a_whole_run(self, table, monkeypatch):
         """Of the calls that bring a run into its folder, each is the last one of its process; one
         process is forked for each of them."""
-        fit("--out", "old")
-        fit("--out", "new", "--hidden", "5")
-        models = [Path(run, "model.safetensors").read_bytes() for run in ("old", "new")]
-        arguments = ("fit", table, *COLUMNS, *FAST, "--hidden", "5", "--out", "run", "--force")
-        ends = set()
-        for at in range(1, 60):
-            shutil.rmtree("run", ignore_errors=True)
+        kept = []
+        with monkeypatch.context() as patch:
+            patch.setattr("bptt.cli._fit.put", lambda folder, made, saved: kept.append(made) or [])
+            fit("--out", "old")
+            put(Path("old"), kept[0])
+            fit("--out", "old", "--hidden", "5", "--force")
+        os.mkdir("run")
+        models = [made.parts["model.safetensors"] for made in kept]
+        assert os.path.isdir("old/checkpoints-2")
+        ends, code, at = set(), 9, 0
+        while code != 0:
+            at += 1
+            shutil.rmtree("run")
             shutil.copytree("old", "run")
-            code = in_fork(partial(dies, at, arguments))
-            call("predict", "run", table, "--out", "p.csv", "--force")
-            seen = bptt_files("run")
-            assert seen in models
-            ends.add(models.index(seen))
-            if code == 0:
-                break
-            if at % 3 == 0:
+            code = in_fork(partial(dies, at, Path("run"), kept[1]))
+            found = read_run("run").parts["model.safetensors"]
+            ends.add(models.index(found))
+            with Hold(Path("run")):
+                settle(Path("run"))
+            assert read_run("run").parts["model.safetensors"] == found
+            if at % 8 == 0:
                 resumed = call("fit", "--resume", "run", "--quiet")
                 assert resumed.exit_code == 0, resumed.output
+                assert read_run("run").parts["model.safetensors"] == models[1]
                 assert not [n for n in os.listdir("run") if n.startswith((".", "checkpoints-"))]
-        assert code == 0
         assert at > 20
         assert ends == {0, 1}
 
@@ -192,12 +198,6 @@ class TestRuns:
         assert call("fit", "--resume", "run", "--quiet").exit_code == 0
 
 
-def bptt_files(folder):
-    from bptt.runs import read_run
-
-    return read_run(folder).parts["model.safetensors"]
-
-
 def in_fork(work):
     """The exit code of a process that does ``work``."""
     process = os.fork()
@@ -210,11 +210,10 @@ def in_fork(work):
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-def dies(at, arguments):
-    """Run a command whose process dies at call number ``at`` of those that write a run."""
-    from bptt.cli import _fit
-
-    put, seen = _fit.put, [0]
+def dies(at, folder, made):
+    """Bring a run into its folder in a process that dies at call number ``at`` of those that
+    change what is on the disk."""
+    seen = [0]
 
     def dying(real):
         def do(*given, **options):
@@ -225,13 +224,10 @@ def dies(at, arguments):
 
         return do
 
-    def putting(*given):
-        for name in ("replace", "rename", "unlink", "rmdir", "fsync", "mkdir", "write"):
-            setattr(os, name, dying(getattr(os, name)))
-        return put(*given)
-
-    _fit.put = putting
-    return call(*arguments).exit_code
+    for name in ("replace", "rename", "unlink", "rmdir", "fsync", "mkdir", "write", "remove"):
+        setattr(os, name, dying(getattr(os, name)))
+    put(folder, made)
+    return 0
 
 
 class TestPredictions:

@@ -71,7 +71,11 @@ class Hold:
 
 
 def wait_for(folder: Path, seconds: float) -> None:
-    """Wait until nobody holds a folder, or so long."""
+    """Wait until nobody holds a folder, but no longer than so.
+
+    Raises:
+        Held: another run still writes there.
+    """
     end = time.monotonic() + seconds
     while True:
         try:
@@ -79,5 +83,5 @@ def wait_for(folder: Path, seconds: float) -> None:
             return
         except Held:
             if time.monotonic() > end:
-                return
+                raise
         time.sleep(0.05)

@@ -86,6 +86,7 @@ def best_of(
 
     Raises:
         OptionError: there is no start, or a parameter cannot be drawn anew.
+        CheckpointError: another run trains one of the starts.
         BpttError: all starts failed; or several jobs are asked for and joblib is not installed.
     """
     numbers = _numbers(starts)
@@ -94,6 +95,8 @@ def best_of(
     root = int(torch.randint(2**62, ())) if seed is None else seed
     if checkpoint is not None:
         own_seed(checkpoint.path, root)
+        for number in numbers:  # the process of a run that was killed may be saving
+            wait_for(checkpoint.path / f"start-{number}", PATIENCE)
     best: Outcome | None = None
     found = []
     with Watch() as watch, Signals(checkpoint is not None, told=watch.leave) as signals:
@@ -189,8 +192,6 @@ def _train_one(
     """One start, on copies; its generator is its own, from drawing to the last update."""
     own = _own(checkpoint, number)
     with asked.watched(saves=own is not None):
-        if own is not None and not asked.left():
-            wait_for(own.path, PATIENCE)  # the process of a run that was killed may be saving
         if asked.left():
             return _stopped(number)
         try:
