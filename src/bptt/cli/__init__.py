@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable
 
 _NEEDED = ("typer", "rich", "pyarrow", "matplotlib")
 
@@ -20,6 +21,11 @@ def main() -> None:
             file=sys.stderr,
         )
         raise SystemExit(2)
+    prepared()(prog_name="bptt")
+
+
+def prepared() -> Callable[..., None]:
+    """The application, in a process that is its own: signals and warnings are told in one line."""
     from bptt import _ending, files
     from bptt.cli._app import app
     from bptt.cli._show import warn
@@ -27,4 +33,4 @@ def main() -> None:
     _ending.take()
     _ending.before.append(files.discard_unfinished)
     warnings.showwarning = warn
-    app(prog_name="bptt")
+    return app
