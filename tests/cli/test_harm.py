@@ -123,9 +123,10 @@ class TestFolders:
 
 
 class TestRuns:
-    def test_a_death_at_any_call_leaves_a_whole_run(self, table, monkeypatch):
-        """Of the calls that bring a run into its folder, each is the last one of its process; one
-        process is forked for each of them."""
+    @pytest.mark.parametrize("how", ["death", "error"])
+    def test_a_fault_at_any_call_leaves_a_whole_run(self, how, table, monkeypatch):
+        """Each of the calls that bring a run into its folder fails once, or is the last one of its
+        process; one process is forked for each of them."""
         kept = []
         with monkeypatch.context() as patch:
             patch.setattr("bptt.cli._fit.put", lambda folder, made, saved: kept.append(made) or [])
@@ -135,23 +136,25 @@ class TestRuns:
         os.mkdir("run")
         models = [made.parts["model.safetensors"] for made in kept]
         assert os.path.isdir("old/checkpoints-2")
-        ends, code, at = set(), 9, 0
-        while code != 0:
-            at += 1
+        ends = set()
+        for at in range(1, 99):
             shutil.rmtree("run")
             shutil.copytree("old", "run")
-            code = in_fork(partial(dies, at, Path("run"), kept[1]))
+            code = in_fork(partial(faulty, how, at, Path("run"), kept[1]))
             found = read_run("run").parts["model.safetensors"]
             ends.add(models.index(found))
             with Hold(Path("run")):
                 settle(Path("run"))
             assert read_run("run").parts["model.safetensors"] == found
-            if at % 8 == 0:
+            if code == DONE:
+                break
+            if at % 24 == 0:
                 resumed = call("fit", "--resume", "run", "--quiet")
                 assert resumed.exit_code == 0, resumed.output
                 assert read_run("run").parts["model.safetensors"] == models[1]
                 assert not [n for n in os.listdir("run") if n.startswith((".", "checkpoints-"))]
         assert at > 20
+        assert code == DONE
         assert ends == {0, 1}
 
     def test_a_model_of_another_run_is_no_run(self, table):
@@ -198,6 +201,10 @@ class TestRuns:
         assert call("fit", "--resume", "run", "--quiet").exit_code == 0
 
 
+DONE = 7
+"""Exit code of a process in which no call was left to fail."""
+
+
 def in_fork(work):
     """The exit code of a process that does ``work``."""
     process = os.fork()
@@ -210,24 +217,29 @@ def in_fork(work):
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-def dies(at, folder, made):
-    """Bring a run into its folder in a process that dies at call number ``at`` of those that
-    change what is on the disk."""
+def faulty(how, at, folder, made):
+    """Bring a run into its folder; call number ``at`` of those that touch the disk fails, or ends
+    the process."""
     seen = [0]
 
-    def dying(real):
+    def fails(real):
         def do(*given, **options):
             seen[0] += 1
-            if seen[0] == at:
+            if seen[0] == at and how == "death":
                 os._exit(9)
+            if seen[0] == at:
+                raise OSError(28, "No space left on device")
             return real(*given, **options)
 
         return do
 
-    for name in ("replace", "rename", "unlink", "rmdir", "fsync", "mkdir", "write", "remove"):
-        setattr(os, name, dying(getattr(os, name)))
-    put(folder, made)
-    return 0
+    for name in ("open", "replace", "rename", "unlink", "rmdir", "fsync", "mkdir", "write"):
+        setattr(os, name, fails(getattr(os, name)))
+    try:
+        put(folder, made)
+    except OSError:
+        return 1
+    return DONE if seen[0] < at else 0
 
 
 class TestPredictions:

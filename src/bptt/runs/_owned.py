@@ -20,10 +20,14 @@ PICTURES = ("loss.png", "prediction.png", "starts.png")
 
 
 def content_of(path: Path) -> dict[str, Any] | None:
-    """A JSON object out of a file; None if it holds none."""
+    """A JSON object out of a file; None if it holds none.
+
+    Raises:
+        OSError: it is there and cannot be read, so that nobody knows what it holds.
+    """
     try:
         content = json.loads(files.read_bytes(path).decode("utf-8"))
-    except (OSError, ValueError, RecursionError, BpttError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError, BpttError):
         return None
     return content if isinstance(content, dict) else None
 

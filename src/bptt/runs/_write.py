@@ -133,7 +133,7 @@ def settle(folder: Path) -> None:
         os.replace(whole / RECORD, folder / RECORD)
         files.flush(folder)
     _settle_saved(folder, whole)
-    files.remove(whole)
+    files.drop_if_empty(whole)
 
 
 def _settle_saved(folder: Path, whole: Path) -> None:
