@@ -71,6 +71,44 @@ def test_while_all_is_imported(number, after):
     assert os.listdir() == []
 
 
+def test_before_all_else_is_imported():
+    """Where PyTorch cannot be imported yet, both signals are taken already."""
+    code = (
+        "import signal, sys; sys.argv[0] = 'bptt'; sys.modules['torch'] = None\n"
+        "try: import bptt\n"
+        "except ImportError: print(*(signal.getsignal(n).__name__ for n in (2, 15)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": Path_of_bptt},
+    )
+    assert done.stdout == "end end\n", done.stderr
+
+
+def test_a_start_that_cannot_be_saved_has_not_failed(tmp_path, monkeypatch):
+    data = write_table(tmp_path / "data.csv")
+    fit = ("fit", data, *COLUMNS, *SMALL, "--epochs", "2", "--starts", "2")
+    assert call(*fit, "--out", "whole").exit_code == 0
+    real, seen = os.rename, []
+
+    def full(*given):
+        seen.append(given)
+        if len(seen) == 2:
+            raise OSError(28, "No space left on device")
+        return real(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", full)
+        stopped = call(*fit, "--out", "run")
+    assert stopped.exit_code == 2
+    assert "no room for a checkpoint" in " ".join(stopped.output.split())
+    assert call("fit", "--resume", "run", "--quiet").exit_code == 0
+    same("whole", "run")
+
+
 def _catches(process, number):
     """Whether a process has a handler of its own for a signal; before, Python has not begun."""
     for line in Path(f"/proc/{process}/status").read_text().splitlines():

@@ -237,7 +237,7 @@ class Torture:
         """One fault, the state after it, and the end after that."""
         kind = draw.choice(KINDS)
         at, number = draw.randint(1, self.calls[name]), draw.choice(ERRORS)
-        delay = draw.uniform(0.0, self.seconds[name])
+        delay = draw.uniform(0.1, 0.1 + self.seconds[name])  # once the process has its handlers
         place = self._copy("case")
         if kind.startswith("later"):
             later = (getattr(signal, kind.removeprefix("later ")), delay)

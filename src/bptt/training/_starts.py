@@ -22,13 +22,13 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from bptt.errors import BpttError, OptionError, at_least, at_most
+from bptt.errors import BpttError, CheckpointError, OptionError, at_least, at_most
 from bptt.network import Network
 from bptt.segments import undrawn
 from bptt.streams import Stream
 from bptt.training._checkpoint import Checkpoint, own_seed
 from bptt.training._history import History, Start
-from bptt.training._hold import Held, wait_for
+from bptt.training._hold import wait_for
 from bptt.training._loop import Callback
 from bptt.training._signals import Interrupted, Signals, asking
 from bptt.training._workers import Asked, Watch
@@ -86,7 +86,7 @@ def best_of(
 
     Raises:
         OptionError: there is no start, or a parameter cannot be drawn anew.
-        CheckpointError: another run trains one of the starts.
+        CheckpointError: a start cannot be saved, or another run trains it.
         BpttError: all starts failed; or several jobs are asked for and joblib is not installed.
     """
     numbers = _numbers(starts)
@@ -221,8 +221,8 @@ def _trained_one(
             mine, data, again = copy.deepcopy((network, stream, train))
             draw_anew(mine)
             history = again(mine, data, callbacks=callbacks, checkpoint=checkpoint)
-        except Held:
-            raise  # a start that another process trains has not failed
+        except CheckpointError:
+            raise  # a start that cannot be saved, or that another process trains, has not failed
         except Exception as error:  # whatever one start dies of, the others go on
             return Outcome(Start(number, error=_told(error)), None, {}, error)
     loss, epoch = _end(history)
@@ -296,7 +296,7 @@ def _run(
         for outcome in _parallel(joblib, one, numbers, jobs):
             left.remove(outcome.start.number)
             yield outcome
-    except Held:
+    except CheckpointError:
         raise
     except Exception:
         # A worker died and took the pool with it: every start that is left gets a pool of its own.
@@ -306,7 +306,7 @@ def _run(
                 continue
             try:
                 yield from _parallel(joblib, one, [number], jobs)
-            except Held:
+            except CheckpointError:
                 raise
             except Exception as error:
                 yield Outcome(Start(number, error=_told(error)), None, {}, error)
