@@ -43,8 +43,9 @@ reproduce: setup  ## published results at full size, a page beside each script
 	$(BIN)/python examples/reproduce/memory_tasks.py
 	$(BIN)/python examples/reproduce/elman.py
 
-torture: setup  ## kill training processes at random moments, and compare their ends
+torture: setup  ## kill processes at random moments, let calls of commands fail, and compare their ends
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture.torture --kills 120 --json docs/figures/torture.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture.faults --cases 2000 --json docs/figures/faults.json
 
 fuzz: setup  ## hostile files and arguments: 100,000 seeded cases, then 20,000 led by coverage
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[fuzz]'

@@ -11,6 +11,9 @@ ROOT = Path(__file__).parents[1] / "src" / "bptt"
 
 FLOOR = {
     "errors": 0,
+    "_ending": 0,
+    "files": 0,
+    "drawing": 0,
     "reuse": 0,
     "state": 0,
     "cells": 0,
@@ -40,6 +43,9 @@ FLOOR = {
 SAME_FLOOR = {
     ("cells", "state"),  # cells carry states
     ("cells", "errors"),
+    ("files", "errors"),
+    ("drawing", "errors"),
+    ("drawing", "files"),
     ("state", "errors"),
     ("engine", "_core"),  # the compiled half of the engine
     ("diagnostics", "gradients"),  # what is looked at is the gradient methods' data

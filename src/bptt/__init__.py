@@ -1,5 +1,6 @@
 """Backpropagation through time: train recurrent networks on ordered data, on PyTorch."""
 
+from bptt import _ending as _ending  # first of all: what follows takes seconds
 from bptt import cells as cells
 from bptt import nn as nn
 from bptt import optimize as optimize

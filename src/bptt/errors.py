@@ -47,13 +47,23 @@ class ProcessError(BpttError, RuntimeError):
     """Another of the processes that train together failed, fell out of step, or does not answer."""
 
 
+MOST_NAMED = 20
+"""Names that a message lists."""
+
+
 def nearest(name: str, known: list[str]) -> str:
     """A hint for a misspelled name: the closest of the known ones, then all of them."""
     import difflib
 
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"{hint} Known: {', '.join(map(repr, known))}."
+    return f"{hint} Known: {listed(known)}."
+
+
+def listed(names: list[str]) -> str:
+    """Names as a message lists them."""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"{', '.join(repr(name) for name in names[:MOST_NAMED])}{more}"
 
 
 def at_least(minimum: int, **named: int) -> None:

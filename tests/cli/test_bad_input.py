@@ -30,7 +30,7 @@ FIT = {
     "one row": ("u,y\n1,2\n", COLUMNS, "the data have 1 row"),
     "few rows": (good(8), COLUMNS, "too few"),
     "no header": ("1,2\n3,4\n", COLUMNS, "its first row must name the columns"),
-    "a ragged row": (good() + "1,2,3\n", COLUMNS, "no well-formed CSV file"),
+    "a ragged row": (good() + "1,2,3\n", COLUMNS, "row 61: 3 fields, but the header names 2"),
     "an input misspelled": (good(), ("--inputs", "U", "--target", "y"), "no column 'U'"),
     "a target misspelled": (good(), ("--target", "yy"), "Did you mean 'y'?"),
     "no target": (good(), ("--inputs", "u"), "say which one to forecast with --target"),
@@ -129,7 +129,7 @@ def check(result, message):
     ("file", "content", "message"),
     [
         ("data.xlsx", b"PK", "neither CSV"),
-        ("data.parquet", b"PAR1 and no more", "no readable Parquet file"),
+        ("data.parquet", b"PAR1 and no more", "no whole Parquet file"),
         ("data.csv", b"u,y\n1,\xff\xfe\n", "UTF-8"),
     ],
 )

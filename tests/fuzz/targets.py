@@ -47,6 +47,9 @@ class Targets:
         rows = [f"{a},{b},g{i // 20}" for i, (a, b) in enumerate(columns.tolist())]
         self.good["csv"] = "\n".join(["u,y,g", *rows, ""]).encode()
         self.good["tsv"] = self.good["csv"].replace(b",", b"\t")
+        # Semicolons, quotes, other line ends, blank lines, words for missing numbers.
+        odd = self.good["csv"].replace(b",", b";").replace(b"\n", b"\r\n").replace(b"0.5", b" NA ")
+        self.good["txt"] = b'\xef\xbb\xbf"u";"y";"g;h"\r\n' + odd.partition(b"\n")[2] + b"\r\n\r\n"
         import pyarrow as pa
         import pyarrow.parquet
 
@@ -112,6 +115,8 @@ class Targets:
             weights = spoiled_tensors(draw, weights)
         if which != 0:
             record = spoiled_json(draw, record)
+        if draw.number(4) != 1:
+            record = _signed_record(weights, record)
         (folder / "model.safetensors").write_bytes(weights)
         (folder / "run.json").write_bytes(record)
         text.load(folder) if kind else load(folder)
@@ -133,7 +138,7 @@ class Targets:
 
     def table(self, draw: Draw) -> None:
         """Tables of the command line."""
-        kind = draw.choice(["csv", "tsv", "parquet"])
+        kind = draw.choice(["csv", "tsv", "parquet", "txt"])
         path = self.put(f"data.{kind}", damaged(draw, self.good[kind]))
         inputs = draw.choice([(), ("u",)])
         select(read_table(path), inputs, "y", draw.choice(["refuse", "mask"]))
@@ -208,6 +213,17 @@ def read_all(stream: bptt.Stream) -> None:
     for batch in stream.batches():
         for start in range(0, batch.length, 999):
             batch.chunk(start, start + 999)
+
+
+def _signed_record(weights: bytes, record: bytes) -> bytes:
+    """A run's record with the right checksum of other weights."""
+    try:
+        content = json.loads(record)
+        about = content["files"]["model.safetensors"]
+        about["sha256"] = hashlib.sha256(weights).hexdigest()
+        return json.dumps(content).encode()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return record
 
 
 def _signed(files: dict[str, bytes]) -> dict[str, bytes]:

@@ -7,6 +7,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -312,7 +313,7 @@ class TestFaults:
         three(tmp_path)
         for at in range(1, 7 if name == "rename" else 4):
             failing(monkeypatch, name, at, die)
-            monkeypatch.setattr(_store.shutil, "rmtree", lambda *a, **k: None)
+            monkeypatch.setattr(shutil, "rmtree", lambda *a, **k: None)
             keep = 1 if name == "rename" else 9
             with contextlib.suppress(Fault):
                 _store.write(tmp_path, content(7.0), keep=keep)
@@ -328,14 +329,15 @@ class TestFaults:
     ) -> None:
         three(tmp_path)
         failing(monkeypatch, "write", 1, raising(errno.ENOSPC))
-        monkeypatch.setattr(_store.shutil, "disk_usage", lambda path: Usage(10**9, 10**9, 1200))
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9, 1200))
         size = 4 * 10**6
         with pytest.raises(bptt.CheckpointError) as caught:
             _store.write(tmp_path, pack(torch.zeros(size // 4)), keep=9)
         said = str(caught.value)
         assert "it takes 4.0 MB, and 1.2 kB are free" in said
         assert "checkpoint-00000002, is intact" in said
-        assert "Make room for 4.0 MB more" in said
+        assert "4.0 MB too little. " in said
+        assert "Make room and resume" in said
 
     def test_a_folder_of_another_process_is_named(self, tmp_path: Path) -> None:
         (tmp_path / ".writing-checkpoint-00000000").mkdir(parents=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from collections.abc import Callable
 
 _NEEDED = ("typer", "rich", "pyarrow", "matplotlib")
 
@@ -19,6 +21,16 @@ def main() -> None:
             file=sys.stderr,
         )
         raise SystemExit(2)
-    from bptt.cli._app import app
+    prepared()(prog_name="bptt")
 
-    app(prog_name="bptt")
+
+def prepared() -> Callable[..., None]:
+    """The application, in a process that is its own: signals and warnings are told in one line."""
+    from bptt import _ending, files
+    from bptt.cli._app import app
+    from bptt.cli._show import warn
+
+    _ending.take()
+    _ending.before.append(files.discard_unfinished)
+    warnings.showwarning = warn
+    return app

@@ -10,11 +10,14 @@ import torch
 from rich.markup import escape
 from torch import nn
 
-from bptt import cells, tasks
+from bptt import _ending, cells, tasks
 from bptt.cli._forecast import read_series
+from bptt.cli._place import may_replace
 from bptt.cli._show import say, show_comparison
 from bptt.comparison import Comparison, check, compare
+from bptt.drawing import apart
 from bptt.errors import OptionError, at_least
+from bptt.files import make_folder, shown
 from bptt.forecasting import Scaling, Series
 from bptt.network import Network
 from bptt.streams import Stream
@@ -51,11 +54,13 @@ class Options:
     seed: int
 
 
-def run(source: Source, options: Options, out: Path, quiet: bool) -> None:
+def run(source: Source, options: Options, out: Path, force: bool, quiet: bool) -> None:
     """Compare on ``source``, or on the two tasks that the package carries; leave table, picture and
     JSON in ``out``."""
     at_least(1, horizon=options.horizon, hidden=options.hidden)
     _check_folder(out)
+    names = ("comparison",) if source.data else ("sunspots", "adding")
+    may_replace([out / f"{name}.{ending}" for name in names for ending in ("json", "png")], force)
     series = read_series(source.data, source.inputs, source.target, source.missing)
     if source.data is None:
         named = {"sunspots": _task(series, options), "adding": _adding(options)}
@@ -81,25 +86,29 @@ def run(source: Source, options: Options, out: Path, quiet: bool) -> None:
             name=name,
             progress=not quiet,
         )
-        show_comparison(found)
         _write(found, out, file)
+        show_comparison(found)
 
 
 def _write(found: Comparison, out: Path, file: str) -> None:
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     found.to_json(out / f"{file}.json")
-    found.figure(out / f"{file}.png")
-    say(f"Written to [bold]{escape(str(out))}[/bold]: {file}.json, {file}.png\n")
+    drawn = apart(out, {f"{file}.png": found.figure})
+    names = ", ".join([f"{file}.json", *(path.name for path in drawn)])
+    _ending.note(f"Written to {shown(out)}: {names}.")
+    say(f"Written to [bold]{escape(shown(out))}[/bold]: {names}\n")
 
 
 def _check_folder(out: Path) -> None:
     if out.exists() and not out.is_dir():
-        raise OptionError(f"{out} is a file: name a folder for table and picture.")
+        raise OptionError(f"{shown(out)} is a file: name a folder for table and picture.")
     above = out.absolute()
     while not above.exists():
         above = above.parent
     if not above.is_dir() or not os.access(above, os.W_OK):
-        raise OptionError(f"{out} cannot be made: {above} is not a folder that can be written.")
+        raise OptionError(
+            f"{shown(out)} cannot be made: {shown(above)} is not a folder that can be written."
+        )
 
 
 def _task(series: Series, options: Options) -> tuple[str, Network, Stream]:

@@ -7,10 +7,13 @@ from pathlib import Path
 
 from rich.markup import escape
 
+from bptt.cli._place import check_out
 from bptt.cli._predict import read
 from bptt.cli._show import say
 from bptt.diagnostics import PARTS as PARTS
-from bptt.forecasting import diagnose_run, load
+from bptt.diagnostics import is_page
+from bptt.files import shown
+from bptt.forecasting import PAGE, diagnose_run, load
 from bptt.forecasting import report as write_report
 
 
@@ -34,9 +37,14 @@ def diagnose(run: Path, data: Path | None, missing: str | None, asked: Asked) ->
     for name, text in diagnosis.verdicts().items():
         say(f"[bold]{name}[/bold]: {escape(text)}\n")
     names = ", ".join(file.name for file in files)
-    say(f"Written to [bold]{escape(str(files[0].parent))}[/bold]: {names}")
+    say(f"Written to [bold]{escape(shown(files[0].parent))}[/bold]: {names}")
 
 
-def report(run: Path, out: Path | None) -> None:
-    """Write the page of ``run``."""
-    say(f"Written: [bold]{escape(str(write_report(run, out)))}[/bold], to be opened in a browser")
+def report(run: Path, out: Path | None, force: bool) -> None:
+    """Write the page of ``run``; in its folder the one that was made before is replaced."""
+    own = out is None and is_page(run / PAGE)
+    target = run / PAGE if out is None else out
+    if run.is_dir():
+        check_out(target, force or own, run)
+    written = write_report(run, out)
+    say(f"Written: [bold]{escape(shown(written))}[/bold], to be opened in a browser")

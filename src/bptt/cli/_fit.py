@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import shlex
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 
-from bptt import forecasting, text
+from bptt import _ending, forecasting, text
 from bptt.cli import _forecast, _text
+from bptt.cli._place import free, held, last
 from bptt.cli._processes import decided, first, joined, started_again
 from bptt.cli._ready import Ready, Resume
-from bptt.cli._show import FAILED, leave, say
-from bptt.errors import NonFiniteError, OptionError
-from bptt.runs import CHECKPOINTS, Job, begin, begun, check_folder, note
+from bptt.cli._show import FAILED, leave, say, stop
+from bptt.errors import BpttError, NonFiniteError, OptionError
+from bptt.files import shown, why
+from bptt.runs import (
+    JOB,
+    Job,
+    Made,
+    begin,
+    begun,
+    check_folder,
+    forget,
+    note,
+    place_of_job,
+    put,
+    saved_in,
+)
 from bptt.training import Checkpoint, Interrupted
 
 TASKS: dict[type[Job], Callable[[Any], Ready[Any]]] = {
@@ -78,19 +90,36 @@ def run(job: Job, output: Output) -> None:
     """Train as ``job`` says, and leave the run in ``output``."""
     with joined():
         if started_again() and output.save:
-            begun_before = decided(lambda: output.folder or _free_folder()[1])
-            if (begun_before / CHECKPOINTS).is_dir():
+            begun_before = decided(lambda: output.folder or last())
+            if (place_of_job(begun_before) / JOB).exists():
                 _go_on(begun_before, Changes(), False, output.quiet)
                 return
         _begin(job, output)
 
 
 def _begin(job: Job, output: Output) -> None:
-    folder = _chosen(output)
-    ready = TASKS[type(job)](job)
-    saved = decided(lambda: begin(folder, job)) if output.save else None
-    checkpoint = None if saved is None else Checkpoint(saved, every=job.every)
-    _train(ready, folder, checkpoint, False, output)
+    def choose() -> Path:
+        if output.folder is None:
+            return free()
+        check_folder(output.folder, output.force)
+        return output.folder
+
+    def check(folder: Path) -> None:
+        check_folder(folder, output.force)
+
+    with held(choose, check, new=output.folder is None) as folder:
+        ready = TASKS[type(job)](job)
+        if not output.save:
+            _ending.note("Nothing is saved: --checkpoint never.")
+            _train(ready, folder, None, False, output.quiet)
+            return
+        saved = decided(lambda: begin(folder, job))
+        try:
+            _train(ready, folder, Checkpoint(saved, every=job.every), False, output.quiet)
+        except BpttError:
+            if first():
+                forget(folder, saved)
+            raise
 
 
 def go_on(folder: Path, changes: Changes, force: bool, quiet: bool) -> None:
@@ -100,76 +129,56 @@ def go_on(folder: Path, changes: Changes, force: bool, quiet: bool) -> None:
 
 
 def _go_on(folder: Path, changes: Changes, force: bool, quiet: bool) -> None:
-    job = changes.of(begun(folder, TASKS))
-    ready = TASKS[type(job)](job)
-    if first():
-        note(folder, job)
-    checkpoint = Checkpoint(folder / CHECKPOINTS, every=job.every)
-    _train(ready, folder, checkpoint, "force" if force else True, Output(folder, True, quiet))
+    begun(folder, TASKS)  # there is one: else no folder is made
+    _ending.note(_how(folder))
+    with held(lambda: folder, lambda _: None):
+        job = changes.of(begun(folder, TASKS))
+        ready = TASKS[type(job)](job)
+        # What changes is noted when training goes on, after every check.
+        noted = partial(note, place_of_job(folder), job)
+        checkpoint = Checkpoint(saved_in(folder), every=job.every, begun=noted)
+        _train(ready, folder, checkpoint, "force" if force else True, quiet)
+
+
+def _how(folder: Path) -> str:
+    """How to go on with a run, in words."""
+    return f"Training is saved. Go on with: {_again(folder)}"
+
+
+def _again(folder: Path) -> str:
+    return f"bptt fit --resume {shlex.quote(shown(folder))}"
 
 
 def _train(
-    ready: Ready[Any],
-    folder: Path,
-    checkpoint: Checkpoint | None,
-    resume: Resume,
-    output: Output,
+    ready: Ready[Any], folder: Path, checkpoint: Checkpoint | None, resume: Resume, quiet: bool
 ) -> None:
-    again = f"bptt fit --resume {shlex.quote(str(folder))}"
+    if checkpoint is not None:
+        _ending.note(_how(folder))
     try:
-        with _left_at_once(ready.alone):
-            result = ready.train(not output.quiet, checkpoint, resume)
+        result = ready.train(not quiet, checkpoint, resume)
     except Interrupted as stopped:
-        leave("Stopped", f"Training is saved. Go on with\n\n  {again}", 128 + stopped.signal)
+        stop(stopped.signal)
     except NonFiniteError as error:
-        go_on = f"{again} --on-nonfinite skip (or rollback)"
-        kept = f"\n\nThe last checkpoint before it is kept. Go on with\n\n  {go_on}"
-        kept = kept if checkpoint else ""
+        kept = ""
+        if checkpoint:
+            mend = f"{_again(folder)} --on-nonfinite skip (or rollback)"
+            kept = f"\n\nThe last checkpoint before it is kept. Go on with\n\n  {mend}"
         leave("Training stopped", f"{error}{kept}", FAILED)
     if not first():
         return
+    written = _written(ready.made(result), folder, checkpoint is not None)
+    _ending.note(f"The run is written to {shown(folder)}.")
     ready.show(result)
-    files = ready.save(result, folder, output.force or checkpoint is not None)
-    say(f"Written to [bold]{escape(str(folder))}[/bold]: {', '.join(file.name for file in files)}")
+    names = ", ".join(file.name for file in written)
+    say(f"Written to [bold]{escape(shown(folder))}[/bold]: {names}")
 
 
-@contextmanager
-def _left_at_once(alone: bool) -> Iterator[None]:
-    """Within, a Ctrl-C that training does not take in ends the process, native code and all.
-
-    Args:
-        alone: whether there are no worker processes to be taken along.
-    """
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGINT)
-    if not (alone and main and before is signal.default_int_handler):
-        yield
-        return
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def _written(made: Made, folder: Path, saved: bool) -> list[Path]:
+    """Write the run; what fails is told with the way to go on."""
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _chosen(output: Output) -> Path:
-    """The folder that a new run goes to, the same in all processes; refused where it cannot.
-
-    Without a name it is the first of ``bptt-run``, ``bptt-run-2``, … that is not there.
-    """
-
-    def choose() -> Path:
-        folder = _free_folder()[0] if output.folder is None else output.folder
-        check_folder(folder, output.force)
-        return folder
-
-    return decided(choose)
-
-
-def _free_folder() -> tuple[Path, Path]:
-    """The first free name, and the one before it."""
-    count, last, folder = 1, Path("bptt-run"), Path("bptt-run")
-    while folder.exists():
-        count += 1
-        last, folder = folder, Path(f"bptt-run-{count}")
-    return folder, last
+        return put(folder, made, saved)
+    except (OSError, BpttError) as error:
+        size = sum(map(len, made.parts.values()))
+        reason = why(error, size) if isinstance(error, OSError) else str(error)
+        more = f" Training is saved. When that is mended, go on with\n\n  {_again(folder)}"
+        leave("Not written", f"{reason}\n\n{more if saved else ''}".strip(), FAILED)

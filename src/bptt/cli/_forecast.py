@@ -16,9 +16,9 @@ from bptt.forecasting import (
     Plan,
     Result,
     Series,
+    made,
     plan,
     read_table,
-    save,
     select,
     sunspots,
     train,
@@ -33,13 +33,13 @@ def ready(job: Job) -> Ready[Result]:
     if job.jobs is not None and job.options.starts == 1:
         raise OptionError("--jobs says how many starts run at once: give --starts as well.")
     series = read_series(job.data, job.inputs, job.target, job.missing)
-    made = plan(series, job.options, job.missing)
-    _announce(made)
+    planned = plan(series, job.options, job.missing)
+    _announce(planned)
 
     def run(progress: bool, checkpoint: Checkpoint | None, resume: Resume) -> Result:
-        return train(made, progress, job.jobs, checkpoint, resume)
+        return train(planned, progress, job.jobs, checkpoint, resume)
 
-    return Ready(run, _report, save, alone=job.options.starts == 1)
+    return Ready(run, _report, made, alone=job.options.starts == 1)
 
 
 def read_series(

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import csv
-import os
+import io
 from pathlib import Path
 
 import numpy as np
 from rich.markup import escape
 
+from bptt import _ending
+from bptt.cli._place import check_out
 from bptt.cli._show import say, show_metrics
 from bptt.errors import OptionError
+from bptt.files import shown, write_text
 from bptt.forecasting import Forecaster, Metrics, Series, load, read_table, select, sunspots
 
 
 def run(
-    folder: Path, data: Path | None, out: Path, free_run: int | None, missing: str | None
+    folder: Path,
+    data: Path | None,
+    out: Path,
+    force: bool,
+    free_run: int | None,
+    missing: str | None,
 ) -> None:
     """Write the predictions for ``data``: the row that each is of, the truth where it is known,
     and the prediction."""
-    _check_out(out, data)
+    check_out(out, force, folder, data)
+    _ending.note(f"{shown(out)} was not written.")
     forecaster = load(folder)
     series = read(forecaster, folder, data, missing, free_run)
     if free_run is None:
@@ -29,6 +38,7 @@ def run(
         predictions = forecaster.free_run(series, free_run)
         first = len(series) - (free_run if forecaster.input_names else 0)
     _write(out, series, first, predictions)
+    _ending.note(f"{shown(out)} is written.")
     _report(out, series, first, predictions, forecaster)
 
 
@@ -45,8 +55,8 @@ def read(
     if data is None:
         if (forecaster.target_name, forecaster.input_names) != (carried.target_name, ()):
             raise OptionError(
-                f"{folder} forecasts {forecaster.target_name!r}: give the DATA, bptt {command} "
-                f"{folder} DATA."
+                f"{shown(folder)} forecasts {forecaster.target_name!r}: give the DATA, bptt "
+                f"{command} {shown(folder)} DATA."
             )
         return carried
     # Targets that are not read, in simulation and in a free run with inputs, need not be there.
@@ -61,27 +71,16 @@ def read(
     )
 
 
-def _check_out(out: Path, data: Path | None) -> None:
-    above = out.absolute().parent
-    if data is not None and out.resolve() == data.resolve():
-        raise OptionError(f"{out} is the data: name another file for the predictions with --out.")
-    if out.is_dir():
-        raise OptionError(f"{out} is a folder: name a file for the predictions with --out.")
-    if not above.is_dir():
-        raise OptionError(f"{out} cannot be written: there is no folder {above}.")
-    if not os.access(above, os.W_OK):
-        raise OptionError(f"{out} cannot be written: {above} is write-protected.")
-
-
 def _write(out: Path, series: Series, first: int, predictions: np.ndarray) -> None:
-    with open(out, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([series.axis_name, "truth", "prediction"])
-        for i, prediction in enumerate(predictions):
-            row = first + i
-            truth = series.target[row] if row < len(series) else np.nan
-            known = repr(float(truth)) if np.isfinite(truth) else ""
-            writer.writerow([f"{series.axis_at(row):g}", known, repr(float(prediction))])
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow([series.axis_name, "truth", "prediction"])
+    for i, prediction in enumerate(predictions):
+        row = first + i
+        truth = series.target[row] if row < len(series) else np.nan
+        known = repr(float(truth)) if np.isfinite(truth) else ""
+        writer.writerow([f"{series.axis_at(row):g}", known, repr(float(prediction))])
+    write_text(out, text.getvalue())
 
 
 def _report(
@@ -92,7 +91,7 @@ def _report(
     say(
         f"{len(predictions)} predictions of {escape(series.target_name)}, {name} "
         f"{series.axis_at(first):g} to {series.axis_at(last):g}, written to "
-        f"[bold]{escape(str(out))}[/bold]"
+        f"[bold]{escape(shown(out))}[/bold]"
     )
     truth = series.target[first : last + 1]
     if np.isfinite(truth).any():

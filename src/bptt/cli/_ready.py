@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
+from bptt.runs import Made
 from bptt.training import Checkpoint
 
 R = TypeVar("R")
@@ -22,11 +22,11 @@ class Ready(Generic[R]):
         train: from whether to show a bar, where and how often to save, and whether to go on from
             there, to the result.
         show: the result, on the terminal.
-        save: the result in a folder, replacing what is there or not; the files written.
+        made: the run that is to be written.
         alone: whether training starts no processes of its own.
     """
 
     train: Callable[[bool, Checkpoint | None, Resume], R]
     show: Callable[[R], None]
-    save: Callable[[R, Path, bool], list[Path]]
+    made: Callable[[R], Made]
     alone: bool = True

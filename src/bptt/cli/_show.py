@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+import signal
 import sys
 from collections.abc import Callable
-from typing import NoReturn, ParamSpec
+from typing import Any, NoReturn, ParamSpec
 
 import typer
 from rich import box
@@ -14,11 +16,22 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
+from bptt import _ending
 from bptt.comparison import Comparison
 from bptt.errors import BpttError, NonFiniteError
+from bptt.files import printable, why
 from bptt.forecasting import Metrics
 
 P = ParamSpec("P")
+
+_FAULTS = (
+    errno.ENOSPC,
+    errno.EIO,
+    errno.EFBIG,
+    errno.EROFS,
+    getattr(errno, "EDQUOT", errno.ENOSPC),
+)
+"""What is no mistake of the user's."""
 
 BAD_INPUT, FAILED = 2, 1
 """Exit codes: what was asked cannot be done; it was tried and failed."""
@@ -29,6 +42,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        _ending.note(_ending.NOTHING)
         try:
             command(*args, **kwargs)
         except NonFiniteError as error:
@@ -40,17 +54,30 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
                 raise
             leave("Error", "there is not enough memory for this: ask for less.", FAILED)
         except OSError as error:
-            leave("Error", f"{error.strerror or error}: {error.filename}", BAD_INPUT)
+            leave("Error", why(error), FAILED if error.errno in _FAULTS else BAD_INPUT)
         except KeyboardInterrupt:
-            leave("Stopped", "interrupted; nothing was written.", 130)
+            stop(signal.SIGINT)
 
     return run
+
+
+def stop(number: signal.Signals) -> NoReturn:
+    """End as by a signal: one line says what is saved, and how to go on."""
+    print(_ending.line(), file=sys.stderr)
+    raise typer.Exit(128 + number)
+
+
+def warn(message: Warning | str, *place: Any, **more: Any) -> None:
+    """A warning as a user of the command line is told it: without the line of code."""
+    print(f"Warning: {printable(str(message))}", file=sys.stderr)
 
 
 def leave(title: str, message: str, code: int) -> NoReturn:
     """Show why, and end with an exit code."""
     console = Console(stderr=True)
-    console.print(Panel(escape(message), title=title, title_align="left", border_style="red"))
+    console.print(
+        Panel(escape(printable(message)), title=title, title_align="left", border_style="red")
+    )
     raise typer.Exit(code)
 
 
@@ -86,7 +113,12 @@ def show_comparison(found: Comparison) -> None:
 
 def say(text: str = "") -> None:
     """A line of markup on standard output."""
-    Console(file=sys.stdout, highlight=False).print(text)
+    Console(file=sys.stdout, highlight=False).print(printable(text))
+
+
+def _error(number: float | None) -> str:
+    """An error; a square that no number can hold is left out."""
+    return "–" if number is None else f"{number:.4g}"
 
 
 def show_metrics(metrics: tuple[Metrics, ...], unit: str, where: str = "on the test part") -> None:
@@ -100,9 +132,9 @@ def show_metrics(metrics: tuple[Metrics, ...], unit: str, where: str = "on the t
     table.add_column("model")
     for name in ("RMSE", "MSE", "MAE"):
         table.add_column(name, justify="right")
-    lowest = min(one.mse for one in metrics)
+    lowest = min(one.rmse for one in metrics)
     for one in metrics:
         numbers = (one.rmse, one.mse, one.mae)
-        style = "bold green" if one.mse == lowest else None
-        table.add_row(one.name, *(f"{number:.4g}" for number in numbers), style=style)
+        style = "bold green" if one.rmse == lowest else None
+        table.add_row(one.name, *map(_error, numbers), style=style)
     Console(file=sys.stdout).print(table)

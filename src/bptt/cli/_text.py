@@ -13,7 +13,7 @@ from rich.table import Table
 from bptt.cli._ready import Ready, Resume
 from bptt.cli._show import say
 from bptt.errors import OptionError
-from bptt.text import Job, Options, Result, load, save, task, train
+from bptt.text import Job, Options, Result, load, made, task, train
 from bptt.training import Checkpoint
 
 DEFAULTS = Options()
@@ -38,16 +38,16 @@ def job(data: Path | None, given: dict[str, Any], every: str | int) -> Job:
 
 def ready(job: Job) -> Ready[Result]:
     """Read and check what ``job`` is about, and say what is to be done."""
-    made = task(job.data, job.options)
-    unit, size = made.options.unit, len(made.vocabulary)
+    found = task(job.data, job.options)
+    unit, size = found.options.unit, len(found.vocabulary)
     say(f"[bold]Predicting the next {unit}[/bold] of {escape(str(job.data))}, {size} symbols")
-    parts = {"train": made.training, "validate": made.validation, "test": made.test}
+    parts = {"train": found.training, "validate": found.validation, "test": found.test}
     say(", ".join(f"{part.steps:,} {unit}s to {name}" for name, part in parts.items()))
 
     def run(progress: bool, checkpoint: Checkpoint | None, resume: Resume) -> Result:
-        return train(made, progress, checkpoint, resume)
+        return train(found, progress, checkpoint, resume)
 
-    return Ready(run, _report, save)
+    return Ready(run, _report, made)
 
 
 def _report(result: Result) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bptt.comparison._result import Comparison
-from bptt.errors import BpttError
+from bptt.drawing import canvas, label, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,29 +32,23 @@ POINTS = 400
 
 def draw(comparison: Comparison, path: Path) -> None:
     """Write the picture to ``path``."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise BpttError("the pictures need matplotlib: pip install 'bptt[cli]'.") from error
-    figure = Figure(figsize=(12.0, 5.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas(12.0, 5.2)
     left, right = figure.subplots(1, 2, sharey=True)
     _paint(left, comparison, "seconds", "training time (s)")
     _paint(right, comparison, "evaluations", "forward evaluations of the cell (steps · lanes)")
-    left.set_ylabel(f"{comparison.loss} over the whole stream, lowest so far")
+    left.set_ylabel(f"{label(comparison.loss)} over the whole stream, lowest so far")
     starts = len(comparison.of(comparison.methods[0]))
-    title = comparison.name or "Training methods compared"
+    title = label(comparison.name or "Training methods compared")
     figure.suptitle(
         f"{title}: {starts} start{'s' * (starts != 1)}, {comparison.budget} each "
         "(line: median; band: lowest to highest)"
     )
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    save(figure, path)
 
 
-def _paint(axes: Axes, comparison: Comparison, by: str, label: str) -> None:
+def _paint(axes: Axes, comparison: Comparison, by: str, unit: str) -> None:
     for index, method in enumerate(comparison.methods):
         runs = comparison.of(method)
         last = max(getattr(run, by)[-1] for run in runs)
@@ -64,7 +58,7 @@ def _paint(axes: Axes, comparison: Comparison, by: str, label: str) -> None:
         grid = np.geomspace(first, last, POINTS)
         low, middle, high = comparison.band(method, by, grid)
         colour = COLOURS[index % len(COLOURS)]
-        axes.plot(grid, middle, color=colour, linewidth=1.8, label=method)
+        axes.plot(grid, middle, color=colour, linewidth=1.8, label=label(method))
         axes.fill_between(grid, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.axhline(
         comparison.target,
@@ -75,6 +69,6 @@ def _paint(axes: Axes, comparison: Comparison, by: str, label: str) -> None:
     )
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlabel(label)
+    axes.set_xlabel(unit)
     axes.grid(color="#e4e4e4", linewidth=0.6, which="both")
     axes.spines[["top", "right"]].set_visible(False)

@@ -13,6 +13,7 @@ import numpy as np
 
 from bptt.comparison._meter import Budget
 from bptt.errors import OptionError
+from bptt.files import write_text
 
 GOES = 0.9
 """The default target: so much of the way from the first loss to BPTT's last."""
@@ -171,7 +172,7 @@ class Comparison:
             "table": [_finite(asdict(row)) for row in self.table()],
             "runs": [_finite(asdict(run)) for run in self.runs],
         }
-        Path(path).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
+        write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
     def figure(self, path: str | PathLike[str]) -> None:
         """Draw loss against time and against evaluations: the median over starts, and from the

@@ -7,6 +7,7 @@ from bptt.diagnostics._dynamics import Dynamics as Dynamics
 from bptt.diagnostics._optima import Optima as Optima
 from bptt.diagnostics._page import Section as Section
 from bptt.diagnostics._page import Table as Table
+from bptt.diagnostics._page import is_page as is_page
 from bptt.diagnostics._page import page as page
 from bptt.diagnostics._page import sections_of as sections_of
 from bptt.diagnostics._reach import Depth as Depth

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bptt import files
 from bptt.diagnostics._dynamics import Dynamics, measure_dynamics
 from bptt.diagnostics._landscape import Landscape
 from bptt.diagnostics._method import ANCHORS as METHOD_ANCHORS
@@ -86,16 +87,17 @@ class Diagnosis:
         from bptt.diagnostics._pictures import draw
 
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in ("reach.png", "dynamics.png", "surface.png", "optima.png"):
-            (folder / old).unlink(missing_ok=True)
-        pictures = draw(self, folder)
+        files.make_folder(folder)
         content = self.to_json()
         text = json.dumps(content, indent=1, allow_nan=False)
-        (folder / JSON).write_text(text + "\n", encoding="utf-8")
+        files.write_text(folder / JSON, text + "\n")
+        pictures = draw(self, folder)
+        for part in (*PARTS, "optima"):
+            if folder / f"{part}.png" not in pictures:  # of the diagnosis before this one
+                (folder / f"{part}.png").unlink(missing_ok=True)
         title = f"Diagnosis of {self.cell} over {self.steps} steps"
         whole = page(title, sections_of(content, folder))
-        (folder / "diagnosis.html").write_text(whole, encoding="utf-8")
+        files.write_text(folder / "diagnosis.html", whole)
         return [folder / JSON, *pictures, folder / "diagnosis.html"]
 
 

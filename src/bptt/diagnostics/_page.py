@@ -10,6 +10,9 @@ from typing import Any
 
 from bptt.diagnostics._words import percent
 from bptt.errors import BpttError
+from bptt.files import read_bytes
+
+_MARK = b'<meta name="generator" content="bptt">'
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,16 @@ def page(title: str, sections: Sequence[Section]) -> str:
     return environment.from_string(source).render(title=title, sections=sections)
 
 
+def is_page(path: Path) -> bool:
+    """Whether a file is such a page."""
+    try:
+        return path.is_file() and _MARK in read_bytes(path)[:1024]
+    except OSError:
+        return False
+
+
 def _inline(picture: Path) -> str:
-    data = base64.b64encode(picture.read_bytes()).decode("ascii")
+    data = base64.b64encode(read_bytes(picture)).decode("ascii")
     return f"data:image/png;base64,{data}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from bptt.diagnostics._dynamics import Dynamics
 from bptt.diagnostics._optima import Optima
 from bptt.diagnostics._reach import Reach
 from bptt.diagnostics._surface import Plane, Surface
-from bptt.errors import BpttError
+from bptt.drawing import apart, canvas, label, plain, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +28,7 @@ DARK, RED, BLUE, GREY = "#222222", "#d1495b", "#2e86ab", "#8d8d8d"
 
 def draw(diagnosis: Diagnosis, folder: Path) -> list[Path]:
     """Write ``reach.png``, ``dynamics.png``, ``surface.png`` and ``optima.png``, of the parts
-    that there are.
+    that there are, each apart: one that fails is told in a warning.
 
     Raises:
         BpttError: matplotlib is not installed.
@@ -38,33 +39,28 @@ def draw(diagnosis: Diagnosis, folder: Path) -> list[Path]:
         "surface": (_surface, (11, 9)),
         "optima": (_optima, (7, 4.5)),
     }
-    written = []
-    for name, (paint, size) in painters.items():
-        part = getattr(diagnosis, name)
-        if part is None:
-            continue
-        figure = _figure(size)
-        paint(figure, part)
-        written.append(folder / f"{name}.png")
-        figure.savefig(written[-1], dpi=110, metadata={"Software": None})
-    return written
+    parts = {name: getattr(diagnosis, name) for name in painters}
+    return apart(
+        folder,
+        {
+            f"{name}.png": partial(_draw, *painters[name], part)
+            for name, part in parts.items()
+            if part is not None
+        },
+    )
 
 
-def _figure(size: tuple[float, float]) -> Figure:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise BpttError("the pictures need matplotlib: pip install 'bptt[cli]'.") from error
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+def _draw(
+    paint: Callable[[Figure, Any], None], size: tuple[float, float], part: Any, path: Path
+) -> None:
+    figure = canvas(*size)
+    paint(figure, part)
+    save(figure, path, dpi=110)
 
 
 def _plain(axes: Axes, title: str, x: str, y: str) -> Axes:
-    axes.grid(color="#e4e4e4", linewidth=0.6)
+    plain(axes)
     axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
@@ -86,7 +82,8 @@ def _norms(axes: Axes, reach: Reach) -> None:
     axes.plot(lags, mean, color=DARK, linewidth=1.6, label=f"mean of {reach.anchors} anchors")
     if reach.by_method is not None:
         felt = np.where(reach.by_method > 0, reach.by_method, np.nan)[: reach.lags]
-        axes.plot(lags[: len(felt)], felt, ":", color=RED, linewidth=2, label=reach.method)
+        name = label(reach.method or "")
+        axes.plot(lags[: len(felt)], felt, ":", color=RED, linewidth=2, label=name)
     if reach.mean[0] > 0:
         level = reach.share * reach.mean[0]
         axes.axhline(level, color=GREY, linestyle="--", linewidth=1)
@@ -166,7 +163,7 @@ def _squashed(axes: Axes, dynamics: Dynamics) -> None:
     if not found:
         axes.text(0.5, 0.5, "no sigmoid, tanh or relu", ha="center", transform=axes.transAxes)
         return
-    names = [f"{s.name} ({s.kind})" for s in found]
+    names = [f"{label(s.name)} ({s.kind})" for s in found]
     low, high = ([100 * getattr(s, end) for s in found] for end in ("low", "high"))
     axes.barh(names, low, color=BLUE, label="at the lower end")
     axes.barh(names, high, left=low, color=RED, label="at the upper end")

@@ -13,9 +13,11 @@ from bptt.forecasting._metrics import Metrics as Metrics
 from bptt.forecasting._model import Readout as Readout
 from bptt.forecasting._model import Tapped as Tapped
 from bptt.forecasting._options import Options as Options
+from bptt.forecasting._report import PAGE as PAGE
 from bptt.forecasting._report import diagnose_run as diagnose_run
 from bptt.forecasting._report import report as report
 from bptt.forecasting._run_folder import load as load
+from bptt.forecasting._run_folder import made as made
 from bptt.forecasting._run_folder import save as save
 from bptt.forecasting._scaling import Scaling as Scaling
 from bptt.forecasting._series import Series as Series

@@ -3,43 +3,38 @@ several starts ended."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bptt.errors import BpttError
+from bptt.drawing import Pictures, canvas, label, plain, save
 from bptt.forecasting._train import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+STARTS = "starts.png"
 TRUTH, NETWORK, LINEAR, QUIET = "#222222", "#d1495b", "#2e86ab", "#8d8d8d"
 
 
-def draw(result: Result, folder: Path) -> None:
-    """Write ``loss.png`` and ``prediction.png`` into ``folder``, and ``starts.png`` if there were
-    several.
-
-    Raises:
-        BpttError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise BpttError("the pictures need matplotlib: pip install 'bptt[cli]'.") from error
-    pictures = [("loss", _loss, 7.0), ("prediction", _prediction, 10.0)]
+def pictures(result: Result) -> Pictures:
+    """What there is to be drawn, by the names of the files, each with what draws it."""
+    drawn: Pictures = {"loss.png": partial(_draw, result, _loss, 7.0)}
+    drawn["prediction.png"] = partial(_draw, result, _prediction, 10.0)
     if result.history.starts:
-        pictures.append(("starts", _starts, 7.0))
-    for name, paint, width in pictures:
-        figure = Figure(figsize=(width, 4.5), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
-        axes.grid(color="#e4e4e4", linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-        paint(axes, result)
-        figure.savefig(folder / f"{name}.png", dpi=120, metadata={"Software": None})
+        drawn[STARTS] = partial(_draw, result, _starts, 7.0)
+    return drawn
+
+
+def _draw(result: Result, paint: Callable[[Axes, Result], None], width: float, path: Path) -> None:
+    figure = canvas(width, 4.5)
+    axes = figure.add_subplot()
+    plain(axes)
+    paint(axes, result)
+    save(figure, path)
 
 
 def _loss(axes: Axes, result: Result) -> None:
@@ -75,8 +70,8 @@ def _prediction(axes: Axes, result: Result) -> None:
         linewidth=1.6,
         label=f"{network.name}: RMSE {network.rmse:.3g}",
     )
-    axes.set_xlabel(series.axis_name)
-    axes.set_ylabel(series.target_name)
+    axes.set_xlabel(label(series.axis_name))
+    axes.set_ylabel(label(series.target_name))
     axes.set_title(_title(result))
     axes.margins(x=0.01)
     span = float(np.nanmax(truth) - np.nanmin(truth)) or 1.0
@@ -116,4 +111,4 @@ def _title(result: Result) -> str:
         what = "simulated" if options.ahead == 0 else f"simulated, {steps}"
     else:
         what = f"predicted {steps}"
-    return f"{series.source}: {series.target_name} {what}, test part"
+    return f"{label(series.source)}: {label(series.target_name)} {what}, test part"

@@ -11,11 +11,13 @@ from typing import Any
 
 from bptt.diagnostics import Diagnosis, Section, Table, diagnose, page, sections_of
 from bptt.errors import DataError, OptionError
-from bptt.forecasting._run_folder import STARTS, load, read_record
+from bptt.files import read_bytes, shown, write_text
+from bptt.forecasting._pictures import STARTS
+from bptt.forecasting._run_folder import load, record_of
 from bptt.forecasting._series import Series
-from bptt.runs import HISTORY, MODEL, RECORD
+from bptt.runs import HISTORY, MODEL, Files, read_run
 
-DIAGNOSIS = "diagnosis"
+DIAGNOSIS, PAGE = "diagnosis", "report.html"
 
 
 def diagnose_run(
@@ -38,7 +40,7 @@ def diagnose_run(
         The diagnosis, and the files in the run's folder ``diagnosis``.
     """
     folder = Path(folder)
-    forecaster, content = load(folder), _content(folder)
+    forecaster, content = load(folder), read_run(folder).record
     own = forecaster.options
     counted = min(len(series) - own.ahead, steps)
     if depth is None and own.method != "full" and own.depth <= counted:
@@ -69,26 +71,22 @@ def report(folder: str | Path, out: str | Path | None = None) -> Path:
         OptionError: the page cannot be put there.
     """
     folder = Path(folder)
-    read_record(folder)
-    out = folder / "report.html" if out is None else Path(out)
+    run = read_run(folder)
+    record_of(run)
+    out = folder / PAGE if out is None else Path(out)
     above = out.absolute().parent
     if out.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
-        raise OptionError(f"{out} cannot be written: name a file in a folder that exists.")
-    content = _content(folder)
+        raise OptionError(f"{shown(out)} cannot be written: name a file in a folder that exists.")
+    content = run.record
     sections = [
-        _training(folder, content),
+        _training(run),
         _prediction(folder, content),
         *_starts(folder, content),
         *_diagnosis(folder),
     ]
     title = f"{content['target']}: {content['options']['cell']} network, {folder.resolve().name}"
-    out.write_text(page(title, sections), encoding="utf-8")
+    write_text(out, page(title, sections))
     return out
-
-
-def _content(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    return found
 
 
 def _begun(content: dict[str, Any]) -> list[dict[str, Any]]:
@@ -97,7 +95,8 @@ def _begun(content: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _training(folder: Path, content: dict[str, Any]) -> Section:
+def _training(run: Files) -> Section:
+    content = run.record
     about, data = content.get("training", {}), content.get("data", {})
     said = (
         f"{data.get('source')}: {data.get('rows')} rows; {data.get('training')} to train, "
@@ -109,17 +108,17 @@ def _training(folder: Path, content: dict[str, Any]) -> Section:
         ["option", "value"],
         [[name, str(value)] for name, value in content["options"].items() if value is not None],
     )
-    return Section("Training", said, _picture(folder / "loss.png"), [_history(folder), options])
+    return Section("Training", said, _picture(run.folder / "loss.png"), [_history(run), options])
 
 
-def _history(folder: Path) -> Table:
+def _history(run: Files) -> Table:
     """The epochs; of a long training about twenty of them, the first and the last among them."""
-    path = folder / HISTORY
+    path = run.folder / HISTORY
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            header, *rows = list(csv.reader(file))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is missing or damaged: {error}. Fit the run again.") from error
+        lines = run.part(HISTORY).decode("utf-8").splitlines()
+        header, *rows = list(csv.reader(lines))
+    except (csv.Error, ValueError) as error:
+        raise DataError(f"{shown(path)} is damaged: {error}. Fit the run again.") from error
     every = max(1, len(rows) // 20)
     chosen = [row for i, row in enumerate(rows) if i % every == 0 or i == len(rows) - 1]
     return Table([name.replace("_", " ") for name in header], [_rounded(row) for row in chosen])
@@ -131,12 +130,16 @@ def _rounded(row: list[str]) -> list[str]:
 
 def _prediction(folder: Path, content: dict[str, Any]) -> Section:
     rows = [
-        [m["name"], *(f"{m[error]:.4g}" for error in ("rmse", "mse", "mae"))]
+        [m["name"], *("–" if m[e] is None else f"{m[e]:.4g}" for e in ("rmse", "mse", "mae"))]
         for m in content.get("metrics", [])
     ]
     table = Table(["model", "RMSE", "MSE", "MAE"], rows)
     said = f"Errors on the test part, in units of {content['target']}."
     return Section("Prediction", said, _picture(folder / "prediction.png"), [table])
+
+
+def _error(number: float | None) -> str:
+    return "–" if number is None else f"{number:.4g}"
 
 
 def _starts(folder: Path, content: dict[str, Any]) -> list[Section]:
@@ -161,13 +164,14 @@ def _diagnosis(folder: Path) -> list[Section]:
     command = f"bptt diagnose {folder.name} DATA"
     if not made.is_file():
         return [Section("Diagnosis", f"There is none yet: {command} makes it.")]
-    if made.stat().st_mtime < (folder / MODEL).stat().st_mtime:
+    model = folder / MODEL
+    if model.is_file() and made.stat().st_mtime < model.stat().st_mtime:
         return [
             Section("Diagnosis", f"The one here is older than the run: {command} makes it anew.")
         ]
     try:
-        return sections_of(json.loads(made.read_text(encoding="utf-8")), made.parent)
-    except (ValueError, KeyError, TypeError) as error:
+        return sections_of(json.loads(read_bytes(made).decode("utf-8")), made.parent)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{made} is damaged: {error}. Make it again: {command}.") from error
 
 

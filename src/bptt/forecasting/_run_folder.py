@@ -4,53 +4,53 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import save as save_tensors
 
 from bptt.forecasting._forecaster import Forecaster
 from bptt.forecasting._model import build
+from bptt.forecasting._pictures import pictures
 from bptt.forecasting._record import Record
 from bptt.forecasting._train import Result
 from bptt.runs import (
     HISTORY,
     MODEL,
     RECORD,
+    Files,
+    Made,
     check_size,
     load_weights,
-    read_json,
+    read_run,
     tensors_of,
-    whole,
-    write_record,
+    write_run,
 )
 
-STARTS = "starts.png"
+
+def made(result: Result) -> Made:
+    """The run, to be written."""
+    parts = {
+        MODEL: save_tensors(tensors_of(result.forecaster.network)),
+        HISTORY: result.history.as_csv().encode(),
+    }
+    return Made(parts, Record.of(result).to_json(), pictures(result))
 
 
 def save(result: Result, folder: str | Path, force: bool = False) -> list[Path]:
-    """Write a run, all of it or nothing: it is put together apart and moved to ``folder``.
+    """Write a run, all of it or nothing; then its pictures, of which each that fails is told in a
+    warning.
 
     Args:
         result: from `bptt.forecasting.train`.
         folder: made if it is absent.
-        force: replace the files of a run that is there; other files stay.
+        force: replace the files that the run which is there lists as its own; other files stay.
 
     Returns:
         The files written.
 
     Raises:
         OptionError: as `bptt.runs.check_folder`.
-        BpttError: matplotlib is not installed.
+        CheckpointError: another run is being written there.
     """
-    from bptt.forecasting._pictures import draw
-
-    with whole(folder, force) as made:
-        save_file(tensors_of(result.forecaster.network), made / MODEL)
-        write_record(made / RECORD, Record.of(result).to_json())
-        result.history.to_csv(made / HISTORY)
-        draw(result, made)
-        names = sorted(file.name for file in made.iterdir())
-    if not result.history.starts:
-        (Path(folder) / STARTS).unlink(missing_ok=True)  # of the run that was replaced
-    return [Path(folder).absolute() / name for name in names]
+    return write_run(folder, made(result), force)
 
 
 def load(folder: str | Path) -> Forecaster:
@@ -60,12 +60,13 @@ def load(folder: str | Path) -> Forecaster:
         DataError: a file is missing or damaged, the weights do not fit the configuration, or the
             run was written by a newer version.
     """
-    folder = Path(folder)
-    record = read_record(folder)
+    run = read_run(folder)
+    record, path = record_of(run), run.folder / MODEL
     hidden, layers = record.options.hidden, record.options.layers
-    check_size(folder / MODEL, hidden, layers, hidden * record.features)
+    weights = run.part(MODEL)
+    check_size(path, len(weights), hidden, layers, hidden * record.features)
     network = build(record.options, record.features, record.taps)
-    load_weights(network, folder / MODEL)
+    load_weights(network, path, weights)
     network.eval()
     return Forecaster(
         network,
@@ -77,6 +78,6 @@ def load(folder: str | Path) -> Forecaster:
     )
 
 
-def read_record(folder: Path) -> Record:
+def record_of(run: Files) -> Record:
     """What ``run.json`` of a forecaster holds, checked."""
-    return Record.from_json(read_json(folder), folder / RECORD)
+    return Record.from_json(run.record, run.folder / RECORD)

@@ -7,7 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from bptt.errors import DataError, OptionError, one_of
+from bptt.errors import DataError, OptionError, listed, one_of
+from bptt.files import shown
 from bptt.forecasting._tables import Floats, Table
 
 MISSING = ("refuse", "mask")
@@ -93,13 +94,14 @@ def select(
         )
     if len(set(inputs)) != len(inputs):
         raise OptionError(f"an input is named twice: {', '.join(inputs)}.")
-    columns = [table.column(name) for name in inputs]
-    if absent and columns and target not in table.names:
+    goal: Floats
+    if absent and inputs and target not in table.names:
+        columns = table.columns(inputs)
         goal, missing = np.full(len(columns[0]), np.nan), "mask"
     else:
-        goal = table.column(target)
+        *columns, goal = table.columns((*inputs, target))
     if not len(goal):
-        raise DataError(f"{table.path.name} has a header but no rows: it holds no data.")
+        raise DataError(f"{shown(table.path)} has a header but no rows: it holds no data.")
     for name, column in zip(inputs, columns, strict=True):
         _refuse_missing(column, table, name, "fill it or remove the row")
     if missing == "refuse":
@@ -108,7 +110,7 @@ def select(
     goal = np.where(np.isfinite(goal), goal, np.nan)
     whole = np.stack(columns, axis=1) if columns else np.empty((len(goal), 0))
     axis = np.arange(1.0, len(goal) + 1)
-    return Series(whole, goal, tuple(inputs), target, table.path.name, axis)
+    return Series(whole, goal, tuple(inputs), target, shown(table.path.name), axis)
 
 
 def _target(table: Table, target: str | None) -> str:
@@ -117,8 +119,8 @@ def _target(table: Table, target: str | None) -> str:
     if len(table.names) == 1:
         return table.names[0]
     raise OptionError(
-        f"{table.path.name} has {len(table.names)} columns: say which one to forecast with "
-        f"--target, one of {', '.join(map(repr, table.names))}."
+        f"{shown(table.path)} has {len(table.names)} columns: say which one to forecast with "
+        f"--target, one of {listed(list(table.names))}."
     )
 
 
@@ -129,5 +131,6 @@ def _refuse_missing(column: Floats, table: Table, name: str, mend: str) -> None:
     what = "missing (or NaN)" if np.isnan(column[bad[0]]) else "infinite"
     more = f" ({len(bad)} such rows)" if len(bad) > 1 else ""
     raise DataError(
-        f"{table.path.name}, row {bad[0] + 1}, column {name!r}: the number is {what}{more}; {mend}."
+        f"{shown(table.path)}, row {bad[0] + 1}, column {name!r}: the number is {what}{more}; "
+        f"{mend}."
     )

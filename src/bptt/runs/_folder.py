@@ -1,81 +1,127 @@
 """A run on disk, of whatever task; no pickle anywhere.
 
 ``model.safetensors`` holds parameters and buffers by name, ``run.json`` all that is needed to
-build the network again and to know how it came about, ``history.csv`` the epochs.
+build the network again and to know how it came about, ``history.csv`` the epochs. ``run.json``
+names the other two by their checksums: what does not match it is not this run.
+
+A run that is whole waits in ``.whole`` until its files stand in their places (`bptt.runs._write`).
+Whoever reads a run takes each file from there as long as it is there, the record first.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from bptt.errors import DataError, OptionError
+from bptt import files
+from bptt.errors import BpttError, DataError
+from bptt.files import shown
 from bptt.network import Network
 
 MODEL, RECORD, HISTORY = "model.safetensors", "run.json", "history.csv"
 CHECKPOINTS = "checkpoints"
+WHOLE = ".whole"
+
+TRIES, PAUSE = 20, 0.05
+"""How often and after how many seconds a run is read again while its files are being replaced."""
 
 
-def check_folder(folder: str | Path, force: bool = False) -> None:
-    """Refuse a folder that cannot take a run, before any work is done for it.
+@dataclass(frozen=True)
+class Files:
+    """What belongs to a run, read together.
+
+    Attributes:
+        folder: of the run.
+        record: what ``run.json`` holds.
+        parts: the files that it names, whose checksums are right.
+    """
+
+    folder: Path
+    record: Any
+    parts: dict[str, bytes]
+
+    def part(self, name: str) -> bytes:
+        """One of the files.
+
+        Raises:
+            DataError: there is none.
+        """
+        if name not in self.parts:
+            raise DataError(
+                f"{shown(self.folder)} is incomplete: it has no {name}. Fit the run again."
+            )
+        return self.parts[name]
+
+
+def read_run(folder: str | Path) -> Files:
+    """Read the files of a run.
 
     Raises:
-        OptionError: it is a file, cannot be written, or has something in it and ``force`` is not
-            given.
+        DataError: there is no run, it is damaged, or a file is not the one that its record names.
     """
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise OptionError(f"{folder} is a file: name a folder to put the run in.")
-    if (folder / CHECKPOINTS).is_dir() and not (folder / RECORD).exists() and not force:
-        raise OptionError(
-            f"{folder} holds a run that was broken off: go on with it by `bptt fit --resume "
-            f"{folder}`, name another folder, or begin anew in its place with --force."
+    for _ in range(TRIES):
+        try:
+            return _read(folder)
+        except DataError as error:
+            failure = error
+        if not _changing(folder):
+            break
+        time.sleep(PAUSE)
+    raise failure
+
+
+def _changing(folder: Path) -> bool:
+    """Whether another process is replacing the run, so that reading it again may help."""
+    return (folder / WHOLE).is_dir()
+
+
+def _read(folder: Path) -> Files:
+    record = read_json(folder)
+    listed = record.get("files") if isinstance(record, dict) else None
+    if listed is None:  # of an older version, which had no checksums
+        found = {name: _bytes(folder, name) for name in (MODEL, HISTORY)}
+        return Files(folder, record, {n: data for n, data in found.items() if data is not None})
+    if not isinstance(listed, dict) or not all(map(_is_name, listed)):
+        raise DataError(f"{shown(folder / RECORD)} is damaged: files are no list of names.")
+    return Files(folder, record, {name: _checked(folder, name, listed[name]) for name in listed})
+
+
+def _checked(folder: Path, name: str, about: Any) -> bytes:
+    data = _bytes(folder, name)
+    if data is None:
+        raise DataError(f"{shown(folder)} is incomplete: it has no {name}. Fit the run again.")
+    if not isinstance(about, dict) or about.get("sha256") != hashlib.sha256(data).hexdigest():
+        raise DataError(
+            f"{shown(folder / name)} is damaged, or of another run than {RECORD}: its checksum is "
+            "not the one named there. Fit the run again."
         )
-    if folder.is_dir() and any(folder.iterdir()) and not force:
-        raise OptionError(
-            f"{folder} exists and is not empty: name another folder, or replace the run in it with "
-            "--force."
-        )
-    above = folder.absolute()
-    while not above.exists():
-        above = above.parent
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise OptionError(f"{folder} cannot be made: {above} is not a folder that can be written.")
+    return data
 
 
-@contextmanager
-def whole(folder: str | Path, force: bool = False) -> Iterator[Path]:
-    """A folder to write into, whose files are moved to ``folder`` together at the end."""
-    folder = Path(folder).absolute()
-    check_folder(folder, force)
-    absent = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        # Inside: the folder above may not be one to write to.
-        with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as name:
-            yield Path(name)
-            for file in sorted(Path(name).iterdir()):
-                os.replace(file, folder / file.name)
-    except BaseException:
-        if absent:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
+def _bytes(folder: Path, name: str) -> bytes | None:
+    """A file of a run; None where there is none."""
+    for place in (folder / WHOLE / name, folder / name):
+        try:
+            return files.read_bytes(place)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise DataError(f"{files.why(error)}. Fit the run again.") from error
+    return None
 
 
-def write_record(path: Path, content: dict[str, Any]) -> None:
-    """``run.json``: what JSON can say, and no NaN."""
-    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
+def _is_name(name: object) -> bool:
+    """Whether it is the name of a file in the folder itself."""
+    return isinstance(name, str) and name == Path(name).name and not name.startswith(".")
 
 
 def task_of(folder: str | Path) -> str:
@@ -97,16 +143,20 @@ def read_json(folder: Path) -> Any:
     """
     if not folder.is_dir():
         raise DataError(
-            f"there is no run {folder}: name a folder that `bptt fit` wrote, as in `bptt fit "
-            "--out RUN`."
+            f"there is no run {shown(folder)}: name a folder that `bptt fit` wrote, as in `bptt "
+            "fit --out RUN`."
         )
-    path = folder / RECORD
-    if not path.is_file():
-        raise DataError(f"{folder} is no run: it has no {RECORD}.")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise DataError(f"{path} is damaged: {error}. Fit the run again.") from error
+        data = _bytes(folder, RECORD)
+        if data is None:
+            raise DataError(f"{shown(folder)} is no run: it has no {RECORD}.")
+        return json.loads(data.decode("utf-8"))
+    except BpttError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{shown(folder / RECORD)} is damaged: {error}. Fit the run again."
+        ) from error
 
 
 def tensors_of(network: Network) -> dict[str, torch.Tensor]:
@@ -114,51 +164,56 @@ def tensors_of(network: Network) -> dict[str, torch.Tensor]:
     return {name: value.detach().contiguous() for name, value in network.state_dict().items()}
 
 
-def check_size(path: Path, hidden: int, layers: int, more: int) -> None:
+def check_size(path: Path, found: int, hidden: int, layers: int, more: int) -> None:
     """Refuse a configuration whose weights cannot all be in the file, before any are made.
 
     Args:
         path: of the weights.
+        found: the bytes that they have.
         hidden: units of each layer.
         layers: how many there are.
         more: weights of the first layer and the readout, at least.
 
     Raises:
-        DataError: the file is missing, or too small.
+        DataError: the file is too small.
     """
-    if not path.is_file():
-        raise DataError(f"{path.parent} is incomplete: it has no {path.name}. Fit the run again.")
-    least, found = 4 * (layers * hidden * hidden + more), path.stat().st_size
+    least = 4 * (layers * hidden * hidden + more)
     if found < least:
         raise DataError(
-            f"{path} is damaged, or of another run than {RECORD}: {layers} layer(s) of {hidden} "
-            f"units have at least {least} bytes of weights, and it has {found} bytes. Fit the run "
-            "again."
+            f"{shown(path)} is damaged, or of another run than {RECORD}: {layers} layer(s) of "
+            f"{hidden} units have at least {least} bytes of weights, and it has {found} bytes. Fit "
+            "the run again."
         )
 
 
-def load_weights(network: Network, path: Path) -> None:
-    """Fill a network from a file.
+def load_weights(network: Network, path: Path, data: bytes) -> None:
+    """Fill a network.
+
+    Args:
+        network: whose weights are to be.
+        path: where they come from, for messages.
+        data: what is there.
 
     Raises:
-        DataError: the file is missing or damaged, or of another network.
+        DataError: the weights are damaged, or of another network.
     """
-    if not path.is_file():
-        raise DataError(f"{path.parent} is incomplete: it has no {path.name}. Fit the run again.")
     try:
-        found = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise DataError(f"{path} is damaged: {error}. Fit the run again.") from error
+        found = safetensors.torch.load(data)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{shown(path)} is damaged: {error}. Fit the run again.") from error
     wanted = network.state_dict()
     for name in sorted(wanted.keys() | found.keys()):
         shapes = [list(part[name].shape) if name in part else None for part in (wanted, found)]
         if shapes[0] != shapes[1]:
             raise DataError(
-                f"{path} does not fit {RECORD}: {name} is {_shape(shapes[1])} in the file and "
-                f"{_shape(shapes[0])} by the configuration. The two files are of different runs."
+                f"{shown(path)} does not fit {RECORD}: {name} is {_shape(shapes[1])} in the file "
+                f"and {_shape(shapes[0])} by the configuration. The two files are of different "
+                "runs."
             )
         if not bool(torch.isfinite(found[name]).all()):
-            raise DataError(f"{path} is damaged: {name} holds NaN or infinity. Fit the run again.")
+            raise DataError(
+                f"{shown(path)} is damaged: {name} holds NaN or infinity. Fit the run again."
+            )
     network.load_state_dict(found)
 
 

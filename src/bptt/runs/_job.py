@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
+from bptt import files
 from bptt.errors import BpttError, DataError
+from bptt.files import shown
 from bptt.runs._folder import CHECKPOINTS
-from bptt.training._hold import Hold
-
-JOB = "job.json"
+from bptt.runs._owned import JOB, owned, replacements
+from bptt.training import checkpoints_in
 
 FORMAT = 1
 """Of ``job.json``; raised when an older reader would fail."""
@@ -47,33 +47,49 @@ J = TypeVar("J", bound=Job)
 
 
 def begin(folder: Path, job: Job) -> Path:
-    """Note in ``folder`` what is about to be done there; the checkpoints of an earlier run go.
+    """Note in ``folder`` what is about to be done there. Where a run is there already, nothing of
+    it changes: the new one is saved in a folder of its own until it takes its place.
 
     Returns:
         The folder for the checkpoints.
-
-    Raises:
-        CheckpointError: another process trains there.
     """
-    saved = folder / CHECKPOINTS
-    if saved.is_dir():
-        with Hold(saved):  # nobody trains there
-            shutil.rmtree(saved, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    note(folder, job)
+    if not owned(folder) and not replacements(folder):
+        note(folder, job)
+        return folder / CHECKPOINTS
+    number = 2
+    while os.path.lexists(folder / f"{CHECKPOINTS}-{number}"):
+        number += 1
+    saved = folder / f"{CHECKPOINTS}-{number}"
+    files.make_folder(saved)
+    note(saved, job)
     return saved
 
 
-def note(folder: Path, job: Job) -> None:
+def forget(folder: Path, saved: Path) -> None:
+    """Undo `begin`, unless something is saved."""
+    if not checkpoints_in(saved):
+        place = folder if saved == folder / CHECKPOINTS else saved
+        files.remove(place / JOB)
+        files.drop_if_empty(saved)
+
+
+def saved_in(folder: Path) -> Path:
+    """Where the run in ``folder`` that goes on has its checkpoints: one that is to take the place
+    of another before that one."""
+    return (replacements(folder) or [folder / CHECKPOINTS])[-1]
+
+
+def place_of_job(folder: Path) -> Path:
+    """Where it is noted what that run was begun with."""
+    return (replacements(folder) or [folder])[-1]
+
+
+def note(place: Path, job: Job) -> None:
     """Write ``job.json``, all of it or nothing."""
     data = None if job.data is None else str(job.data.absolute())
     content = {"format": FORMAT, "task": job.task, **asdict(job), "data": data}
-    unfinished = folder / f".{JOB}"
-    with open(unfinished, "w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=2, allow_nan=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, folder / JOB)
+    text = json.dumps(content, indent=2, allow_nan=False)
+    files.write_bytes(place / JOB, f"{text}\n".encode())
 
 
 def begun(folder: Path, kinds: Iterable[type[J]]) -> J:
@@ -82,25 +98,25 @@ def begun(folder: Path, kinds: Iterable[type[J]]) -> J:
     Raises:
         DataError: there is no such run, or what it was begun with is damaged or of a newer version.
     """
-    path = folder / JOB
-    if not path.is_file():
+    path = place_of_job(folder) / JOB
+    if not path.exists():
         raise DataError(
-            f"{folder} holds no run that can go on: name a folder that `bptt fit --out RUN` writes "
-            "its checkpoints to."
+            f"{shown(folder)} holds no run that can go on: name a folder that `bptt fit --out RUN` "
+            "writes its checkpoints to."
         )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(files.read_bytes(path).decode("utf-8"))
         if not isinstance(content, dict):
             raise ValueError("it holds no JSON object")
         written = content["format"]
         job = _job(content, kinds) if written == FORMAT else None
     except (KeyError, TypeError, ValueError, OSError, RecursionError, BpttError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
-        raise DataError(f"{path} is damaged: {reason}. Begin the run again.") from error
+        raise DataError(f"{shown(path)} is damaged: {reason}. Begin the run again.") from error
     if job is None:
         raise DataError(
-            f"{path} has format {written!r}; this version of bptt reads up to {FORMAT}: update it "
-            "with `pip install --upgrade bptt`."
+            f"{shown(path)} has format {written!r}; this version of bptt reads up to {FORMAT}: "
+            "update it with `pip install --upgrade bptt`."
         )
     return job
 

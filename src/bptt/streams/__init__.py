@@ -3,6 +3,7 @@
 from bptt.streams._chunk import Batch as Batch
 from bptt.streams._chunk import Chunk as Chunk
 from bptt.streams._chunk import TensorBatch as TensorBatch
+from bptt.streams._columns import Table as Table
 from bptt.streams._moved import copies as copies
 from bptt.streams._moved import on_device as on_device
 from bptt.streams._stream import Stream as Stream

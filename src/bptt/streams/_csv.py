@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-import io
 import os
+import re
 from collections.abc import Iterator
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass
@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from bptt.errors import DataError
+from bptt.files import shown
 from bptt.streams._index import Groups, Index, Signature, indexed
+from bptt.streams._parse import Form, form_of, short
 from bptt.streams._table import (
     Block,
     Columns,
@@ -36,14 +38,21 @@ BLOCK = 1 << 22
 
 @dataclass
 class CsvTable:
-    """See `bptt.streams._table.Table`."""
+    """See `bptt.streams._table.Table`.
+
+    Attributes:
+        form: how its lines are read.
+        flags: the columns of true and false.
+        base: the number that messages give to the first row.
+    """
 
     path: Path
     index: Index
-    header: list[str]
+    form: Form
     names: list[Name]
     types: dict[Name, Type]
     flags: frozenset[Name] = frozenset()
+    base: int = 0
     forward: bool = False
 
     def read(self, start: int, stop: int) -> Columns:
@@ -51,14 +60,15 @@ class CsvTable:
         low, high = start // EVERY, -(-stop // EVERY)
         first, last = low * EVERY, min(high * EVERY, self.index.rows)
         (data,) = self._bytes([(start, stop)])
-        table = self._decode(data, first)
-        if table.num_rows != last - first:
+        columns = self._decode(data, first)
+        rows = min(map(len, columns.values()))
+        if rows != last - first:
             raise DataError(
-                f"{self.path}, rows {first} to {last - 1}: {table.num_rows} rows are where "
-                f"{last - first} lines are: a line holds something other than one row."
+                f"{shown(self.path)}, rows {self.base + first} to {self.base + last - 1}: {rows} "
+                f"rows are where {last - first} lines are: a line holds something other than one "
+                "row."
             )
-        part = table.slice(start - first, stop - start)
-        return [to_numpy(part.column(str(name))) for name in self.names]
+        return [to_numpy(columns[str(n)].slice(start - first, stop - start)) for n in self.names]
 
     def read_many(self, stretches: Ordered[tuple[int, int]]) -> list[Block]:
         """All stretches decoded in one go: short ones cost a call each otherwise."""
@@ -71,12 +81,12 @@ class CsvTable:
             rows += last - first
         pieces = [d if d.endswith(b"\n") else d + b"\n" for d in self._bytes(stretches)]
         try:
-            table = parse(b"".join(pieces), self.header, self._wanted(), self.path)
+            columns = self.form.parse(b"".join(pieces), self._wanted())
         except need_pyarrow(self.path).ArrowInvalid:
-            table = None
-        if table is None or table.num_rows != rows:  # one by one, to say where and what
+            return read_apart(self, stretches)  # one by one, to say where and what
+        if any(len(column) != rows for column in columns.values()):
             return read_apart(self, stretches)
-        return [Block([to_numpy(table.column(str(name))) for name in self.names], places)]
+        return [Block([to_numpy(columns[str(name)]) for name in self.names], places)]
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -84,23 +94,23 @@ class CsvTable:
     def _bytes(self, stretches: Ordered[tuple[int, int]]) -> list[bytes]:
         """The lines of each stretch of rows, from the offset before it to the one after."""
         signature, offsets, found = self.index.signature, self.index.offsets, []
-        signature.check(self.path, stretches[0][0])
+        signature.check(self.path, self.base + stretches[0][0])
         with open(self.path, "rb", buffering=0) as file:
             for start, stop in stretches:
                 begin = int(offsets[start // EVERY])
                 end = int(offsets[min(-(-stop // EVERY), len(offsets) - 1)])
-                found.append((os.pread(file.fileno(), end - begin, begin), end - begin, start))
-        signature.check(self.path, stretches[0][0])
+                found.append((_read_at(file.fileno(), begin, end), end - begin, start))
+        signature.check(self.path, self.base + stretches[0][0])
         for data, size, start in found:
             if len(data) != size:
-                raise DataError(f"{self.path} ends short near row {start}.")
+                raise DataError(f"{shown(self.path)} ends short near row {self.base + start}.")
         return [data for data, _, _ in found]
 
-    def _decode(self, data: bytes, first: int) -> Any:
+    def _decode(self, data: bytes, first: int) -> dict[str, Any]:
         try:
-            return parse(data, self.header, self._wanted(), self.path)
+            return self.form.parse(data, self._wanted())
         except need_pyarrow(self.path).ArrowInvalid as error:
-            raise self._diagnosis(data, first, str(error)) from None
+            raise self._diagnosis(data, first, error) from None
 
     def _wanted(self) -> dict[str, Any]:
         arrow = need_pyarrow(self.path)
@@ -110,36 +120,69 @@ class CsvTable:
             for name in self.names
         }
 
-    def _diagnosis(self, data: bytes, first: int, message: str) -> DataError:
-        """Where the first bad field is; slow, and only run when there is one."""
-        lines = io.StringIO(data.decode("utf-8", errors="replace"), newline="")
-        rows = csv.reader(lines, delimiter=_delimiter(self.path))
+    def _parses(self, lines: Ordered[bytes], **wanted: Any) -> bool:
         try:
-            return self._first_bad(rows, first) or DataError(
-                f"{self.path}, in the rows from {first} on: {message}"
-            )
-        except csv.Error as error:
-            return DataError(f"{self.path}, in the rows from {first} on: {error}; {message}")
+            self.form.parse(b"".join(lines), wanted or self._wanted())
+        except need_pyarrow(self.path).ArrowInvalid:
+            return False
+        return True
 
-    def _first_bad(self, rows: Iterator[list[str]], first: int) -> DataError | None:
-        for row, fields in enumerate((fields for fields in rows if fields), start=first):
-            if len(fields) != len(self.header):
-                return DataError(
-                    f"{self.path}, row {row}: {len(fields)} fields, but the header names "
-                    f"{len(self.header)}."
-                )
-            for name in self.names:
-                value = fields[self.header.index(str(name))]
-                whole = self.types[name] == "integer"
-                if not _reads(value, whole) and name not in self.flags:
-                    if whole and _reads(value, False):
-                        return DataError(
-                            f"{self.path}, row {row}, column {name!r}: {value!r} is no whole "
-                            "number, but a lone column that begins with whole numbers is read as "
-                            f"indices: name it in a list, [{name!r}], to read measurements."
-                        )
-                    return no_number(self.path, row, name, value, "mend the file")
-        return None
+    def _diagnosis(self, data: bytes, first: int, error: Exception) -> DataError:
+        """Where the first bad field is: half of the lines is parsed again, and half of those."""
+        lines = [
+            line
+            for line in data.splitlines(keepends=True)
+            if self.form.single or line.strip(b"\r\n")
+        ]
+        low, high = 0, len(lines)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self._parses(lines[low:middle]) else (low, middle)
+        where = f"{shown(self.path)}, row {self.base + first + low}"
+        fields = self.form.fields(lines[low]) if lines else None
+        if fields is None:
+            return DataError(
+                f"{where}: a quote is not closed, or a field is longer than "
+                f"{csv.field_size_limit()} characters: mend the line."
+            )
+        if len(fields) != len(self.form.header):
+            return DataError(
+                f"{where}: {len(fields)} fields, but the header names {len(self.form.header)}."
+            )
+        for name, kind in self._wanted().items():
+            if not self._parses([lines[low]], **{name: kind}):
+                value = fields[self.form.header.index(name)]
+                return self._no_number(first + low, lines[low], name, value)
+        return DataError(f"{shown(self.path)}, in the rows from {self.base + first} on: {error}")
+
+    def _no_number(self, row: int, line: bytes, name: str, value: str) -> DataError:
+        """What is wrong with a field."""
+        whole = self.types[name] == "integer" and name not in self.flags
+        if whole and self._parses([line], **{name: need_pyarrow(self.path).float64()}):
+            return DataError(
+                f"{shown(self.path)}, row {self.base + row}, column {name!r}: {short(value)} is no "
+                "whole number, but a lone column that begins with whole numbers is read as "
+                f"indices: name it in a list, [{name!r}], to read measurements."
+            )
+        return no_number(self.path, self.base + row, name, value, _mend(value))
+
+
+def _mend(value: str) -> str:
+    if "\ufffd" in value:
+        return "these bytes are no UTF-8 text, convert the file"
+    if re.fullmatch(r"\s*[+-]?\d+,\d+\s*", value, re.ASCII):
+        return "write numbers with a decimal point"
+    return "correct or remove it, or choose other columns"
+
+
+def _read_at(handle: int, begin: int, end: int) -> bytes:
+    """The bytes from ``begin`` up to ``end``, fewer where the file ends; the system reads at most
+    2 GiB at a time."""
+    pieces = []
+    while begin < end and (piece := os.pread(handle, end - begin, begin)):
+        pieces.append(piece)
+        begin += len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def open_csv(path: Path, selection: Selection, cache: Path | None) -> CsvTable:
@@ -149,29 +192,30 @@ def open_csv(path: Path, selection: Selection, cache: Path | None) -> CsvTable:
         DataError: a column is missing or holds text; the file has no rows; a group comes back.
     """
     arrow = need_pyarrow(path)
-    header, begin = _header(path)
+    before = Signature.of(path)
+    form = form_of(path)
     named = [*selection.names, *([] if selection.group is None else [selection.group])]
-    find(named, header, path)
+    find(named, list(form.header), path)
     index = indexed(
         path,
         f"csv {selection.group!r}",
         cache,
-        lambda signature: _build(path, header, begin, selection.group, signature),
+        lambda signature: _build(path, form, selection, signature),
     )
-    table = CsvTable(path, index, header, selection.names, {})
+    before.check(path, selection.base)
+    table = CsvTable(path, index, form, selection.names, {}, base=selection.base)
     if not index.rows:
+        table.types = dict.fromkeys(table.names, "number")
         return table
     try:
         (lines,) = table._bytes([(0, 1)])
-        first = parse(lines, header, dict.fromkeys(map(str, table.names)), path)
+        first = form.parse(lines, dict.fromkeys(map(str, table.names)))
     except arrow.ArrowInvalid:
         table.types = dict.fromkeys(table.names, "number")
         table.read(0, 1)  # says where and what
         raise
-    columns = {name: first.column(str(name)) for name in table.names}
-    table.types = {
-        name: _type(arrow, column, name, selection, path) for name, column in columns.items()
-    }
+    columns = {name: first[str(name)] for name in table.names}
+    table.types = {name: _type(arrow, columns[name], name, selection, path) for name in table.names}
     booleans = [n for n, column in columns.items() if arrow.types.is_boolean(column.type)]
     table.flags = frozenset(booleans)
     return table
@@ -181,83 +225,23 @@ def _type(arrow: Any, column: Any, name: Name, selection: Selection, path: Path)
     kinds = arrow.types
     if kinds.is_integer(column.type) or kinds.is_boolean(column.type):
         return "integer" if name in selection.typed else "number"
-    if kinds.is_floating(column.type) or kinds.is_null(column.type):
-        return "number"
-    for row, value in enumerate(column.to_pylist()):
-        if value is not None and not _reads(str(value), False):
-            raise no_number(path, row, name, str(value), "choose columns of numbers")
     return "number"
 
 
-def parse(data: bytes, header: list[str], wanted: dict[str, Any], path: Path) -> Any:
-    """The ``wanted`` columns (name to type, None to find it out) of whole lines of CSV."""
-    from pyarrow import BufferReader, csv
-
-    # One thread here: whoever reads ahead parses several stretches side by side.
-    reader = csv.open_csv(
-        BufferReader(data),
-        read_options=csv.ReadOptions(
-            column_names=header, use_threads=False, block_size=len(data) + 1
-        ),
-        parse_options=csv.ParseOptions(delimiter=_delimiter(path)),
-        convert_options=csv.ConvertOptions(
-            include_columns=list(wanted),
-            column_types={name: kind for name, kind in wanted.items() if kind is not None},
-        ),
-    )
-    return reader.read_all()
-
-
-def _delimiter(path: Path) -> str:
-    return "\t" if path.suffix.lower() == ".tsv" else ","
-
-
-def _reads(value: str, whole: bool) -> bool:
-    if value.strip() in ("", "NA", "N/A", "NULL", "null", "NaN", "nan"):
-        return True
-    try:
-        int(value) if whole else float(value)
-    except ValueError:
-        return False
-    return True
-
-
-def _header(path: Path) -> tuple[list[str], int]:
-    """The columns' names, and the byte where the rows begin."""
-    try:
-        with open(path, "rb") as file:
-            line = file.readline(1 << 20)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
-    try:
-        text = line.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not UTF-8 text: decompress or convert it first.") from None
-    try:
-        fields = next(csv.reader([text], delimiter=_delimiter(path)), [])
-    except csv.Error as error:
-        raise DataError(f"{path} has no header of column names: {error}.") from None
-    if not fields:
-        raise DataError(f"{path} is empty: a CSV file begins with the names of its columns.")
-    if "\r" in text.rstrip("\r\n"):
-        raise DataError(f"{path} ends its lines with carriage returns alone: convert it to \\n.")
-    return [name.strip() for name in fields], len(line)
-
-
-def _build(
-    path: Path, header: list[str], begin: int, group: Name | None, signature: Signature
-) -> Index:
+def _build(path: Path, form: Form, selection: Selection, signature: Signature) -> Index:
     """One pass over the file: where every `EVERY`-th row begins, and the documents."""
+    group = selection.group
     groups = None if group is None else Groups(path, group)
     offsets: list[np.ndarray[Any, np.dtype[np.int64]]] = []
+    end = _end(path, form, signature.size)
     rows = 0
-    for base, data in _blocks(path, begin):
-        places = _row_offsets(data, path, rows)
+    for base, data in _blocks(path, form.begin, end):
+        places = _row_offsets(data, path, form.single, selection.base + rows)
         offsets.append(base + places[-rows % EVERY :: EVERY])
         if groups is not None and len(places):
-            groups.add(_runs(data, header, group, path, rows))
+            groups.add(_runs(data, form, group, path, rows))
         rows += len(places)
-    ends = np.array([signature.size], dtype=np.int64)
+    ends = np.array([end], dtype=np.int64)
     starts = np.zeros(1, dtype=np.int64) if groups is None else groups.starts()
     return Index(
         signature,
@@ -268,23 +252,38 @@ def _build(
     )
 
 
-def _blocks(path: Path, begin: int) -> Iterator[tuple[int, bytes]]:
+def _end(path: Path, form: Form, size: int) -> int:
+    """The byte where the rows end: empty lines at the end of a file are no rows."""
+    blank = b" \t\r\n" if form.single else b"\r\n"
+    with open(path, "rb") as file:
+        while size > form.begin:
+            begin = max(size - BLOCK, form.begin)
+            kept = len(os.pread(file.fileno(), size - begin, begin).rstrip(blank))
+            size = begin + kept
+            if kept:
+                break
+    return size
+
+
+def _blocks(path: Path, begin: int, end: int) -> Iterator[tuple[int, bytes]]:
     """The rows in blocks of whole lines, each with the byte where it begins."""
     with open(path, "rb") as file:
         file.seek(begin)
         rest = b""
-        while block := file.read(BLOCK):
+        while block := file.read(min(BLOCK, end - begin - len(rest))):
             data = rest + block
-            end = data.rfind(b"\n") + 1
-            yield begin, data[:end]
-            begin += end
-            rest = data[end:]
+            whole = data.rfind(b"\n") + 1
+            yield begin, data[:whole]
+            begin += whole
+            rest = data[whole:]
         if rest:
             yield begin, rest
 
 
-def _row_offsets(data: bytes, path: Path, row: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Where the rows begin in whole lines; empty lines are no rows."""
+def _row_offsets(
+    data: bytes, path: Path, single: bool, row: int
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Where the rows begin in whole lines; empty ones are none, unless there is a single column."""
     text = np.frombuffer(data, dtype=np.uint8)
     ends = np.flatnonzero(text == ord("\n"))
     if len(text) and text[-1] != ord("\n"):
@@ -295,10 +294,12 @@ def _row_offsets(data: bytes, path: Path, row: int) -> np.ndarray[Any, np.dtype[
         odd = np.flatnonzero(before[np.maximum(ends, 1) - 1] % 2)
         if len(odd):
             raise DataError(
-                f"{path}, row {row + int(odd[0])}: a quoted field goes on over the end of its "
-                "line; a file with such fields cannot be read by stretches. Remove them, or "
+                f"{shown(path)}, row {row + int(odd[0])}: a quoted field goes on over the end of "
+                "its line; a file with such fields cannot be read by stretches. Remove them, or "
                 "write Parquet."
             )
+    if single:
+        return begins
     filled = ends - begins
     blank = (filled == 0) | ((filled == 1) & (text[np.minimum(begins, len(text) - 1)] == 13))
     offsets: np.ndarray[Any, np.dtype[np.int64]] = begins[~blank]
@@ -306,24 +307,26 @@ def _row_offsets(data: bytes, path: Path, row: int) -> np.ndarray[Any, np.dtype[
 
 
 def _runs(
-    data: bytes, header: list[str], group: Name | None, path: Path, row: int
+    data: bytes, form: Form, group: Name | None, path: Path, row: int
 ) -> Iterator[tuple[Any, int]]:
     """The runs of equal groups in whole lines: (value, first row)."""
     arrow = need_pyarrow(path)
     try:
-        column = parse(data, header, {str(group): arrow.string()}, path).column(0)
+        column = form.parse(data, {str(group): arrow.string()})[str(group)]
     except arrow.ArrowInvalid as error:
-        raise DataError(f"{path}, in the rows from {row} on: {error}") from None
+        raise DataError(f"{shown(path)}, in the rows from {row} on: {error}") from None
     yield from runs_of(column, row)
 
 
 def to_numpy(column: Any) -> np.ndarray[Any, Any]:
     """A pyarrow column of numbers; where values are absent it is floating, with NaN there."""
-    from pyarrow import int8, types
+    from pyarrow import float64, int8, types
 
-    found: np.ndarray[Any, Any] = (
-        column.cast(int8()) if types.is_boolean(column.type) else column
-    ).to_numpy()
+    if types.is_boolean(column.type):
+        column = column.cast(int8())
+    elif types.is_decimal(column.type):
+        column = column.cast(float64())
+    found: np.ndarray[Any, Any] = column.to_numpy()
     return found
 
 

@@ -6,6 +6,7 @@ and beginning are what they were; a stale or broken one is built anew.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import zlib
@@ -17,8 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt.errors import DataError
+from bptt.files import read_bytes, regular, shown, write_bytes
 
-VERSION = 3
+VERSION = 4
 """Of the cache's format; others are not read."""
 
 Integers = np.ndarray[Any, np.dtype[np.int64]]
@@ -29,15 +31,18 @@ class Signature(NamedTuple):
 
     size: int
     changed: int
+    inode: int
 
     @classmethod
     def of(cls, path: Path) -> Signature:
         """The signature of a file as it is now."""
+        regular(path)
         try:
             status = os.stat(path)
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
-        return cls(status.st_size, status.st_mtime_ns)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise DataError(f"{shown(path)} cannot be read: {reason}.") from None
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
 
     def check(self, path: Path, row: int) -> None:
         """Refuse a file that is no longer the one that was indexed.
@@ -49,8 +54,8 @@ class Signature(NamedTuple):
         if now != self:
             sizes = f" ({self.size} bytes then, {now.size} now)" if now.size != self.size else ""
             raise DataError(
-                f"{path} changed while it was in use{sizes}; row {row} and what follows cannot be "
-                "trusted. Make the stream anew when the file is complete."
+                f"{shown(path)} changed while it was in use{sizes}; row {row} and what follows "
+                "cannot be trusted. Read it anew when the file is complete."
             )
 
 
@@ -152,7 +157,7 @@ def _stamp(path: Path, recipe: str, signature: Signature) -> str:
 
 def _load(file: Path, stamp: str, signature: Signature) -> Index | None:
     try:
-        with np.load(file, allow_pickle=False) as saved:
+        with np.load(io.BytesIO(read_bytes(file)), allow_pickle=False) as saved:
             if str(saved["stamp"]) != stamp:
                 return None
             keys = json.loads(saved["keys"].tobytes().decode())
@@ -163,15 +168,14 @@ def _load(file: Path, stamp: str, signature: Signature) -> Index | None:
 
 def _store(file: Path, stamp: str, index: Index) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(f".{os.getpid()}.tmp")
     keys = np.frombuffer(json.dumps(index.keys).encode(), dtype=np.uint8)
-    with open(unfinished, "wb") as out:
-        np.savez(
-            out,
-            stamp=np.array(stamp),
-            rows=np.array(index.rows),
-            starts=index.starts,
-            keys=keys,
-            offsets=index.offsets,
-        )
-    os.replace(unfinished, file)
+    made = io.BytesIO()
+    np.savez(
+        made,
+        stamp=np.array(stamp),
+        rows=np.array(index.rows),
+        starts=index.starts,
+        keys=keys,
+        offsets=index.offsets,
+    )
+    write_bytes(file, made.getvalue())

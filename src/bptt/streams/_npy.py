@@ -115,7 +115,9 @@ def open_npy(path: Path, selection: Selection, cache: Path | None) -> NpyTable:
     Raises:
         DataError: its shape or dtype is unusable, or a column is missing; a group comes back.
     """
+    before = Signature.of(path)
     array = _map(path)
+    before.check(path, 0)
     if array.ndim not in (1, 2) or (array.dtype.names is not None and array.ndim != 1):
         raise DataError(
             f"{path} has the shape {list(array.shape)}: expected [time], [time, feature], or "

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from bptt.errors import DataError, OptionError, at_least, one_of
+from bptt.errors import OptionError, at_least, one_of
 from bptt.streams._convert import make_form
 from bptt.streams._csv import open_csv
 from bptt.streams._files import FileSource, Shelf, documents
@@ -17,7 +17,7 @@ from bptt.streams._layout import cut, fill
 from bptt.streams._npy import open_npy
 from bptt.streams._parquet import open_parquet
 from bptt.streams._source import Source
-from bptt.streams._table import Name, Selection, Table, select
+from bptt.streams._table import Name, Selection, Table, check_file, select
 from bptt.streams._text import Vocabulary, open_text
 
 Paths = str | PathLike[str] | Iterable[str | PathLike[str]]
@@ -27,6 +27,7 @@ _Opener = Callable[[Path, Selection, Path | None], Table]
 _FORMATS: dict[str, _Opener] = {
     ".csv": open_csv,
     ".tsv": open_csv,
+    ".txt": open_csv,
     ".parquet": open_parquet,
     ".pq": open_parquet,
     ".npy": open_npy,
@@ -78,6 +79,8 @@ def text_source(
         raise OptionError("unit='byte' has its own vocabulary, the 256 bytes: leave it out.")
     bytewise = unit == "byte" or (vocabulary is not None and vocabulary.symbols is None)
     files, alone = _files(paths)
+    for path in files:
+        check_file(path)
     tables = open_text(files, bytewise, vocabulary, None if cache is None else Path(cache))
     selection = select("symbol", None, None, None)
     source = _source(list(tables), alone, selection, horizon, "refuse", None, device, chunk)
@@ -115,8 +118,7 @@ def _files(paths: Paths) -> tuple[list[Path], bool]:
 
 
 def _opener(path: Path) -> _Opener:
-    if not path.exists():
-        raise DataError(f"{path} does not exist.")
+    check_file(path)
     if path.suffix.lower() not in _FORMATS:
         raise OptionError(
             f"{path.name} is none of the formats that can be streamed: "

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from bptt.errors import DataError
+from bptt.files import shown
 from bptt.streams._csv import runs_of, to_numpy
 from bptt.streams._index import Groups, Index, Integers, Signature, indexed, rows_of
 from bptt.streams._table import (
@@ -151,11 +152,17 @@ def _open(path: Path) -> Any:
     from pyarrow import parquet
 
     try:
-        return parquet.ParquetFile(path, buffer_size=1 << 16, pre_buffer=False)
+        # pyarrow takes no names that are not UTF-8, but what Python opened.
+        source = path if shown(path) == str(path) else open(path, "rb")  # noqa: SIM115  # it closes
+        return parquet.ParquetFile(source, buffer_size=1 << 16, pre_buffer=False)
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
+        raise DataError(f"{shown(path)} is no whole Parquet file: {_first_line(error)}") from None
     except arrow.ArrowException as error:
-        raise DataError(f"{path} is no whole Parquet file: {error}") from None
+        raise DataError(f"{shown(path)} is no whole Parquet file: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:200]
 
 
 def open_parquet(path: Path, selection: Selection, cache: Path | None) -> ParquetTable:
@@ -164,6 +171,7 @@ def open_parquet(path: Path, selection: Selection, cache: Path | None) -> Parque
     Raises:
         DataError: a column is missing or holds no numbers; a group comes back.
     """
+    before = Signature.of(path)
     file = _open(path)
     try:
         schema, metadata = file.schema_arrow, file.metadata
@@ -192,6 +200,7 @@ def open_parquet(path: Path, selection: Selection, cache: Path | None) -> Parque
             index = indexed(path, f"parquet {selection.group!r}", cache, build)
     finally:
         file.close()
+    before.check(path, selection.base)
     bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     return ParquetTable(path, index, selection.names, types, bounds)
 
@@ -201,9 +210,9 @@ def _type(kind: Any, name: Name, selection: Selection, path: Path) -> Type:
 
     if types.is_integer(kind) or types.is_boolean(kind):
         return "integer" if name in selection.typed else "number"
-    if types.is_floating(kind):
+    if types.is_floating(kind) or types.is_decimal(kind):
         return "number"
-    raise no_number(path, 0, name, str(kind), "choose columns of numbers")
+    raise no_number(path, selection.base, name, str(kind), "choose columns of numbers")
 
 
 def _groups(file: Any, path: Path, group: Name) -> Groups:
@@ -215,3 +224,12 @@ def _groups(file: Any, path: Path, group: Name) -> Groups:
         groups.add(runs_of(column, row))
         row += batch.num_rows
     return groups
+
+
+def names_of(path: Path) -> tuple[str, ...]:
+    """The columns of a file, in order."""
+    file = _open(path)
+    try:
+        return tuple(file.schema_arrow.names)
+    finally:
+        file.close()

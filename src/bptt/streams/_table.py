@@ -10,7 +10,9 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 
 from bptt.errors import BpttError, DataError, OptionError, nearest
+from bptt.files import regular, shown
 from bptt.streams._index import Index
+from bptt.streams._parse import short
 
 Name = str | int
 """A column: by its name, or in an array without names by its number from 0."""
@@ -36,6 +38,7 @@ class Selection:
         lone_targets: likewise.
         mask: the column that says which targets count, if any.
         group: the column that tells documents apart, if any.
+        base: the number that messages give to the first row.
     """
 
     inputs: tuple[Name, ...]
@@ -44,6 +47,7 @@ class Selection:
     lone_targets: bool
     mask: Name | None = None
     group: Name | None = None
+    base: int = 0
 
     @property
     def names(self) -> list[Name]:
@@ -147,6 +151,19 @@ def read_apart(table: Table, stretches: Ordered[tuple[int, int]]) -> list[Block]
     return [Block(table.read(start, stop), [(0, start, stop)]) for start, stop in stretches]
 
 
+def check_file(path: Path) -> None:
+    """Refuse what cannot be opened as a file.
+
+    Raises:
+        DataError: there is nothing, a folder, or what is no file, such as a FIFO.
+    """
+    regular(path)
+    if path.is_dir():
+        raise DataError(f"{shown(path)} is a folder: name a file in it.")
+    if not path.exists():
+        raise DataError(f"there is no file {shown(path)}: check the path.")
+
+
 def find(names: list[Name], known: list[str], path: Path) -> None:
     """Refuse columns that a file does not have, or has twice.
 
@@ -156,14 +173,17 @@ def find(names: list[Name], known: list[str], path: Path) -> None:
     for name in names:
         if name not in known:
             hint = nearest(str(name), known)
-            raise DataError(f"{path} has no column {name!r}.{hint}")
+            raise DataError(f"{shown(path)} has no column {name!r}.{hint}")
         if known.count(str(name)) > 1:
-            raise DataError(f"{path} has more than one column {name!r}: rename them.")
+            raise DataError(
+                f"{shown(path)} has {known.count(str(name))} columns {name!r}: rename them."
+            )
 
 
 def no_number(path: Path, row: int, column: Name, value: object, mend: str) -> DataError:
     """The error for text where numbers belong."""
-    return DataError(f"{path}, row {row}, column {column!r}: {value!r} is no number: {mend}.")
+    where = f"{shown(path)}, row {row}, column {column!r}"
+    return DataError(f"{where}: {short(value)} is no number: {mend}.")
 
 
 def need_pyarrow(path: Path) -> Any:

@@ -140,7 +140,7 @@ def open_text(
     """
     if bytewise:
         vocabulary = Vocabulary()
-        indices = [rows_of(Signature.of(path).size, Signature.of(path)) for path in paths]
+        indices = [rows_of(one.size, one) for one in map(Signature.of, paths)]
     else:
         indices = [indexed(path, "text", cache, partial(_build, path)) for path in paths]
         if vocabulary is None:

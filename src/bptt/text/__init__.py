@@ -6,6 +6,7 @@ from bptt.text._model import TextModel as TextModel
 from bptt.text._model import load as load
 from bptt.text._train import Result as Result
 from bptt.text._train import Task as Task
+from bptt.text._train import made as made
 from bptt.text._train import save as save
 from bptt.text._train import task as task
 from bptt.text._train import train as train

@@ -14,7 +14,7 @@ from torch import nn
 from bptt import cells
 from bptt.errors import BpttError, DataError, OptionError, at_least, at_most, one_of
 from bptt.network import Network, place_of
-from bptt.runs import MODEL, RECORD, check_size, load_weights, read_json
+from bptt.runs import MODEL, RECORD, check_size, load_weights, read_run
 from bptt.streams import Stream, Vocabulary
 from bptt.training import POLICIES, evaluate
 
@@ -180,7 +180,8 @@ def load(folder: str | Path) -> TextModel:
         DataError: a file is missing or damaged, or the run is of another task.
     """
     path = Path(folder) / RECORD
-    content = read_json(Path(folder))
+    run = read_run(folder)
+    content = run.record
     if not isinstance(content, dict) or content.get("task") != "text":
         raise DataError(f"{folder} is no run of a text: fit one with `bptt fit TEXT --task text`.")
     if isinstance(content.get("format"), int) and content["format"] > FORMAT:
@@ -201,8 +202,9 @@ def load(folder: str | Path) -> TextModel:
         reason = f"no {error}" if isinstance(error, KeyError) else error
         raise DataError(f"{path} is damaged: {reason}. Fit the run again.") from error
     numbers = (options.embedding + options.hidden) * len(vocabulary)
-    check_size(Path(folder) / MODEL, options.hidden, options.layers, numbers)
+    weights = run.part(MODEL)
+    check_size(Path(folder) / MODEL, len(weights), options.hidden, options.layers, numbers)
     model = build(vocabulary, options)
-    load_weights(model.network, Path(folder) / MODEL)
+    load_weights(model.network, Path(folder) / MODEL, weights)
     model.network.eval()
     return model

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from bptt.errors import DataError
+from bptt.files import printable
 from bptt.gradients import Truncated
-from bptt.runs import HISTORY, MODEL, RECORD, tensors_of, whole, write_record
+from bptt.runs import HISTORY, MODEL, Made, tensors_of, write_run
 from bptt.streams import Chunk, Stream, Vocabulary
 from bptt.text._model import Options, TextModel, build
 from bptt.training import Checkpoint, History, Patience, fit
@@ -148,11 +149,11 @@ def _bits(stream: Stream, shares: Tensor) -> float:
     return total / count / math.log(2)
 
 
-def save(result: Result, folder: str | Path, force: bool = False) -> list[Path]:
-    """Write a run, all of it or nothing; see `bptt.forecasting.save`."""
+def made(result: Result) -> Made:
+    """The run, to be written."""
     about = {
         "data": {
-            "source": str(result.task.path),
+            "source": printable(str(result.task.path)),
             "training": result.task.training.steps,
             "validation": result.task.validation.steps,
             "test": result.task.test.steps,
@@ -164,9 +165,13 @@ def save(result: Result, folder: str | Path, force: bool = False) -> list[Path]:
         },
         "bits": result.bits,
     }
-    with whole(folder, force) as made:
-        save_file(tensors_of(result.model.network), made / MODEL)
-        write_record(made / RECORD, {**result.model.to_json(), **about})
-        result.history.to_csv(made / HISTORY)
-        names = sorted(file.name for file in made.iterdir())
-    return [Path(folder).absolute() / name for name in names]
+    parts = {
+        MODEL: save_tensors(tensors_of(result.model.network)),
+        HISTORY: result.history.as_csv().encode(),
+    }
+    return Made(parts, {**result.model.to_json(), **about})
+
+
+def save(result: Result, folder: str | Path, force: bool = False) -> list[Path]:
+    """Write a run; see `bptt.forecasting.save`."""
+    return write_run(folder, made(result), force)

@@ -8,11 +8,12 @@ import re
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from bptt import files
 from bptt.errors import CheckpointError, OptionError, at_least
 from bptt.training import _store
 from bptt.training._hold import Hold
@@ -35,6 +36,7 @@ class Checkpoint:
         share: of the training time, the most that regular saving may take: where a checkpoint
             takes long to write, they come less often than ``every`` says. ``math.inf`` lets
             them come as often as it says.
+        begun: called once when training is about to begin or to go on, after every check.
 
     Raises:
         OptionError: an option is out of range.
@@ -44,6 +46,7 @@ class Checkpoint:
     every: str | int = "30s"
     keep: int = 3
     share: float = 0.01
+    begun: Callable[[], None] | None = field(default=None, kw_only=True, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         at_least(1, keep=self.keep)
@@ -99,7 +102,7 @@ class Saver:
             OptionError: there are some.
             CheckpointError: something in the run cannot be saved, or not here.
         """
-        if os.path.exists(self.folder / SEED):  # unlike Path's, it never raises
+        if os.path.exists(self.folder / _store.SEED):  # unlike Path's, it never raises
             raise OptionError(
                 f"{self.folder} holds several starts: go on with starts=, or name another folder."
             )
@@ -185,8 +188,10 @@ class Saver:
             _store.sweep(self.folder)
 
 
-SEED = "seed"
-"""The file that says of which seed the starts in a folder are."""
+def checkpoints_in(folder: Path) -> bool:
+    """Whether anything is saved in a folder, be it of a single run or of starts."""
+    places = [folder, *folder.glob("start-*")]
+    return any(_store.checkpoints(place) for place in places)
 
 
 def own_seed(folder: Path, seed: int) -> None:
@@ -201,9 +206,9 @@ def own_seed(folder: Path, seed: int) -> None:
             f"{folder} holds the checkpoints of a single run: name another folder for the starts."
         )
     _store.make(folder)
-    path = folder / SEED
+    path = folder / _store.SEED
     if path.is_file():
-        found = path.read_bytes()[:32].decode(errors="replace").strip()
+        found = files.read_bytes(path)[:32].decode(errors="replace").strip()
         if found != str(seed):
             raise OptionError(
                 f"{folder} holds starts of seed={found}, not {seed}: give that one, or name "

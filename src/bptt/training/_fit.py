@@ -268,6 +268,8 @@ def _begin_saving(loop: Loop, where: Checkpoint, resume: bool | Literal["force"]
         loop.saver.start()
     else:
         give(loop, loop.processes.own(state), force=resume == "force")
+    if where.begun is not None and loop.processes.rank == 0:
+        where.begun()
 
 
 def _parts(stream: Stream, validation: Stream | float | None) -> tuple[Stream, Stream | None]:

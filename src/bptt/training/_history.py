@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 
 import torch
 
+from bptt import files
 from bptt.gradients import Update
 from bptt.network import Network
 
@@ -110,13 +112,17 @@ class History:
 
     def to_csv(self, path: str | Path) -> None:
         """Write the epochs as a table, one row each; an absent validation loss is left empty."""
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(column.name for column in fields(Epoch))
-            writer.writerows(
-                ["" if value is None else value for value in astuple(epoch)]
-                for epoch in self.epochs
-            )
+        files.write_text(path, self.as_csv())
+
+    def as_csv(self) -> str:
+        """What `to_csv` writes."""
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(column.name for column in fields(Epoch))
+        writer.writerows(
+            ["" if value is None else value for value in astuple(epoch)] for epoch in self.epochs
+        )
+        return text.getvalue()
 
 
 @dataclass

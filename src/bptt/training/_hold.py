@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from bptt.errors import CheckpointError
+from bptt.files import shown
+
+
+class Held(CheckpointError):
+    """Another run writes there."""
 
 
 class Hold:
@@ -19,7 +25,7 @@ class Hold:
         folder: must be there.
 
     Raises:
-        CheckpointError: another process, or another run in this one, holds it.
+        Held: another process, or another run in this one, holds it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,9 +42,9 @@ class Hold:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(handle)
-            raise CheckpointError(
-                f"{folder} is being written to by another run: wait for its end, or name a folder "
-                "of its own."
+            raise Held(
+                f"{shown(folder)} is being written to by another run: wait for its end, or name a "
+                "folder of its own."
             ) from error
         except OSError:
             os.close(handle)
@@ -62,3 +68,20 @@ class Hold:
         if handle is not None:
             with contextlib.suppress(OSError):
                 os.close(handle)
+
+
+def wait_for(folder: Path, seconds: float) -> None:
+    """Wait until nobody holds a folder, but no longer than so.
+
+    Raises:
+        Held: another run still writes there.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            Hold(folder).release()
+            return
+        except Held:
+            if time.monotonic() > end:
+                raise
+        time.sleep(0.05)

@@ -89,7 +89,7 @@ class Loop:
             Interrupted: a signal was caught, and all is saved.
         """
         self.processes.began = time.perf_counter() - self.progress.elapsed
-        self.processes.leave = lambda: signals.caught is not None
+        self.processes.leave = signals.left
         self.processes.due = self._due
         try:
             if self.progress.epoch == 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
@@ -29,9 +29,24 @@ class Leave(BaseException):
     `KeyboardInterrupt`, which a second Ctrl-C raises in the middle of anything."""
 
 
+_asking: Callable[[], bool] | None = None
+
+
+@contextmanager
+def asking(left: Callable[[], bool]) -> Iterator[None]:
+    """Within, training is left when ``left`` says so, as by a signal."""
+    global _asking
+    before, _asking = _asking, left
+    try:
+        yield
+    finally:
+        _asking = before
+
+
 class Signals:
     """While entered, the first Ctrl-C or SIGTERM is remembered in ``caught``; then the handlers
-    that were there before are back, so that a second one leaves at once.
+    that were there before are back, so that a second one leaves at once; where such a handler has
+    an attribute ``second``, that one takes it.
 
     Outside the main thread, where Python takes no signals, nothing changes; nor for a signal that
     is ignored, or was given a handler outside Python.
@@ -40,15 +55,19 @@ class Signals:
         enabled: whether to take them in at all.
         alone: whether nobody waits for this process, so that it may leave at once where nothing
             changes.
+        told: called when one was caught.
     """
 
-    def __init__(self, enabled: bool, alone: bool = True) -> None:
+    def __init__(
+        self, enabled: bool, alone: bool = True, told: Callable[[], None] = lambda: None
+    ) -> None:
         main = threading.current_thread() is threading.main_thread()
         self.caught: signal.Signals | None = None
         self._taken = (signal.SIGINT, signal.SIGTERM) if enabled and main else ()
         self._before: dict[signal.Signals, Any] = {}
         self._immediate = False
         self._alone = alone
+        self._told = told
 
     def __enter__(self) -> Signals:
         for one in self._taken:
@@ -67,9 +86,13 @@ class Signals:
         self._restore()
 
     def check(self) -> None:
-        """Raise `Leave` if a signal was caught."""
-        if self.caught is not None:
+        """Raise `Leave` if training is to be left."""
+        if self.left():
             raise Leave
+
+    def left(self) -> bool:
+        """Whether a signal was caught, or another process asked to leave."""
+        return self.caught is not None or (_asking is not None and _asking())
 
     @contextmanager
     def immediate(self) -> Iterator[None]:
@@ -84,7 +107,9 @@ class Signals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.caught = signal.Signals(number)
-        self._restore()
+        for one, before in self._before.items():
+            signal.signal(one, getattr(before, "second", before))
+        self._told()
         if self._immediate:
             raise Leave
 

@@ -8,10 +8,11 @@ and wherever it runs.
 from __future__ import annotations
 
 import copy
+import signal
 import threading
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,13 +22,16 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from bptt.errors import BpttError, OptionError, at_least, at_most
+from bptt.errors import BpttError, CheckpointError, OptionError, at_least, at_most
 from bptt.network import Network
 from bptt.segments import undrawn
 from bptt.streams import Stream
 from bptt.training._checkpoint import Checkpoint, own_seed
 from bptt.training._history import History, Start
+from bptt.training._hold import wait_for
 from bptt.training._loop import Callback
+from bptt.training._signals import Interrupted, Signals, asking
+from bptt.training._workers import Asked, Watch
 
 Train = Callable[..., History]
 """`bptt.fit`, with all of its options given but the network, the stream and the callbacks."""
@@ -37,17 +41,22 @@ _generator = threading.Lock()
 
 Weights = dict[str, Tensor]
 
+PATIENCE = 30.0
+"""Seconds to wait for a start that another process is saving."""
+
 MOST = 10**6
 """Starts at a time: with more, something else was meant."""
 
 
 class Outcome(NamedTuple):
-    """What comes back from one start: its record, and what training left unless it failed."""
+    """What comes back from one start: its record, and what training left unless it failed, or was
+    stopped, and then is saved."""
 
     start: Start
     history: History | None
     weights: Weights
     error: Exception | None
+    stopped: signal.Signals | None = None
 
 
 def best_of(
@@ -77,6 +86,7 @@ def best_of(
 
     Raises:
         OptionError: there is no start, or a parameter cannot be drawn anew.
+        CheckpointError: a start cannot be saved, or another run trains it.
         BpttError: all starts failed; or several jobs are asked for and joblib is not installed.
     """
     numbers = _numbers(starts)
@@ -85,14 +95,24 @@ def best_of(
     root = int(torch.randint(2**62, ())) if seed is None else seed
     if checkpoint is not None:
         own_seed(checkpoint.path, root)
-    one = partial(_train_one, network, stream, train, callbacks, root, checkpoint)
+        for number in numbers:  # the process of a run that was killed may be saving
+            wait_for(checkpoint.path / f"start-{number}", PATIENCE)
     best: Outcome | None = None
     found = []
-    with closing(_run(one, numbers, jobs)) as outcomes:
-        for outcome in tqdm(outcomes, total=len(numbers), unit=" starts", disable=not progress):
-            found.append(outcome._replace(weights={}))
-            if outcome.history is not None and (best is None or _rank(outcome) < _rank(best)):
-                best = outcome
+    with Watch() as watch, Signals(checkpoint is not None, told=watch.leave) as signals:
+        one = partial(_train_one, network, stream, train, callbacks, root, checkpoint, watch.asked)
+        with closing(_run(one, numbers, jobs, watch)) as outcomes:
+            for outcome in tqdm(outcomes, total=len(numbers), unit=" starts", disable=not progress):
+                found.append(outcome._replace(weights={}))
+                if outcome.stopped is not None:
+                    watch.leave()
+                if outcome.history is not None and (best is None or _rank(outcome) < _rank(best)):
+                    best = outcome
+        by = [outcome.stopped for outcome in found if outcome.stopped is not None]
+        if signals.caught is not None or by:
+            raise _interrupted(
+                len(numbers) - len(by), len(numbers), checkpoint, signals.caught or by[0]
+            )
     found.sort(key=lambda outcome: outcome.start.number)
     if best is None or best.history is None:
         raise _all_failed(found)
@@ -166,16 +186,43 @@ def _train_one(
     callbacks: Sequence[Callback],
     seed: int,
     checkpoint: Checkpoint | None,
+    asked: Asked,
     number: int,
 ) -> Outcome:
     """One start, on copies; its generator is its own, from drawing to the last update."""
+    own = _own(checkpoint, number)
+    with asked.watched(saves=own is not None):
+        if asked.left():
+            return _stopped(number)
+        try:
+            with asking(asked.left) if own is not None else nullcontext():
+                return _trained_one(network, stream, train, callbacks, seed, own, number)
+        except Interrupted as error:
+            return _stopped(number, error.signal)
+
+
+def _stopped(number: int, by: signal.Signals = signal.SIGTERM) -> Outcome:
+    return Outcome(Start(number), None, {}, None, by)
+
+
+def _trained_one(
+    network: Network,
+    stream: Stream,
+    train: Train,
+    callbacks: Sequence[Callback],
+    seed: int,
+    checkpoint: Checkpoint | None,
+    number: int,
+) -> Outcome:
     sequence = np.random.SeedSequence(seed, spawn_key=(number,))
     with _generator, undrawn():
         torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
         try:
             mine, data, again = copy.deepcopy((network, stream, train))
             draw_anew(mine)
-            history = again(mine, data, callbacks=callbacks, checkpoint=_own(checkpoint, number))
+            history = again(mine, data, callbacks=callbacks, checkpoint=checkpoint)
+        except CheckpointError:
+            raise  # a start that cannot be saved, or that another process trains, has not failed
         except Exception as error:  # whatever one start dies of, the others go on
             return Outcome(Start(number, error=_told(error)), None, {}, error)
     loss, epoch = _end(history)
@@ -219,7 +266,20 @@ def _all_failed(found: list[Outcome]) -> Exception:
     return failure
 
 
-def _run(one: Callable[[int], Outcome], numbers: list[int], jobs: int | None) -> Generator[Outcome]:
+def _interrupted(
+    done: int, count: int, checkpoint: Checkpoint | None, by: signal.Signals
+) -> Interrupted:
+    where = "" if checkpoint is None else f" in {checkpoint.path}"
+    return Interrupted(
+        f"stopped after {done} of {count} starts; the others are saved{where}. The same call "
+        "with resume=True goes on from there.",
+        by,
+    )
+
+
+def _run(
+    one: Callable[[int], Outcome], numbers: list[int], jobs: int | None, watch: Watch
+) -> Generator[Outcome]:
     """Every start's outcome, as they come."""
     try:
         import joblib
@@ -236,11 +296,18 @@ def _run(one: Callable[[int], Outcome], numbers: list[int], jobs: int | None) ->
         for outcome in _parallel(joblib, one, numbers, jobs):
             left.remove(outcome.start.number)
             yield outcome
+    except CheckpointError:
+        raise
     except Exception:
         # A worker died and took the pool with it: every start that is left gets a pool of its own.
         for number in left:
+            if watch.asked.left():
+                yield _stopped(number)
+                continue
             try:
                 yield from _parallel(joblib, one, [number], jobs)
+            except CheckpointError:
+                raise
             except Exception as error:
                 yield Outcome(Start(number, error=_told(error)), None, {}, error)
 

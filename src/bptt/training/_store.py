@@ -22,6 +22,7 @@ from typing import Any
 import safetensors.torch
 from safetensors import SafetensorError
 
+from bptt import files
 from bptt.errors import CheckpointError
 from bptt.training._pack import Packed
 
@@ -33,7 +34,12 @@ MANIFEST_BYTES = 1 << 16
 """No manifest is larger."""
 
 _NAME = re.compile(r"checkpoint-(\d{8,18})")
-_UNFINISHED = (".writing-", ".removing-")
+SEED = "seed"
+"""The file that says of which seed the starts in a folder are."""
+
+_START = re.compile(r"start-\d+")
+_REMOVING = ".removing-"
+_MEND = "Make room and resume, or keep fewer checkpoints."
 
 
 class Damaged(CheckpointError):
@@ -73,7 +79,7 @@ def make(folder: Path) -> None:
         CheckpointError: it cannot be made.
     """
     try:
-        _make(folder)
+        files.make_folder(folder)
     except OSError as error:
         raise CheckpointError(_why(error, folder, 0)) from error
 
@@ -94,36 +100,54 @@ def write(folder: Path, content: Packed, keep: int, **about: Any) -> Path:
         CheckpointError: the disk is full (with the room that is needed) or cannot be written; what
             was there before is intact.
     """
-    files = {TENSORS: _serialised(content), STATE: _json(content.plain)}
-    manifest = _manifest(files, about)
+    parts = {TENSORS: _serialised(content), STATE: _json(content.plain)}
+    manifest = _manifest(parts, about)
     try:
-        _make(folder)
+        files.make_folder(folder)
         present = checkpoints(folder)
         path = folder / f"checkpoint-{_number(present[-1]) + 1 if present else 0:08d}"
-        unfinished = folder / f"{_UNFINISHED[0]}{path.name}"
+        unfinished = folder / f"{files.UNFINISHED}{path.name}"
         try:
             unfinished.mkdir()
-            for name, data in {**files, MANIFEST: manifest}.items():
-                _write(unfinished / name, data)
-            _flush(unfinished)
+            for name, data in {**parts, MANIFEST: manifest}.items():
+                files.write_new(unfinished / name, data)
+            files.flush(unfinished)
             os.rename(unfinished, path)
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
-        _flush(folder)
+        files.flush(folder)
         _remove([*present, path][:-keep])
     except OSError as error:
-        size = len(manifest) + sum(map(len, files.values()))
+        size = len(manifest) + sum(map(len, parts.values()))
         raise CheckpointError(_why(error, folder, size)) from error
     return path
 
 
 def sweep(folder: Path) -> None:
     """Remove what a killed process left unfinished."""
-    if folder.is_dir():
-        for path in folder.iterdir():
-            if path.name.startswith(_UNFINISHED):
-                shutil.rmtree(path, ignore_errors=True)
+    files.sweep(folder, _REMOVING)
+
+
+def strange_checkpoints(folder: Path) -> list[str]:
+    """What in a folder of checkpoints, or of starts that have checkpoints, this module did not
+    write."""
+    return sorted(path.name for path in folder.iterdir() if not _is_own(path))
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints in a folder, and those of starts in it; what else is there stays."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if _is_own(path):
+            files.remove(path)
+
+
+def _is_own(path: Path) -> bool:
+    if path.is_symlink() or not path.is_dir():
+        return path.name == SEED and path.is_file()
+    if path.name.startswith((files.UNFINISHED, _REMOVING)) or _NAME.fullmatch(path.name):
+        return all(one.name in (MANIFEST, STATE, TENSORS) for one in path.iterdir())
+    return _START.fullmatch(path.name) is not None and not strange_checkpoints(path)
 
 
 def newest(folder: Path) -> Found | None:
@@ -153,8 +177,8 @@ def read(path: Path) -> Found:
         CheckpointError: it was written by a newer version.
     """
     about = _read_manifest(path)
-    files = about["files"]
-    state, tensors = _checked(path, STATE, files), _checked(path, TENSORS, files)
+    listed = about["files"]
+    state, tensors = _checked(path, STATE, listed), _checked(path, TENSORS, listed)
     try:
         return Found(path, about, Packed(json.loads(state), safetensors.torch.load(tensors)))
     except (ValueError, RecursionError, SafetensorError, KeyError, TypeError) as error:
@@ -163,6 +187,7 @@ def read(path: Path) -> Found:
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
+        files.regular(path / MANIFEST)
         with open(path / MANIFEST, "rb") as file:
             data = file.read(MANIFEST_BYTES + 1)
         if len(data) > MANIFEST_BYTES:
@@ -187,14 +212,14 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return about
 
 
-def _checked(path: Path, name: str, files: Any) -> bytes:
+def _checked(path: Path, name: str, listed: Any) -> bytes:
     """The bytes of a file, if they are those that the manifest tells."""
     try:
-        size, checksum = files[name]["bytes"], files[name]["sha256"]
+        size, checksum = listed[name]["bytes"], listed[name]["sha256"]
         found = (path / name).stat().st_size
         if found != size:
             raise ValueError(f"it has {found} bytes, not {size}")
-        data = (path / name).read_bytes()
+        data = files.read_bytes(path / name)
         if _sum(data) != checksum:
             raise ValueError("its checksum is another")
     except (OSError, KeyError, TypeError, ValueError) as error:
@@ -203,8 +228,8 @@ def _checked(path: Path, name: str, files: Any) -> bytes:
     return data
 
 
-def _manifest(files: dict[str, bytes], about: dict[str, Any]) -> bytes:
-    sums = {name: {"bytes": len(data), "sha256": _sum(data)} for name, data in files.items()}
+def _manifest(parts: dict[str, bytes], about: dict[str, Any]) -> bytes:
+    sums = {name: {"bytes": len(data), "sha256": _sum(data)} for name, data in parts.items()}
     content = {"format": FORMAT, **about, "files": sums}
     return _json({**content, "sha256": _sum(_json(content))})
 
@@ -230,55 +255,22 @@ def _number(path: Path) -> int:
     return int(match[1])
 
 
-def _write(path: Path, data: bytes) -> None:
-    """The whole of ``data``, down to the disk."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        left = memoryview(data)
-        while left:
-            left = left[os.write(handle, left) :]
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _flush(folder: Path) -> None:
-    """The names in ``folder``, down to the disk; only POSIX lets a folder be flushed."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def write_whole(path: Path, data: bytes) -> None:
     """A small file, all of it or nothing.
 
     Raises:
         CheckpointError: it cannot be written.
     """
-    unfinished = path.with_name(f"{_UNFINISHED[0]}{path.name}")
     try:
-        unfinished.unlink(missing_ok=True)
-        _write(unfinished, data)
-        os.replace(unfinished, path)
-        _flush(path.parent)
+        files.write_bytes(path, data)
     except OSError as error:
         raise CheckpointError(_why(error, path.parent, len(data))) from error
-
-
-def _make(folder: Path) -> None:
-    if not os.path.isdir(folder):
-        folder.mkdir(parents=True)
-        _flush(folder.parent)
 
 
 def _remove(old: list[Path]) -> None:
     """Renamed first, so that one half removed is not taken for a checkpoint."""
     for path in old:
-        going = path.with_name(_UNFINISHED[1] + path.name)
+        going = path.with_name(_REMOVING + path.name)
         os.rename(path, going)
         shutil.rmtree(going, ignore_errors=True)
 
@@ -289,24 +281,11 @@ def _why(error: OSError, folder: Path, size: int) -> str:
         return f"{folder} is a file: name a folder for the checkpoints."
     whole = [path.name for path in checkpoints(folder)[-1:]]
     kept = f" The last one, {whole[0]}, is intact." if whole else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        free = shutil.disk_usage(above).free
-        return (
-            f"no room for a checkpoint in {folder}: it takes {_size(size)}, and {_size(free)} are "
-            f"free.{kept} Make room for {_size(max(size - free, 0) or size)} more and resume, or "
-            "keep fewer."
-        )
+    if files.is_full(error):
+        return f"no room for a checkpoint in {folder}: {files.room(folder, size)}.{kept} {_MEND}"
     if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
         return (
             f"{folder} is being written to by another process: {error}. Give every run a folder "
             "of its own."
         )
     return f"no checkpoint could be written to {folder}: {error.strerror or error}.{kept}"
-
-
-def _size(count: int) -> str:
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"

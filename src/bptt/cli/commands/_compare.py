@@ -100,6 +100,10 @@ def compare_methods(
         Path,
         typer.Option(metavar="FOLDER", help="Where pictures and tables go.", rich_help_panel=RUN),
     ] = Path("bptt-compare"),
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Replace what is there without asking.", rich_help_panel=RUN),
+    ] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", help="No progress bar.", rich_help_panel=RUN)
     ] = False,
@@ -117,4 +121,4 @@ def compare_methods(
         seed=seed,
     )
     source = _compare.Source(data, names(inputs), target, missing)
-    _compare.run(source, options, out, quiet)
+    _compare.run(source, options, out, force, quiet)

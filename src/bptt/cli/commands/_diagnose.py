@@ -80,5 +80,8 @@ def report(
         Path | None,
         typer.Option(metavar="HTML", help="Where it goes.", show_default="RUN/report.html"),
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace what is there without asking.")
+    ] = False,
 ) -> None:
-    _diagnose.report(run, out)
+    _diagnose.report(run, out, force)

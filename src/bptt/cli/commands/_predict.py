@@ -53,6 +53,9 @@ def predict(
         Literal["refuse", "mask"] | None,
         typer.Option(help="As in `bptt fit`.", show_default="as the run was fitted"),
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace what is there without asking.")
+    ] = False,
     begin: Annotated[
         str, typer.Option(help="How a sample of a text begins.", show_default="anew")
     ] = "",
@@ -71,7 +74,7 @@ def predict(
 ) -> None:
     asked = given(context)
     if task_of(run) == "text":
-        for name in asked & {"out", "free_run", "missing"}:
+        for name in asked & {"out", "force", "free_run", "missing"}:
             raise OptionError(
                 f"--{name.replace('_', '-')} forecasts a table, but {run} is of a text: --sample, "
                 "--begin, --temperature and --seed go with it."
@@ -80,4 +83,4 @@ def predict(
         return
     for name in asked & {"begin", "sample", "temperature", "seed"}:
         raise OptionError(f"--{name} is of a text, but {run} forecasts a table.")
-    _predict.run(run, data, out, free_run, missing)
+    _predict.run(run, data, out, force, free_run, missing)

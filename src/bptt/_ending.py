@@ -1,0 +1,76 @@
+"""How the command line ends when Ctrl-C or SIGTERM comes: at any moment, with one line.
+
+`bptt` imports this module before all others, as importing PyTorch takes seconds. In any other
+program nothing changes. Files are written whole or not at all (`bptt.files`), so that the process
+may end wherever it stands; training takes both signals itself, and saves first.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import NoReturn
+
+NOTHING = "Nothing was written."
+
+before: list[Callable[[], object]] = []
+"""What is done before the process ends: what is unfinished goes."""
+
+_said = NOTHING
+
+
+def note(text: str) -> None:
+    """What is saved from now on, and how to go on, for the line that is shown at the end."""
+    global _said
+    _said = text
+
+
+def line(name: str = "Stopped") -> str:
+    """The line that is shown."""
+    return f"{name}. {_said}"
+
+
+def end(number: int, frame: FrameType | None = None) -> NoReturn:
+    """End the process now, as by a signal: exit code 130 or 143."""
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.SIG_IGN)
+    for clean in before:
+        with suppress(Exception):
+            clean()
+    with suppress(Exception):  # it may be writing just now
+        sys.stdout.flush()
+    if os.environ.get("RANK", "0") == "0":  # of torchrun's processes one speaks
+        bar = "\n" if sys.stderr is not None and sys.stderr.isatty() else ""
+        with suppress(OSError):
+            os.write(2, f"{bar}{line()}\n".encode(errors="backslashreplace"))
+    os._exit(128 + number)
+
+
+end.second = signal.SIG_DFL  # type: ignore[attr-defined]  # where training took the first one
+"""See `bptt.training._signals.Signals`: in native code the system does not wait."""
+
+
+def is_command() -> bool:
+    """Whether this process is `bptt`, or `python -m bptt`."""
+    name = os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] else ""
+    if name.removesuffix(".exe") == "bptt":
+        return True
+    given = getattr(sys, "orig_argv", [])
+    return ("-m", "bptt") in itertools.pairwise(given)
+
+
+def take() -> None:
+    """From now on both signals end the process by `end`, unless they are ignored."""
+    for one in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(one) in (signal.default_int_handler, signal.SIG_DFL):
+            with suppress(ValueError):  # outside the main thread
+                signal.signal(one, end)
+
+
+if is_command():
+    take()

@@ -1,0 +1,131 @@
+"""Where a run or a file goes, asked before any work is done for it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+
+from bptt import _ending, files
+from bptt.cli._processes import decided
+from bptt.errors import OptionError
+from bptt.files import shown
+from bptt.runs import owned, settle
+from bptt.training import Hold
+
+
+@contextmanager
+def held(
+    choose: Callable[[], Path], check: Callable[[Path], None], new: bool = False
+) -> Iterator[Path]:
+    """Within, nobody else writes to a folder; it is made, and goes again if nothing comes into it.
+
+    Args:
+        choose: the folder; may refuse.
+        check: refuses what is in it, once nobody else may change that.
+        new: whether ``choose`` makes it.
+
+    Raises:
+        CheckpointError: another run is written there.
+    """
+    made: list[Path] = []
+    holds: list[Hold] = []
+
+    def take() -> Path:
+        folder = choose()
+        absent = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
+        made.extend([folder] if new else absent)
+        while not holds or not folder.is_dir():  # another process may remove it when it leaves
+            release()
+            files.make_folder(folder)
+            holds.append(Hold(folder))
+        check(folder)
+        settle(folder)
+        files.sweep(folder)
+        return folder
+
+    def drop() -> None:
+        for path in made:
+            files.drop_if_empty(path)
+
+    def release() -> None:
+        while holds:
+            holds.pop().release()
+
+    _ending.before.append(drop)
+    try:
+        yield decided(take)
+    finally:
+        _ending.before.remove(drop)
+        drop()
+        release()
+
+
+def free(names: str = "bptt-run") -> Path:
+    """A new folder under the first name that is free: ``bptt-run``, ``bptt-run-2``, …"""
+    count, folder = 1, Path(names)
+    while True:
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            count += 1
+            folder = Path(f"{names}-{count}")
+
+
+def last(names: str = "bptt-run") -> Path:
+    """The folder that `free` made last."""
+    count, folder = 1, Path(names)
+    while (after := Path(f"{names}-{count + 1}")).exists():
+        count, folder = count + 1, after
+    return folder
+
+
+def check_out(out: Path, force: bool, run: Path, data: Path | None = None) -> None:
+    """Refuse a file that cannot be written, or that would take the place of another; on a terminal
+    it is asked for.
+
+    Args:
+        out: the file.
+        force: replace what is there without asking.
+        run, data: what is read, and never replaced, whatever its name.
+
+    Raises:
+        OptionError: it cannot be written, or is the data or a file of the run.
+    """
+    above = out.absolute().parent
+    kind = files.kind_of(out)
+    if kind is not None:
+        raise OptionError(f"{shown(out)} is {kind}: name a file with --out.")
+    if out.is_dir():
+        raise OptionError(f"{shown(out)} is a folder: name a file with --out.")
+    if data is not None and files.same(out, data):
+        raise OptionError(f"{shown(out)} is the data: name another file with --out.")
+    for name in owned(run):
+        if files.same(out, run / name):
+            raise OptionError(f"{shown(out)} is {name} of the run: name another file with --out.")
+    if not above.is_dir():
+        raise OptionError(f"{shown(out)} cannot be written: there is no folder {shown(above)}.")
+    if not os.access(above, os.W_OK):
+        raise OptionError(f"{shown(out)} cannot be written: {shown(above)} is write-protected.")
+    may_replace([out], force)
+
+
+def may_replace(outs: Iterable[Path], force: bool) -> None:
+    """Ask before what exists is replaced; without a terminal it is refused.
+
+    Raises:
+        OptionError: something exists, and nobody can be asked.
+    """
+    there = [path for path in outs if os.path.lexists(path)]
+    if not there or force:
+        return
+    names = ", ".join(map(shown, there))
+    if sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty():
+        typer.confirm(f"{names} exists. Replace?", abort=True, err=True)
+        return
+    raise OptionError(f"{names} exists: name another place with --out, or replace it with --force.")

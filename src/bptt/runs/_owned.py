@@ -1,0 +1,137 @@
+"""What in a folder belongs to a run, by the run's own word: nothing else is ever replaced."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from bptt import files
+from bptt.errors import BpttError, OptionError
+from bptt.files import shown
+from bptt.runs._folder import CHECKPOINTS, HISTORY, MODEL, RECORD, WHOLE
+from bptt.training import remove_checkpoints, strange_checkpoints
+
+JOB = "job.json"
+
+PICTURES = ("loss.png", "prediction.png", "starts.png")
+"""What runs of older versions have beside their model; their records do not say so."""
+
+
+def content_of(path: Path) -> dict[str, Any] | None:
+    """A JSON object out of a file; None if it holds none.
+
+    Raises:
+        OSError: it is there and cannot be read, so that nobody knows what it holds.
+    """
+    try:
+        content = json.loads(files.read_bytes(path).decode("utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError, BpttError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def listed(record: dict[str, Any]) -> set[str]:
+    """The files that a record names as its own, itself among them."""
+    named, pictures = record.get("files"), record.get("pictures", [])
+    if not isinstance(named, dict) or not isinstance(pictures, list):
+        return {MODEL, HISTORY, RECORD, *PICTURES}
+    return {RECORD, *named, *(name for name in pictures if isinstance(name, str))}
+
+
+def is_record(content: dict[str, Any] | None) -> bool:
+    """Whether it is what `bptt fit` writes."""
+    return content is not None and "format" in content and "options" in content
+
+
+def owned(folder: Path) -> set[str]:
+    """The files in ``folder`` that belong to a run, by its record and by what it was begun with."""
+    record, job = content_of(folder / RECORD), content_of(folder / JOB)
+    names = listed(record) if record is not None and is_record(record) else set()
+    return names | ({JOB} if is_record(job) else set())
+
+
+def replacements(folder: Path) -> list[Path]:
+    """Folders of checkpoints, the newest last, of runs that are to take the place of the one that
+    is there."""
+    found = []
+    for path in folder.glob(f"{CHECKPOINTS}-*") if folder.is_dir() else ():
+        number = path.name.removeprefix(f"{CHECKPOINTS}-")
+        if number.isdecimal() and is_record(content_of(path / JOB)):
+            found.append((int(number), path))
+    return [path for _, path in sorted(found)]
+
+
+def broken_off(folder: Path) -> bool:
+    """Whether there is a run that can go on and has not come to its end."""
+    begun = is_record(content_of(folder / JOB)) and (folder / CHECKPOINTS).is_dir()
+    return bool(replacements(folder)) or (begun and not (folder / RECORD).exists())
+
+
+def check_folder(folder: str | Path, force: bool = False) -> None:
+    """Refuse a folder that cannot take a run, before any work is done for it.
+
+    Raises:
+        OptionError: it is a file or cannot be written; it has something in it and ``force`` is not
+            given, or what is in the way belongs to no run.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise OptionError(
+            f"{shown(folder)} is {files.kind_of(folder) or 'a file'}: name a folder to put the run "
+            "in."
+        )
+    inside = [n for n in os.listdir(folder) if not _unfinished(n)] if folder.is_dir() else []
+    if inside and not force:
+        if broken_off(folder):
+            raise OptionError(
+                f"{shown(folder)} holds a run that was broken off: go on with it by `bptt fit "
+                f"--resume {shown(folder)}`, name another folder, or begin anew in its place with "
+                "--force."
+            )
+        raise OptionError(
+            f"{shown(folder)} exists and is not empty: name another folder, or replace the run in "
+            "it with --force."
+        )
+    if inside:
+        check_free(folder, {MODEL, HISTORY, RECORD, JOB, *PICTURES})
+    above = folder.absolute()
+    while not above.exists():
+        above = above.parent
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise OptionError(
+            f"{shown(folder)} cannot be made: {shown(above)} is not a folder that can be written."
+        )
+
+
+def _unfinished(name: str) -> bool:
+    return name.startswith(files.UNFINISHED) or name == WHOLE
+
+
+def check_free(folder: Path, names: set[str]) -> None:
+    """Refuse to put files in the place of what belongs to no run.
+
+    Raises:
+        OptionError: one of ``names``, or the checkpoints, is there and no run lists it.
+    """
+    strange = sorted(n for n in names - owned(folder) if os.path.lexists(folder / n))
+    saved = folder / CHECKPOINTS
+    if os.path.lexists(saved) and not (JOB in owned(folder) and saved.is_dir()):
+        strange.append(CHECKPOINTS)
+    elif saved.is_dir():
+        strange += [f"{CHECKPOINTS}/{name}" for name in strange_checkpoints(saved) if name != JOB]
+    if strange:
+        raise OptionError(
+            f"{shown(folder)} holds {', '.join(strange[:5])}, which no run there lists as its own: "
+            "--force replaces only what a run's record lists. Move it away, or name another folder."
+        )
+
+
+def remove_saved(saved: Path) -> None:
+    """Remove the checkpoints in a folder, what they were begun with, and the folder if nothing else
+    is in it."""
+    remove_checkpoints(saved)
+    if is_record(content_of(saved / JOB)):
+        files.remove(saved / JOB)
+    files.drop_if_empty(saved)

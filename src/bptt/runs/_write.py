@@ -1,0 +1,161 @@
+"""How a run comes into its folder: whole, whenever its process dies.
+
+Its files are put together in a folder apart, the record last, and that folder is renamed to
+``.whole``: from there on it is the run. Then each file moves to its place, the record last, and
+what the run before it listed and this one does not is removed. A process that dies in between
+leaves the rest to the next one (`settle`), and readers look into ``.whole`` first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bptt import files
+from bptt.drawing import Pictures, apart
+from bptt.runs._folder import CHECKPOINTS, RECORD, WHOLE
+from bptt.runs._owned import (
+    JOB,
+    check_folder,
+    check_free,
+    content_of,
+    is_record,
+    owned,
+    remove_saved,
+    replacements,
+)
+from bptt.training import Hold
+
+
+@dataclass(frozen=True)
+class Made:
+    """A run that can be written.
+
+    Attributes:
+        parts: the files that belong to it, by their names.
+        record: for ``run.json``, which gets their checksums.
+        pictures: what is drawn beside them.
+    """
+
+    parts: dict[str, bytes]
+    record: dict[str, Any]
+    pictures: Pictures = field(default_factory=dict)
+
+
+def write_run(folder: str | Path, made: Made, force: bool = False) -> list[Path]:
+    """Write a run: its model and record, all or nothing, then its pictures, each apart.
+
+    Args:
+        folder: made if it is absent.
+        made: the run.
+        force: replace the run that is there; other files stay.
+
+    Returns:
+        The files written.
+
+    Raises:
+        OptionError: as `bptt.runs.check_folder`.
+        CheckpointError: another run is being written there.
+        OSError: something cannot be written; what was there is as it was.
+    """
+    folder = Path(folder).absolute()
+    check_folder(folder, force)
+    files.make_folder(folder)
+    try:
+        with Hold(folder):
+            files.sweep(folder)
+            return put(folder, made, saved=False)
+    finally:
+        files.drop_if_empty(folder)
+
+
+def put(folder: Path, made: Made, saved: bool = True) -> list[Path]:
+    """Let a run take its place in ``folder``, which is there, and which nobody else writes to; then
+    draw its pictures.
+
+    Args:
+        folder: of the run.
+        made: the run.
+        saved: whether its training was saved, so that what it was begun with is kept.
+
+    Returns:
+        The files written.
+    """
+    settle(folder)
+    check_free(folder, {*made.parts, *made.pictures, RECORD})
+    sums = {
+        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for name, data in made.parts.items()
+    }
+    record = {**made.record, "files": sums, "pictures": list(made.pictures), "saved": saved}
+    newest = replacements(folder)[-1:]
+    more = {JOB: files.read_bytes(newest[0] / JOB)} if saved and newest else {}
+    _stage(folder, {**made.parts, **more, RECORD: _json(record)})
+    settle(folder)
+    drawn = apart(folder, made.pictures)
+    return sorted([*(folder / name for name in (*made.parts, RECORD)), *drawn])
+
+
+def _stage(folder: Path, parts: dict[str, bytes]) -> None:
+    """All the files of a run in ``.whole``, or none."""
+    unfinished = folder / f"{files.UNFINISHED}run"
+    files.remove(unfinished)
+    try:
+        unfinished.mkdir()
+        for name, data in parts.items():
+            files.write_new(unfinished / name, data)
+        files.flush(unfinished)
+        os.rename(unfinished, folder / WHOLE)
+        files.flush(folder)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
+    finally:
+        files.remove(unfinished)
+
+
+def settle(folder: Path) -> None:
+    """Bring the files of a whole run to their places, and remove what the run before it listed; all
+    of it, or what a process that died left to be done."""
+    whole = folder / WHOLE
+    if not whole.is_dir():
+        return
+    record = content_of(whole / RECORD)
+    if record is not None:
+        for path in sorted(whole.iterdir()):
+            if path.name not in (RECORD, JOB):
+                os.replace(path, folder / path.name)
+        for name in owned(folder) - {RECORD, JOB, *record.get("files", {})}:
+            files.remove(folder / name)
+        os.replace(whole / RECORD, folder / RECORD)
+        files.flush(folder)
+    _settle_saved(folder, whole)
+    files.drop_if_empty(whole)
+
+
+def _settle_saved(folder: Path, whole: Path) -> None:
+    """The checkpoints of the run that was replaced go, and those of the new one get their name."""
+    record = content_of(folder / RECORD) or {}
+    saved = folder / CHECKPOINTS
+    if (whole / JOB).exists():
+        *older, newest = [saved, *replacements(folder)]
+        for one in older:
+            remove_saved(one)
+        if newest != saved and not saved.exists():
+            os.rename(newest, saved)
+        if is_record(content_of(saved / JOB)):
+            files.remove(saved / JOB)
+        os.replace(whole / JOB, folder / JOB)
+    elif record.get("saved") is False and is_record(content_of(folder / JOB)):
+        for one in [saved, *replacements(folder)]:
+            remove_saved(one)
+        files.remove(folder / JOB)
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    """What JSON can say, and no NaN."""
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+    return (text + "\n").encode("utf-8", "backslashreplace")
