@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := $(shell git ls-files native CMakeLists.txt pyproject.toml constraints.txt)
 
-.PHONY: demo test lint types unit setup bench reproduce torture fuzz random-cells field cuda sanitize clean
+.PHONY: demo test lint types unit slow setup bench reproduce torture fuzz random-cells field cuda sanitize clean
 
 setup: .venv/.installed
 
@@ -28,7 +28,10 @@ types: setup
 	$(BIN)/mypy
 
 unit: setup
-	BPTT_REQUIRE_NATIVE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	BPTT_REQUIRE_NATIVE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+
+slow: setup  ## the tests that `make test` leaves out: hundreds of cells, forks, every setting
+	BPTT_REQUIRE_NATIVE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
 
 bench: setup  ## measure beside PyTorch and JAX; needs a quiet machine
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
