@@ -26,6 +26,8 @@ _KINDS = {
     stat.S_IFSOCK: "a socket",
 }
 
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows would change the ends of lines
+
 _writing: set[Path] = set()
 """What this process is writing at the moment."""
 
@@ -58,7 +60,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """
     regular(path)
     # Not to wait, where a FIFO took the file's place just now.
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    handle = os.open(path, os.O_RDONLY | _BINARY | getattr(os, "O_NONBLOCK", 0))
     with open(handle, "rb") as file:
         return file.read()
 
@@ -98,7 +100,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 def write_new(path: Path, data: bytes) -> None:
     """The whole of ``data`` down to the disk, under a name that is not taken."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
     try:
         left = memoryview(data)
         while left:

@@ -21,7 +21,7 @@ from bptt.state import State, leaves, map_state
 
 STEPS, ROWS = 3, 2
 """So many steps are run, and so many rows compared."""
-_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8}
+TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8}
 """Relative to the largest number; a mistake is larger, rounding in three steps smaller."""
 
 _Run = Callable[[Tensor, State], tuple[Tensor, State]]
@@ -113,7 +113,7 @@ def _same(one: Tensor | None, other: Tensor | None) -> bool:
     if not bool(finite.any()):
         return True
     one, other = one[finite], other[finite]
-    bound = _TOLERANCE.get(other.dtype, 1e-3) * float(other.abs().max().clamp_min(1e-6))
+    bound = TOLERANCE.get(other.dtype, 1e-3) * float(other.abs().max().clamp_min(1e-6))
     return bool(((one - other).abs() <= bound).all())
 
 

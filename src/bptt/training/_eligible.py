@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,6 +17,7 @@ from bptt.network import Network
 from bptt.state import leaves
 from bptt.streams import Chunk
 from bptt.training._slots import why_not as optimizer_why_not
+from bptt.training._verified import differs
 
 MOST_WORK = 2e7
 """Multiply-adds of a window beyond which PyTorch's own products, on all threads, are as fast."""
@@ -133,6 +135,15 @@ def _build(network: Network, kind: str, chunk: Chunk, steps: int) -> Learner | s
         return (
             f"its windows are large ({work:.1g} multiply-adds): PyTorch's own products are as fast"
         )
+    if learner.current is not None:
+        wrong = differs(network, learner, kind, chunk.inputs)
+        if wrong is not None:
+            warnings.warn(
+                f"{type(network.cell).__name__} is trained through PyTorch, not in the core: "
+                f"{wrong}.",
+                stacklevel=2,
+            )
+            return str(wrong)
     return learner
 
 

@@ -15,18 +15,19 @@ import torch
 from torch import Tensor
 
 from bptt.engine.online import Learner
-from bptt.gradients import GradientMethod, SlidingWindow, Truncated, Update
+from bptt.gradients import GradientMethod, SlidingWindow, Update
 from bptt.gradients._context import Carried, Context, Recomputed, Span
 from bptt.gradients._resume import Place, taken_up
 from bptt.gradients._truncated import warn_of_gaps
 from bptt.gradients._window import again, counted
 from bptt.losses import step_loss
 from bptt.network import Network, place_of
-from bptt.state import State, leaves, map_state
+from bptt.state import leaves
 from bptt.streams import Batch, Chunk, Stream, on_device
 from bptt.streams._chunk import length_within
 from bptt.streams._live import ENDLESS
 from bptt.training._eligible import learner_of, unfit, why_not, windows_of
+from bptt.training._learner import configure, plain, state_of, tell
 from bptt.training._slots import Slots
 from bptt.training._tally import Stretch
 
@@ -248,38 +249,6 @@ class Pass:
         )
 
 
-def configure(learner: Learner, windows: Truncated, clip: float | None, slots: Slots) -> None:
-    """Tell the core of a method and an optimizer."""
-    learner.core.configure(
-        min(windows.depth, learner.steps),
-        windows.stride,
-        windows.loss,
-        windows.context == "recomputed",
-        windows.combine == "mean",
-        -1.0 if clip is None else float(clip),
-        slots.told,
-    )
-
-
-def tell(learner: Learner, network: Network) -> None:
-    """Tell the core of the initial state, where it is not learned."""
-    if learner.learned_initial:
-        return
-    like = (
-        learner.tensors[0].new_empty(0) if learner.tensors else torch.empty(0, dtype=learner.dtype)
-    )
-    with torch.no_grad():
-        initial = network.initial_state(learner.lanes, like=like)
-    for buffer, leaf in zip(learner.initial, leaves(initial), strict=True):
-        assert buffer is not None
-        learner.core.set_buffer(buffer, plain(leaf, learner))
-
-
-def plain(leaf: Tensor, learner: Learner) -> Tensor:
-    """A leaf as the core reads it."""
-    return leaf.detach().to(learner.dtype).contiguous()
-
-
 def _contiguous(chunk: Chunk) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
     """What the core reads of a chunk."""
     reset = chunk.any_reset
@@ -290,14 +259,6 @@ def _contiguous(chunk: Chunk) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Te
         None if reset is None else reset.contiguous(),
         chunk.lengths,
     )
-
-
-def state_of(learner: Learner, what: str) -> State | None:
-    """A state out of the core; None at the initial state."""
-    state = map_state(
-        lambda leaf: torch.empty_like(leaf, memory_format=torch.contiguous_format), learner.state
-    )
-    return state if learner.core.state(what, leaves(state)) else None
 
 
 def _summed(update: Update, losses: Tensor, norms: Tensor, counts: Tensor) -> Stretch:

@@ -15,8 +15,8 @@ from bptt.gradients import Truncated
 from bptt.gradients._context import Span
 from bptt.network import Network
 from bptt.state import State, leaves
+from bptt.training._learner import configure, plain, state_of, tell
 from bptt.training._live import LiveBatch
-from bptt.training._native import configure, plain, state_of, tell
 from bptt.training._slots import Slots
 
 
