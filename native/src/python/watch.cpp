@@ -1,8 +1,6 @@
 // Comparisons by identity; see watch.h.
 #include "watch.h"
 
-#include <algorithm>
-
 #include "arrays.h"
 #include "collected.h"
 
@@ -30,26 +28,13 @@ bool is_equal(PyObject* found, nb::handle expected) {
     return equal == 1;
 }
 
-#if PY_VERSION_HEX < 0x030C0000
-// Changes with every change of the dict (PEP 509).
-constexpr bool has_versions = true;
-uint64_t version_of(PyObject* dict) { return reinterpret_cast<PyDictObject*>(dict)->ma_version_tag; }
-#else
-constexpr bool has_versions = false;
-uint64_t version_of(PyObject*) { return 0; }
-#endif
-
 }  // namespace
 
 Watch::Watch(const nb::list& same, const nb::list& sizes, const nb::list& tensors, const nb::list& places,
              const nb::list& equal) {
-    const auto note = [this](const nb::object& dict) {
-        if (std::find(dicts_.begin(), dicts_.end(), dict.ptr()) == dicts_.end()) dicts_.push_back(dict.ptr());
-    };
     for (nb::handle e : same) {
         Entry entry{part(e, 0, 3), part(e, 1, 3), part(e, 2, 3)};
         if (PyDict_Check(entry.table.ptr())) {
-            note(entry.table);
             same_.push_back(std::move(entry));
         } else if (PyList_Check(entry.table.ptr())) {
             entry.place = nb::cast<Py_ssize_t>(entry.key);
@@ -61,13 +46,11 @@ Watch::Watch(const nb::list& same, const nb::list& sizes, const nb::list& tensor
     for (nb::handle e : sizes) {
         Size size{part(e, 0, 2), nb::cast<Py_ssize_t>(part(e, 1, 2))};
         const bool dict = PyDict_Check(size.container.ptr());
-        if (dict) note(size.container);
         (dict ? dict_sizes_ : sizes_).push_back(std::move(size));
     }
     for (nb::handle e : equal) {
         equal_.push_back({part(e, 0, 3), part(e, 1, 3), part(e, 2, 3)});
         if (!PyDict_Check(equal_.back().table.ptr())) throw nb::type_error("equal: not in a dict");
-        note(equal_.back().table);
     }
     for (nb::handle e : tensors) tensors_.push_back({part(e, 0, 4), part(e, 1, 4), part(e, 2, 4), part(e, 3, 4)});
     for (nb::handle e : places) {
@@ -100,27 +83,16 @@ bool Watch::is_there(const Place& place) {
     return true;
 }
 
-bool Watch::is_untouched() const {
-    if (!has_versions || versions_.empty()) return false;
-    for (size_t i = 0; i < dicts_.size(); ++i)
-        if (version_of(dicts_[i]) != versions_[i]) return false;
-    return true;
-}
-
 bool Watch::dicts_hold() const {
-    if (is_untouched()) return true;
     for (const Entry& e : same_)
         if (PyDict_GetItemWithError(e.table.ptr(), e.key.ptr()) != e.value.ptr()) return PyErr_Clear(), false;
     for (const Size& s : dict_sizes_)
         if (PyDict_GET_SIZE(s.container.ptr()) != s.size) return false;
-    std::vector<uint64_t> versions;
-    for (PyObject* dict : dicts_) versions.push_back(version_of(dict));
     for (const Entry& e : equal_) {  // may run Python code
         PyObject* found = PyDict_GetItemWithError(e.table.ptr(), e.key.ptr());
         Py_XINCREF(found);
         if (!is_equal(found, e.value)) return PyErr_Clear(), false;
     }
-    versions_ = std::move(versions);
     return true;
 }
 
@@ -158,7 +130,6 @@ int Watch::traverse(visitproc visit, void* arg) const {
 }
 
 void Watch::clear() {
-    dicts_.clear(), versions_.clear();
     for (auto* entries : {&same_, &equal_, &items_}) entries->clear();
     dict_sizes_.clear(), sizes_.clear(), tensors_.clear(), places_.clear();
 }

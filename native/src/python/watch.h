@@ -38,16 +38,12 @@ private:
         dlpack::DataType dtype{};
         std::vector<int64_t> shape;
     };
-    // Of dicts, which know whether they were changed, and of everything else.
     std::vector<Entry> same_, equal_, items_;
     std::vector<Size> dict_sizes_, sizes_;
-    std::vector<PyObject*> dicts_;  // all that are looked at above
-    mutable std::vector<uint64_t> versions_;  // of each, when it was last found unchanged
     std::vector<Kind> tensors_;
     std::vector<Place> places_;
 
     bool dicts_hold() const;
-    bool is_untouched() const;
     static bool is_there(const Place& place);
 };
 

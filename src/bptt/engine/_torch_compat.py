@@ -115,14 +115,7 @@ class CompiledStep:
                 generators_kept(),
                 _untimed(),
                 warnings.catch_warnings(),
-                config.patch(
-                    side_effect_replay_policy="error",
-                    skip_nnmodule_hook_guards=False,
-                    suppress_errors=False,
-                    fake_tensor_cache_enabled=False,  # which keeps the sizes of every capture
-                    recompile_limit=LIMIT,
-                    accumulated_recompile_limit=1 << 30,
-                ),
+                config.patch({n: v for n, v in _SETTINGS.items() if hasattr(config, n)}),
             ):
                 warnings.simplefilter("ignore")
                 return inner(*args)
@@ -188,6 +181,16 @@ def _forget(code: types.CodeType) -> None:
 
 LIMIT = 64
 """So many forms of one function may be compiled."""
+_SETTINGS: dict[str, Any] = {
+    "side_effect_replay_policy": "error",
+    "skip_nnmodule_hook_guards": False,
+    "suppress_errors": False,
+    "recompile_limit": LIMIT,
+    "accumulated_recompile_limit": 1 << 30,
+    "fake_tensor_cache_enabled": False,  # which keeps the sizes of every capture
+    "record_runtime_overhead": False,  # which takes longer than the guards
+}
+"""Of Dynamo, while a step is captured."""
 
 
 class _Missed(Exception):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from threading import local
 from typing import Any
 
@@ -20,105 +19,15 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 
 from bptt.engine import _torch_compat as compat
+from bptt.engine.frontend.explain import refusal_in
 from bptt.engine.frontend.graph import Kind, Step
+from bptt.engine.frontend.leaf import Leaf
 from bptt.engine.nodes import where_is
-from bptt.engine.reasons import Ineligible, Reason, Refusal, line_of_error
+from bptt.engine.reasons import Ineligible, Reason, Refusal
 from bptt.engine.tracing import refusal_of as tracing_refusal
 
 _LANES, _SOURCE, _SCALAR, _UNUSED = -2, -3, -4, -5
 """Roles of a graph's inputs; what has a row a lane has its number."""
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """What a state's leaf is like, as far as a step can tell.
-
-    ``rows`` is None where there is one a lane; ``stride`` for a leaf that lies dense in the
-    ``order`` of its dimensions, innermost first.
-    """
-
-    rows: int | None
-    needs_gradient: bool
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    stride: tuple[int, ...] | None
-    order: tuple[int, ...]
-
-    @staticmethod
-    def of(value: Any) -> Leaf:
-        """Of a tensor, whose sizes may be symbolic.
-
-        Raises:
-            Refusal: it is none, or its strides follow no rule.
-        """
-        if not isinstance(value, Tensor):
-            raise Refusal(Reason.UNTRACEABLE, "a step that returns something other than tensors")
-        sizes = tuple(map(compat.hint_of, value.shape))
-        strides = tuple(map(compat.hint_of, value.stride()))
-        order = tuple(sorted(range(len(sizes)), key=lambda d: (strides[d], -d)))
-        if strides_of(sizes, order) == _counting(sizes, strides):
-            stride = None
-        elif all(isinstance(n, int) for n in value.stride()):
-            stride = strides
-        else:
-            raise Refusal(Reason.UNTRACEABLE, "a state with strides that depend on the lanes")
-        rows = None if not sizes or sizes[0] == _JOB.lanes else sizes[0]
-        return Leaf(rows, value.requires_grad, value.dtype, sizes[1:], stride, order)
-
-    def made(self, lanes: int) -> Tensor:
-        """Such a tensor; if it needs a gradient, one that was computed."""
-        shape = (lanes, *self.shape)
-        return stand_in(
-            shape, self.stride or strides_of(shape, self.order), self.dtype, self.needs_gradient
-        )
-
-    def fits(self, tensor: Tensor) -> bool:
-        """Whether a tensor is like this."""
-        shape = (tensor.shape[0], *self.shape)
-        if tuple(tensor.shape) != shape or tensor.dtype is not self.dtype:
-            return False
-        if tensor.requires_grad is not self.needs_gradient:
-            return False
-        if tensor.requires_grad and tensor.is_leaf:
-            return False
-        own = self.stride or strides_of(shape, self.order)
-        return _counting(shape, own) == _counting(shape, tensor.stride())
-
-
-def strides_of(shape: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:
-    """The strides of a dense tensor; what counts nothing has 0."""
-    found, step = [0] * len(shape), 1
-    for dim in order:
-        if shape[dim] != 1:
-            found[dim] = step
-        step *= shape[dim]
-    return tuple(found)
-
-
-def _counting(shape: Sequence[int], stride: Sequence[int]) -> tuple[int, ...]:
-    """Strides, 0 for dimensions of which there is one."""
-    return tuple(0 if n == 1 else s for n, s in zip(shape, stride, strict=True))
-
-
-def stand_in(
-    shape: Sequence[int],
-    stride: Sequence[int],
-    dtype: torch.dtype,
-    needs_gradient: bool,
-    leaf: bool = False,
-) -> Tensor:
-    """A tensor that nobody else knows, like another one to all that a step may ask but its
-    values; unless it is a ``leaf``, one that needs a gradient was computed."""
-    with torch.inference_mode(False), torch.enable_grad():
-        made = torch.empty_strided(tuple(shape), tuple(stride), dtype=dtype)
-        if needs_gradient and leaf:
-            made.requires_grad_()
-        elif needs_gradient and made.is_contiguous():
-            made = made.requires_grad_().clone()
-        elif needs_gradient:
-            held = torch.empty(made.untyped_storage().nbytes() // dtype.itemsize, dtype=dtype)
-            made = held.requires_grad_().clone().as_strided(made.shape, made.stride())
-        return compat.with_any_number_of_lanes(made)
 
 
 class Changing(Refusal):
@@ -186,7 +95,7 @@ class Captured:
         _check_nodes(self.module)
         self._check_lanes(placeholders)
         ends: Any = self.module.graph.output_node().args[0]
-        self._leaves = tuple(Leaf.of(compat.example_of(n)) for n in ends)
+        self._leaves = tuple(Leaf.of(compat.example_of(n), _JOB.lanes) for n in ends)
 
     def _check_lanes(self, placeholders: list[Node]) -> None:
         """Refuse a step that was captured for one number of lanes, but for a single lane."""
@@ -215,7 +124,7 @@ class Captured:
                 if place is None:
                     raise Refusal(Reason.CAPTURED, "a tensor returned as the state")
                 order.append(~place)
-                return Leaf.of(value)
+                return Leaf.of(value, _JOB.lanes)
             if isinstance(value, tuple) and value:
                 parts = [walk(part) for part in value]
                 return tuple(parts) if type(value) is tuple else type(value)(*parts)
@@ -452,40 +361,3 @@ def _without_items(module: GraphModule, scalars: Sequence[int]) -> None:
             if user.op == "call_method" and user.target == "item":
                 user.replace_all_uses_with(placeholders[i])
                 module.graph.erase_node(user)
-
-
-def refusal_in(error: BaseException) -> Refusal:
-    """Why a step could not be captured, in the words of this library."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, Refusal):
-            return cause
-        cause = cause.__cause__ or getattr(cause, "inner_exception", None)
-    lines = str(error).strip().splitlines()
-    first = lines[0] if lines else ""
-    text = str(error).lower()
-    changed = re.search(r"check: \[(.*)\]", first)
-    if changed is not None:
-        places = re.findall(r"\"(.*?)\"", changed[1].replace("L['cell']", "the cell"))
-        return Refusal(Reason.MUTATION, ", ".join(places), _place(error))
-    if "data-dependent" in text or "guardondatadependent" in text:
-        reason = Reason.CONTROL_FLOW
-    elif "side effect" in text or "mutat" in text or "in-place" in text:
-        reason = Reason.MUTATION
-    elif "random" in text:
-        reason = Reason.RANDOMNESS
-    else:
-        reason = Reason.UNTRACEABLE
-    return Refusal(reason, first, _place(error))
-
-
-_USER = re.compile(r'File "([^"]+)", line (\d+), in (\w+)')
-
-
-def _place(error: BaseException) -> str | None:
-    """The innermost line of the user's own code that Dynamo names."""
-    marker = "from user code:"
-    text = str(error)
-    found = _USER.findall(text[text.index(marker) :]) if marker in text else []
-    own = [(f, n) for f, n, _ in found if "bptt/engine" not in f and "/torch/" not in f]
-    return f"{own[-1][0]}:{own[-1][1]}" if own else line_of_error(error)

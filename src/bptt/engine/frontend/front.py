@@ -7,9 +7,8 @@ what Dynamo does not). A cell that cannot be captured is not asked again under t
 from __future__ import annotations
 
 import atexit
-import os
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -20,9 +19,11 @@ from bptt.engine import _torch_compat as compat
 from bptt.engine.eager import check_step
 from bptt.engine.frontend import capture
 from bptt.engine.frontend.builtin import Standing, Twin, is_built_in, row_kind
-from bptt.engine.frontend.capture import Captured, Changing, Leaf, Steps
+from bptt.engine.frontend.capture import Captured, Changing, Steps
 from bptt.engine.frontend.form import Form
 from bptt.engine.frontend.graph import Step
+from bptt.engine.frontend.guards import Classes, hooks_of, structure_of
+from bptt.engine.frontend.leaf import Leaf, stand_in
 from bptt.engine.reasons import Ineligible, Reason, Refusal
 from bptt.errors import CellError
 from bptt.state import State, leaves, map_state, optional
@@ -129,8 +130,8 @@ class Foreign:
         self._verdicts: dict[Any, _Verdict] = {}
         self._captures: dict[Any, deque[int]] = {}
         self._calls = 0
-        self._classes = _Classes(cell)
-        self._structure = _structure(cell)
+        self._classes = Classes(cell)
+        self._structure = structure_of(cell)
         self._steps: Steps | None = None
         self._known: OrderedDict[Any, _StandIns] = OrderedDict()
 
@@ -148,7 +149,7 @@ class Foreign:
         shared = _SHARED.get(type(cell))
         if shared is not None and shared.get(self._structure) is self._steps:
             shared.pop(self._structure, None)
-        self._classes, self._structure = _Classes(cell), _structure(cell)
+        self._classes, self._structure = Classes(cell), structure_of(cell)
         self._steps = None
         self._known.clear()
 
@@ -175,7 +176,7 @@ class Foreign:
             self._renew(cell)
             return self.find(cell, inputs, state)
         except Refusal as error:
-            hooks = [table for table in _hooks(cell) if table]
+            hooks = [table for table in hooks_of(cell) if table]
             reason = error.ineligible
             if hooks:
                 reason = Ineligible(Reason.HOOKS, f"backward hooks of {type(cell).__name__}")
@@ -213,13 +214,13 @@ class Foreign:
     ) -> tuple[_StandIns, tuple[Any, ...]]:
         """Capture the step as the first one sees its state, and as all later ones do; refuse a
         step that is another then."""
-        if any(_hooks(cell)):
+        if any(hooks_of(cell)):
             raise Refusal(Reason.HOOKS, f"backward hooks of {type(cell).__name__}")
-        self._classes = _Classes(cell)
+        self._classes = Classes(cell)
         grad = torch.is_grad_enabled()
         lanes = inputs.shape[1] or 2  # without lanes the graph is that of several
         shape, stride = (lanes, *inputs.shape[2:]), inputs.stride()[1:]
-        first = capture.stand_in(shape, stride, inputs.dtype, grad and inputs.requires_grad)
+        first = stand_in(shape, stride, inputs.dtype, grad and inputs.requires_grad)
         entering: Any = _nested(state, lambda leaf: _as_given(leaf, lanes))
         listing = None
         for _ in range(3):
@@ -278,56 +279,6 @@ _SHARED: WeakKeyDictionary[type, WeakValueDictionary[Any, Steps]] = WeakKeyDicti
 class alive."""
 
 
-def _structure(cell: nn.Module) -> Any:
-    """What cells must have in common to share compiled steps: few forms are then to be looked
-    through in a call."""
-    own = type(cell)  # not named here: what is kept of a class must not keep it alive
-    return tuple(
-        (
-            path,
-            None if type(module) is own else type(module),
-            *((name, _form_of(tensor)) for name, tensor in module._parameters.items()),
-        )
-        for path, module in cell.named_modules()
-    )
-
-
-def _form_of(tensor: Tensor | None) -> Any:
-    return None if tensor is None else (tensor.shape, tensor.dtype)
-
-
-class _Classes:
-    """The code of a cell's classes, which Dynamo does not guard; nor does it the environment."""
-
-    def __init__(self, cell: nn.Module) -> None:
-        kinds = {kind for module in cell.modules() for kind in type(module).__mro__}
-        kinds -= {nn.Module, object}
-        # What lies in `os.environ` as it is, encoded.
-        self._environment: Any = getattr(os.environ, "_data", None)
-        self._was = dict(self._environment or ())
-        self._own = [(k, dict(vars(k))) for k in kinds if not k.__module__.startswith("torch.")]
-        of_torch = [k for k in kinds if k.__module__.startswith("torch.") and "forward" in vars(k)]
-        self._forwards = [(k, vars(k)["forward"]) for k in of_torch]
-
-    def hold(self) -> bool:
-        """Whether it is as it was."""
-        if self._environment and self._environment != self._was:
-            return False
-        try:
-            return all(vars(k) == was for k, was in self._own) and all(
-                vars(k).get("forward") is was for k, was in self._forwards
-            )
-        except (RuntimeError, ValueError):  # of values that cannot be compared: one is new
-            return False
-
-
-def _hooks(cell: nn.Module) -> Iterator[Any]:
-    """The tables of a cell's hooks that a graph would not call."""
-    for module in cell.modules():
-        for name in ("_backward_hooks", "_backward_pre_hooks"):
-            yield module.__dict__.get(name)
-
-
 def _signature(inputs: Tensor, state: State) -> Any:
     """What of a call's tensors a step can see, but for what `_place` tells."""
     grad = torch.is_grad_enabled()
@@ -350,7 +301,7 @@ def _nested(state: Any, function: Callable[[Any], Any]) -> Any:
 
 def _as_given(leaf: Tensor, lanes: int) -> Tensor:
     shape = (lanes, *leaf.shape[1:])
-    return capture.stand_in(shape, leaf.stride(), leaf.dtype, leaf.requires_grad, leaf.is_leaf)
+    return stand_in(shape, leaf.stride(), leaf.dtype, leaf.requires_grad, leaf.is_leaf)
 
 
 def _alike(told: Any, entering: Any) -> bool:

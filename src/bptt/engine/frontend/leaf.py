@@ -1,0 +1,105 @@
+"""What a state's leaf is like for a step that is captured, and tensors that stand in for others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bptt.engine import _torch_compat as compat
+from bptt.engine.reasons import Reason, Refusal
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """What a state's leaf is like, as far as a step can tell.
+
+    ``rows`` is None where there is one a lane; ``stride`` for a leaf that lies dense in the
+    ``order`` of its dimensions, innermost first.
+    """
+
+    rows: int | None
+    needs_gradient: bool
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    stride: tuple[int, ...] | None
+    order: tuple[int, ...]
+
+    @staticmethod
+    def of(value: Any, lanes: int) -> Leaf:
+        """Of a tensor, whose sizes may be symbolic; ``lanes`` are those of the capture.
+
+        Raises:
+            Refusal: it is none, or its strides follow no rule.
+        """
+        if not isinstance(value, Tensor):
+            raise Refusal(Reason.UNTRACEABLE, "a step that returns something other than tensors")
+        sizes = tuple(map(compat.hint_of, value.shape))
+        strides = tuple(map(compat.hint_of, value.stride()))
+        order = tuple(sorted(range(len(sizes)), key=lambda d: (strides[d], -d)))
+        if strides_of(sizes, order) == _counting(sizes, strides):
+            stride = None
+        elif all(isinstance(n, int) for n in value.stride()):
+            stride = strides
+        else:
+            raise Refusal(Reason.UNTRACEABLE, "a state with strides that depend on the lanes")
+        rows = None if not sizes or sizes[0] == lanes else sizes[0]
+        return Leaf(rows, value.requires_grad, value.dtype, sizes[1:], stride, order)
+
+    def made(self, lanes: int) -> Tensor:
+        """Such a tensor; if it needs a gradient, one that was computed."""
+        shape = (lanes, *self.shape)
+        return stand_in(
+            shape, self.stride or strides_of(shape, self.order), self.dtype, self.needs_gradient
+        )
+
+    def fits(self, tensor: Tensor) -> bool:
+        """Whether a tensor is like this."""
+        shape = (tensor.shape[0], *self.shape)
+        if tuple(tensor.shape) != shape or tensor.dtype is not self.dtype:
+            return False
+        if tensor.requires_grad is not self.needs_gradient:
+            return False
+        if tensor.requires_grad and tensor.is_leaf:
+            return False
+        own = self.stride or strides_of(shape, self.order)
+        return _counting(shape, own) == _counting(shape, tensor.stride())
+
+
+def strides_of(shape: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:
+    """The strides of a dense tensor; what counts nothing has 0."""
+    found, step = [0] * len(shape), 1
+    for dim in order:
+        if shape[dim] != 1:
+            found[dim] = step
+        step *= shape[dim]
+    return tuple(found)
+
+
+def _counting(shape: Sequence[int], stride: Sequence[int]) -> tuple[int, ...]:
+    """Strides, 0 for dimensions of which there is one."""
+    return tuple(0 if n == 1 else s for n, s in zip(shape, stride, strict=True))
+
+
+def stand_in(
+    shape: Sequence[int],
+    stride: Sequence[int],
+    dtype: torch.dtype,
+    needs_gradient: bool,
+    leaf: bool = False,
+) -> Tensor:
+    """A tensor that nobody else knows, like another one to all that a step may ask but its
+    values; unless it is a ``leaf``, one that needs a gradient was computed."""
+    with torch.inference_mode(False), torch.enable_grad():
+        made = torch.empty_strided(tuple(shape), tuple(stride), dtype=dtype)
+        if needs_gradient and leaf:
+            made.requires_grad_()
+        elif needs_gradient and made.is_contiguous():
+            made = made.requires_grad_().clone()
+        elif needs_gradient:
+            held = torch.empty(made.untyped_storage().nbytes() // dtype.itemsize, dtype=dtype)
+            made = held.requires_grad_().clone().as_strided(made.shape, made.stride())
+        return compat.with_any_number_of_lanes(made)
