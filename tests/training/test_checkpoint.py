@@ -838,7 +838,7 @@ class TestStarts:
                 signal.raise_signal(signal.SIGINT)
 
         interrupt.every = 1  # type: ignore[attr-defined]  # a function's own attribute
-        with pytest.raises(bptt.Interrupted, match="start-1"):
+        with pytest.raises(bptt.Interrupted, match="after 1 of 3 starts"):
             self.fit(checkpoint=tmp_path, callbacks=[interrupt])
         assert sorted(p.name for p in tmp_path.iterdir()) == ["seed", "start-0", "start-1"]
         seen: list[int] = []
