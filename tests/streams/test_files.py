@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from tests.streams.documents import (
 )
 
 import bptt
+from bptt.streams import _parquet
 
 
 @examples
@@ -197,3 +199,22 @@ def test_parts_of_a_split_know_their_past(kind: str, tmp_path: Path) -> None:
     for one, other in zip(files.split(0.5, 0.2), memory.split(0.5, 0.2), strict=True):
         assert bptt.evaluate(net, one).loss == bptt.evaluate(net, other).loss
         assert torch.equal(bptt.predict(net, one), bptt.predict(net, other))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files in /proc")
+def test_a_file_whose_name_is_not_utf8_is_closed(tmp_path: Path) -> None:
+    """pyarrow leaves open what Python opened for it."""
+    import pyarrow
+    from pyarrow import parquet
+
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.parquet"))
+    parquet.write_table(pyarrow.table({"a": [1.0, 2.0, 3.0]}), tmp_path / "a.parquet")
+    (tmp_path / "a.parquet").rename(path)
+    before = len(os.listdir("/proc/self/fd"))
+    file = _parquet._open(path)
+    _parquet._close(file)
+    assert len(os.listdir("/proc/self/fd")) == before
+    path.write_bytes(b"PAR1 and no more")
+    with pytest.raises(bptt.DataError, match="no whole Parquet file") as refused:
+        _parquet._open(path)
+    assert len(os.listdir("/proc/self/fd")) == before, refused

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from bptt.errors import DataError
-from bptt.files import shown
+from bptt.files import shown, why
 from bptt.streams._csv import runs_of, to_numpy
 from bptt.streams._index import Groups, Index, Integers, Signature, indexed, rows_of
 from bptt.streams._table import (
@@ -143,7 +143,7 @@ class ParquetTable:
     def _close(self) -> None:
         self._cursors.clear()
         if self._file is not None:
-            self._file.close()
+            _close(self._file)
             self._file = None
 
 
@@ -153,12 +153,20 @@ def _open(path: Path) -> Any:
 
     try:
         # pyarrow takes no names that are not UTF-8, but what Python opened.
-        source = path if shown(path) == str(path) else open(path, "rb")  # noqa: SIM115  # it closes
-        return parquet.ParquetFile(source, buffer_size=1 << 16, pre_buffer=False)
+        source = path if shown(path) == str(path) else path.open("rb")
     except OSError as error:
+        raise DataError(f"{why(error)}.") from None
+    try:
+        return parquet.ParquetFile(source, buffer_size=1 << 16, pre_buffer=False)
+    except (OSError, arrow.ArrowException) as error:
+        if not isinstance(source, Path):
+            source.close()
         raise DataError(f"{shown(path)} is no whole Parquet file: {_first_line(error)}") from None
-    except arrow.ArrowException as error:
-        raise DataError(f"{shown(path)} is no whole Parquet file: {_first_line(error)}") from None
+
+
+def _close(file: Any) -> None:
+    """Close a file, and what Python opened for it, which pyarrow by itself leaves open."""
+    file.close(force=True)
 
 
 def _first_line(error: Exception) -> str:
@@ -199,7 +207,7 @@ def open_parquet(path: Path, selection: Selection, cache: Path | None) -> Parque
         else:
             index = indexed(path, f"parquet {selection.group!r}", cache, build)
     finally:
-        file.close()
+        _close(file)
     before.check(path, selection.base)
     bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     return ParquetTable(path, index, selection.names, types, bounds)
@@ -232,4 +240,4 @@ def names_of(path: Path) -> tuple[str, ...]:
     try:
         return tuple(file.schema_arrow.names)
     finally:
-        file.close()
+        _close(file)

@@ -100,7 +100,8 @@ def best_of(
     best: Outcome | None = None
     found = []
     with Watch() as watch, Signals(checkpoint is not None, told=watch.leave) as signals:
-        one = partial(_train_one, network, stream, train, callbacks, root, checkpoint, watch.asked)
+        trained = partial(_trained_one, network, stream, train, callbacks, root)
+        one = partial(_train_one, trained, checkpoint, watch.asked)
         with closing(_run(one, numbers, jobs, watch)) as outcomes:
             for outcome in tqdm(outcomes, total=len(numbers), unit=" starts", disable=not progress):
                 found.append(outcome._replace(weights={}))
@@ -180,23 +181,19 @@ def _numbers(starts: Any) -> list[int]:
 
 
 def _train_one(
-    network: Network,
-    stream: Stream,
-    train: Train,
-    callbacks: Sequence[Callback],
-    seed: int,
+    train: Callable[[Checkpoint | None, int], Outcome],
     checkpoint: Checkpoint | None,
     asked: Asked,
     number: int,
 ) -> Outcome:
-    """One start, on copies; its generator is its own, from drawing to the last update."""
+    """One start, unless the process that asked for it is gone or no longer wants it."""
     own = _own(checkpoint, number)
     with asked.watched(saves=own is not None):
         if asked.left():
             return _stopped(number)
         try:
             with asking(asked.left) if own is not None else nullcontext():
-                return _trained_one(network, stream, train, callbacks, seed, own, number)
+                return train(own, number)
         except Interrupted as error:
             return _stopped(number, error.signal)
 
@@ -214,6 +211,7 @@ def _trained_one(
     checkpoint: Checkpoint | None,
     number: int,
 ) -> Outcome:
+    """One start, on copies; its generator is its own, from drawing to the last update."""
     sequence = np.random.SeedSequence(seed, spawn_key=(number,))
     with _generator, undrawn():
         torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))

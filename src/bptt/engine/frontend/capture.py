@@ -30,14 +30,6 @@ _LANES, _SOURCE, _SCALAR, _UNUSED = -2, -3, -4, -5
 """Roles of a graph's inputs; what has a row a lane has its number."""
 
 
-class Changing(Refusal):
-    """A number that changed is an input of the graph: a new capture takes it for a constant."""
-
-
-def _random(what: str) -> Refusal:
-    return Refusal(Reason.RANDOMNESS, what)
-
-
 class Captured:
     """One graph that Dynamo made, and how to call it.
 
@@ -83,7 +75,6 @@ class Captured:
             if role is None and isinstance(value, torch.SymInt) and not node.users:
                 role = _UNUSED  # a stride, say, that only the capture looked at
             if role is None:
-                self.restart = isinstance(value, torch.SymInt)
                 raise Refusal(
                     Reason.UNTRACEABLE, f"{_readable(origin)}, which changes from call to call"
                 )

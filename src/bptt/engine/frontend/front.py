@@ -19,7 +19,7 @@ from bptt.engine import _torch_compat as compat
 from bptt.engine.eager import check_step
 from bptt.engine.frontend import capture
 from bptt.engine.frontend.builtin import Standing, Twin, is_built_in, row_kind
-from bptt.engine.frontend.capture import Captured, Changing, Steps
+from bptt.engine.frontend.capture import Captured, Steps
 from bptt.engine.frontend.form import Form
 from bptt.engine.frontend.graph import Step
 from bptt.engine.frontend.guards import Classes, hooks_of, structure_of
@@ -171,10 +171,6 @@ class Foreign:
             self._renew(cell)
         try:
             return self._found(cell, kind, inputs, state)
-        except Changing:
-            self._count(kind)
-            self._renew(cell)
-            return self.find(cell, inputs, state)
         except Refusal as error:
             hooks = [table for table in hooks_of(cell) if table]
             reason = error.ineligible
