@@ -1,10 +1,11 @@
 """The command line under faults: in every case one call that changes the disk fails once, or the
-process is killed or told to end there, or at a random moment. What was there before must be there
-afterwards, and the same command, or ``--resume``, must end as the run that nothing disturbed.
+process is killed or told to end there, or at a random moment, or its data is replaced. What was
+there before must be there afterwards, and the same command, or ``--resume``, must end as the run
+that nothing disturbed.
 
     python -m tests.torture.faults --cases 2000 --seed 0 --json docs/figures/faults.json
 
-Each case runs in a process forked after the imports.
+Each case runs in a process forked after the imports; those of ``anew`` import all themselves.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import errno
 import fcntl
 import json
+import math
 import os
 import random
 import shutil
@@ -22,137 +24,52 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
-
-import bptt.cli
-from bptt.errors import BpttError
-from bptt.runs import read_run
-
-SMALL = ["--epochs", "2", "--hidden", "3", "--depth", "8", "--stride", "8", "--quiet"]
-COLUMNS = ["--inputs", "u", "--target", "y"]
-FIT = ["fit", "data.csv", *COLUMNS, *SMALL]
-
-COMMANDS: dict[str, list[str]] = {
-    "fit": [*FIT, "--out", "new"],
-    "fit --starts": [*FIT, "--starts", "2", "--out", "more"],
-    "fit --force": [*FIT, "--seed", "3", "--out", "run", "--force"],
-    "fit --resume": ["fit", "--resume", "run", "--epochs", "3", "--quiet"],
-    "predict": ["predict", "run", "data.csv", "--out", "p.csv", "--force"],
-    "diagnose": [
-        *["diagnose", "run", "data.csv", "--parts", "reach", "--lags", "16", "--anchors", "2"]
-    ],
-    "report": ["report", "run"],
-    "compare": [
-        *["compare", "data.csv", *COLUMNS, "--hidden", "2", "--methods", "full", "--starts", "1"],
-        *["--budget", "300", "--out", "cmp", "--force", "--quiet"],
-    ],
-}  # fmt: skip
+from tests.torture.commands import (
+    COMMANDS,
+    Later,
+    make_data,
+    make_world,
+    model,
+    process,
+    warm,
+)
 
 NAMES = "open write fsync mkdir rename replace unlink rmdir chmod"
 CALLS = [*((os, name) for name in NAMES.split()), (fcntl, "flock"), (fcntl, "lockf")]
 """What changes the disk, or locks."""
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES)
-KINDS = ("error", "kill", "SIGTERM", "SIGINT", "later SIGTERM", "later SIGINT", "later SIGKILL")
-
-SECONDS = 120
-"""That a process may take."""
+KINDS = {
+    "error": 4,
+    "kill": 2,
+    "SIGTERM": 2,
+    "SIGINT": 2,
+    "later SIGTERM": 2,
+    "later SIGINT": 2,
+    "later SIGKILL": 2,
+    "anew SIGTERM": 1,
+    "anew SIGINT": 1,
+    "replaced": 2,
+}
+"""What happens, and how often: at a call that changes the disk, or ``later``, at a random moment of
+a process, or of one that begins ``anew`` and may be importing still."""
 
 
 @dataclass
 class Score:
-    """What came of it."""
+    """What came of it: how many cases of each kind, how many commands did not reach their end, and
+    what was lost."""
 
     cases: int = 0
     by_command: dict[str, int] = field(default_factory=dict)
     by_kind: dict[str, int] = field(default_factory=dict)
+    stopped: int = 0
     lost: list[str] = field(default_factory=list)
-
-
-def make_world(folder: Path) -> None:
-    """What is there before: data, a run with a diagnosis and a page, predictions, and notes."""
-    make_data(folder)
-    for command in ([*FIT, "--out", "run"], *map(COMMANDS.get, ("predict", "diagnose", "report"))):
-        code, told = process(folder, command or [])
-        assert code == 0, told
-    (folder / "run" / "notes").write_text("mine")
-
-
-def warm(folder: Path) -> None:
-    """Run every command once in this process, so that those forked from it need import nothing."""
-    from typer.testing import CliRunner
-
-    from bptt.cli._app import app
-
-    place = folder / "warm"
-    place.mkdir()
-    before = os.getcwd()
-    os.chdir(place)
-    try:
-        make_data(place)
-        for command in ([*FIT, "--out", "run"], *COMMANDS.values()):
-            result = CliRunner().invoke(app, command)
-            assert result.exit_code == 0, result.output
-    finally:
-        os.chdir(before)
-
-
-def make_data(folder: Path) -> None:
-    """A small table."""
-    draw = np.random.default_rng(0)
-    rows = [f"{a:.4f},{b:.4f}" for a, b in draw.normal(size=(80, 2))]
-    (folder / "data.csv").write_text("\n".join(["u,y", *rows, ""]))
-
-
-def process(
-    folder: Path, command: list[str], arm: Callable[[], None] = lambda: None, later: Any = None
-) -> tuple[int, str]:
-    """Run a command in a process of its own: its exit code, negative for a signal, and what it
-    said. ``later`` is a signal and the seconds after which it is sent."""
-    with tempfile.TemporaryFile() as out:
-        child = os.fork()
-        if child == 0:
-            _child(folder, command, arm, out.fileno())
-        began, sent = time.monotonic(), later is None
-        while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-            passed = time.monotonic() - began
-            if not sent and passed > later[1]:
-                os.kill(child, later[0])
-                sent = True
-            if passed > SECONDS:
-                os.kill(child, signal.SIGKILL)
-                raise TimeoutError(f"{command} takes too long")
-            time.sleep(0.002)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        out.seek(0)
-        return code, out.read().decode(errors="replace")
-
-
-def _child(folder: Path, command: list[str], arm: Callable[[], None], out: int) -> NoReturn:
-    code = 99
-    try:
-        os.dup2(out, 1)
-        os.dup2(out, 2)
-        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  # of this process alone
-        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
-        os.chdir(folder)
-        app = bptt.cli.prepared()
-        arm()
-        app(prog_name="bptt", args=command)
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else 0
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
 
 
 def counting(count: Callable[[str], None]) -> None:
@@ -187,7 +104,7 @@ def calls_of(folder: Path, command: list[str]) -> int:
 
         os._exit = ending  # type: ignore[assignment]
 
-    code, told = process(folder, command, arm)
+    code, told = process(folder, command, arm=arm)
     assert code == 0, told
     found = int((folder / "calls").read_text())
     (folder / "calls").unlink()
@@ -218,14 +135,22 @@ class Torture:
         self.world.mkdir()
         warm(folder)
         make_world(self.world)
+        began = time.monotonic()
+        process(self.world, ["--version"], anew=True)
+        self.importing = time.monotonic() - began
         self.calls: dict[str, int] = {}
         self.seconds: dict[str, float] = {}
-        self.ends: dict[str, Path] = {}
+        self.ends: dict[str, list[Path]] = {}
+        """Of each command: with the data that are there, and with those that replace them."""
         for name in names:
-            self.ends[name] = self._copy(f"end {name}".replace("/", "-"))
+            own = self._copy(f"end {name}")
             began = time.monotonic()
-            self.calls[name] = calls_of(self.ends[name], COMMANDS[name])
+            self.calls[name] = calls_of(own, COMMANDS[name])
             self.seconds[name] = time.monotonic() - began
+            other = self._copy(f"other end {name}")
+            make_data(other, seed=1)
+            process(other, COMMANDS[name])
+            self.ends[name] = [own, other]
 
     def _copy(self, name: str) -> Path:
         place = self.folder / name
@@ -235,54 +160,58 @@ class Torture:
 
     def case(self, name: str, draw: random.Random) -> None:
         """One fault, the state after it, and the end after that."""
-        kind = draw.choice(KINDS)
+        (kind,) = draw.choices(list(KINDS), list(KINDS.values()))
         at, number = draw.randint(1, self.calls[name]), draw.choice(ERRORS)
-        delay = draw.uniform(0.1, 0.1 + self.seconds[name])  # once the process has its handlers
-        place = self._copy("case")
-        if kind.startswith("later"):
-            later = (getattr(signal, kind.removeprefix("later ")), delay)
+        place, anew = self._copy("case"), kind.startswith("anew")
+        delay = draw.uniform(0, self.seconds[name] + anew * self.importing)
+        if kind == "replaced":
+            later = Later(lambda _: make_data(place, seed=1), delay)
             code, told = process(place, COMMANDS[name], later=later)
+        elif anew or kind.startswith("later"):
+            later = Later(partial(_send, getattr(signal, kind.split()[1])), delay)
+            code, told = process(place, COMMANDS[name], later=later, anew=anew)
         else:
-            code, told = process(place, COMMANDS[name], fault(kind, number, at))
+            code, told = process(place, COMMANDS[name], arm=fault(kind, number, at))
         which = f"{name}, {kind} {errno.errorcode[number]} at call {at} or after {delay:.3f} s"
         self.score.cases += 1
         for counts, key in ((self.score.by_command, name), (self.score.by_kind, kind)):
             counts[key] = counts.get(key, 0) + 1
+        self.score.stopped += code != 0
+        ends = self.ends[name] if kind == "replaced" else self.ends[name][:1]
         for problem in (
-            *_told(kind, code, told),
-            *self._after(name, place),
-            *self._gone_on(name, place, code),
+            *_told(code, told),
+            *self._after(name, place, ends),
+            *self._gone_on(name, place, code, ends),
         ):
             self.score.lost.append(f"{which}: exit code {code}: {problem}: {told[-1500:]}")
             print(self.score.lost[-1], flush=True)
 
-    def _after(self, name: str, place: Path) -> list[str]:
+    def _after(self, name: str, place: Path, ends: list[Path]) -> list[str]:
         """What of what was there is not there any more."""
         lost = []
         for path in (path for path in self.world.rglob("*") if path.is_file()):
             inside = path.relative_to(self.world)
             if inside.parts[0] == "run" and name in ("fit --force", "fit --resume"):
                 continue  # looked at as a run
-            allowed = [path.read_bytes()]
-            if (self.ends[name] / inside).is_file():
-                allowed.append((self.ends[name] / inside).read_bytes())
             if name == "diagnose" and inside.suffix in (".png", ".html"):
                 continue  # drawn anew from the numbers, each apart
-            if not (place / inside).is_file() or (place / inside).read_bytes() not in allowed:
+            allowed = [one / inside for one in (self.world, *ends) if (one / inside).is_file()]
+            now = place / inside
+            if not now.is_file() or not any(_same(now, one) for one in allowed):
                 lost.append(f"{inside} is not what it was")
         if (place / "run" / "notes").read_text() != "mine":
             lost.append("the notes are gone")
-        allowed = [model(self.world / "run"), model(self.ends[name] / "run")]
-        if model(place / "run") not in allowed:
+        if model(place / "run") not in [model(one / "run") for one in (self.world, *ends)]:
             lost.append("the run is neither the old one nor the new one")
         return lost
 
-    def _gone_on(self, name: str, place: Path, code: int) -> list[str]:
+    def _gone_on(self, name: str, place: Path, code: int, ends: list[Path]) -> list[str]:
         """How the end differs from the undisturbed one, if the command is repeated or resumed."""
         command, lost = COMMANDS[name], []
         fits = name.startswith("fit")
         run = {"fit": "new", "fit --starts": "more"}.get(name, "run")
         if code != 0:
+            make_data(place)  # where they were replaced: back to those that it was begun with
             begun = [place / run / "job.json", *place.glob(f"{run}/checkpoints-*/job.json")]
             resumed = fits and any(path.exists() for path in begun)
             again = ["fit", "--resume", run, "--quiet"] if resumed else command
@@ -291,12 +220,12 @@ class Torture:
             if name == "fit --force" and not list(place.glob(f"{run}/checkpoints-*/job.json")):
                 again = command
             code, told = process(place, again)
+            ends = ends[:1]
             if code != 0:
                 lost.append(f"{' '.join(again)} ended with {code}: {told[-1500:]}")
-        if fits and model(place / run) != model(self.ends[name] / run):
+        if fits and model(place / run) not in [model(one / run) for one in ends]:
             lost.append("it ended with other weights")
-        files = [one / "p.csv" for one in (place, self.ends[name])]
-        if name == "predict" and files[0].read_bytes() != files[1].read_bytes():
+        if name == "predict" and not any(_same(place / "p.csv", one / "p.csv") for one in ends):
             lost.append("it ended with other predictions")
         left = [p for p in place.rglob(".*") if not p.is_dir() or any(p.iterdir())]
         if fits and left:
@@ -304,15 +233,15 @@ class Torture:
         return lost
 
 
-def model(run: Path) -> bytes | None:
-    """The weights of a run, None where there is none."""
-    try:
-        return read_run(run).parts["model.safetensors"]
-    except (BpttError, KeyError):
-        return None
+def _same(one: Path, other: Path) -> bool:
+    return one.read_bytes() == other.read_bytes()
 
 
-def _told(kind: str, code: int, told: str) -> list[str]:
+def _send(number: int, process: int) -> None:
+    os.kill(process, number)
+
+
+def _told(code: int, told: str) -> list[str]:
     if code in (-signal.SIGKILL, 0):
         return []
     if "Traceback" in told or code not in (1, 2, 130, 143):
@@ -322,20 +251,21 @@ def _told(kind: str, code: int, told: str) -> list[str]:
     return []
 
 
-def torture(cases: int, seed: int, names: list[str], told: Callable[[str], None] = print) -> Score:
-    """So many cases, of all ``names`` in turn."""
+def torture(cases: int, seconds: float, seed: int, names: list[str]) -> Score:
+    """So many cases, of all ``names`` in turn, until the ``seconds`` are over."""
     torch.set_num_threads(1)
     draw = random.Random(seed)
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    until = time.monotonic() + seconds
     with tempfile.TemporaryDirectory(dir=memory) as folder:
         made = Torture(Path(folder), names)
-        told(f"calls that can fail: {made.calls}")
+        print(f"calls that can fail: {made.calls}", flush=True)
         for number in range(cases):
+            if len(made.score.lost) > 5 or time.monotonic() > until:
+                break
             made.case(names[number % len(names)], draw)
             if number % 50 == 49:
-                told(f"{number + 1} cases, {len(made.score.lost)} lost")
-            if len(made.score.lost) > 5:
-                break
+                print(f"{number + 1} cases, {len(made.score.lost)} lost", flush=True)
     return made.score
 
 
@@ -343,14 +273,13 @@ def main() -> None:
     """Parse the command line, torture, and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=2000)
+    parser.add_argument("--limit", type=float, default=math.inf, help="seconds")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--commands", nargs="*", default=list(COMMANDS), choices=COMMANDS)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     began = time.perf_counter()
-    score = torture(
-        options.cases, options.seed, options.commands, lambda text: print(text, flush=True)
-    )
+    score = torture(options.cases, options.limit, options.seed, options.commands)
     found = {**asdict(score), "seed": options.seed, "seconds": round(time.perf_counter() - began)}
     print(json.dumps(found, indent=2))
     if options.json:

@@ -108,7 +108,6 @@ class Together(Alone):
         _compare(_exchanged(partial(_gathered, self._options, self.world)))
         for tensor in [*self._network.parameters(), *self._network.buffers()]:
             _exchanged(partial(dist.broadcast, tensor.detach(), 0))
-        self._versions = [buffer._version for buffer in self._network.buffers()]
         return self
 
     def __exit__(
@@ -143,13 +142,15 @@ class Together(Alone):
 
     def in_step(self, updates: Iterator[Update]) -> Iterator[Update]:
         """The updates of all processes together: those in which any of them counts a step."""
+        buffers = [buffer.detach().clone() for buffer in self._network.buffers()]
         for update in updates:
             sums = self._sum_gradients(_Doing.UPDATE, update, update.loss)
             if sums.counted:
                 yield replace(
                     update, loss=sums.mean, count=int(sums.counted), closure=self._closure(update)
                 )
-        if self._versions != [buffer._version for buffer in self._network.buffers()]:
+        # Their versions change too where a checkpoint is read, or weights are put back.
+        if not all(map(_same, buffers, self._network.buffers())):
             raise CellError(
                 "the network changes its buffers as it trains (batch statistics), and would do so "
                 "apart in every process: use layers without them, such as LayerNorm."
@@ -275,6 +276,10 @@ class Together(Alone):
                 "in all of them, and the gradient method must yield every window of a part of a "
                 "stream, also where nothing counts."
             )
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return bool((one.eq(other) | (one.ne(one) & other.ne(other))).all())  # NaN is NaN
 
 
 def _exchanged(exchange: Callable[[], T]) -> T:
