@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Literal, overload
-from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
 
+from bptt._identity import ByIdentity
 from bptt.cells._base import PlainCell
 from bptt.engine import Ineligible, Plan, Reason, beside, eager, native, plan_for, verify
 from bptt.engine.usual import keep, usual_of
@@ -236,7 +236,7 @@ def _verified(cell: nn.Module, plan: Plan, inputs: Tensor, state: State) -> Plan
     return found
 
 
-_WARNED: WeakSet[nn.Module] = WeakSet()
+_WARNED: ByIdentity[bool] = ByIdentity()
 # Where PyTorch's own transforms are at work, or tensors are of a class that stands for others, the
 # Python loop is what is expected: nothing is said.
 _SILENT = {Reason.DEVICE, Reason.CONTEXT, Reason.CONTRACT}
@@ -260,9 +260,9 @@ def _warn_once(cell: nn.Module, why: Ineligible, device: torch.device) -> None:
         if why.reason is not Reason.CONTEXT:
             _warn_of_device(cell, device)
         return
-    if why.reason in _SILENT or cell in _WARNED:
+    if why.reason in _SILENT or _WARNED.get(cell):
         return
-    _WARNED.add(cell)
+    _WARNED[cell] = True
     warnings.warn(
         f"{type(cell).__name__} is unfolded by a Python loop, not natively: {why}. "
         "backend='eager' says that this is meant.",
@@ -291,7 +291,7 @@ def _returned_to(
     return state  # nothing returns to it
 
 
-_FITS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+_FITS: ByIdentity[bool] = ByIdentity()
 
 
 def check_cell(cell: nn.Module) -> None:

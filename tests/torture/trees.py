@@ -25,17 +25,17 @@ from typing import Any
 
 from tests.torture.commands import COLUMNS, ROOT, SMALL, make_data, model, takes_signals
 
-FIT = ["data.csv", *COLUMNS, *SMALL, "--checkpoint", "3", "--patience", "1000", "--out", "run"]
+FIT = ["data.csv", *COLUMNS, *SMALL, "--checkpoint", "5", "--patience", "1000", "--out", "run"]
 BPTT = [sys.executable, "-m", "bptt", "fit"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 TORCHRUN += ["-m", "bptt", "fit"]
 COMMANDS = {
     "workers": (
-        [*BPTT, *FIT, "--epochs", "150", "--starts", "3", "--jobs", "2"],
+        [*BPTT, *FIT, "--epochs", "30", "--starts", "3", "--jobs", "2"],
         [*BPTT, "--resume", "run", "--jobs", "2", "--quiet"],
     ),
     "torchrun": (
-        [*TORCHRUN, *FIT, "--epochs", "60", "--lanes", "2"],
+        [*TORCHRUN, *FIT, "--epochs", "30", "--lanes", "2"],
         [*TORCHRUN, "--resume", "run", "--quiet"],
     ),
 }

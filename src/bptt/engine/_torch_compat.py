@@ -208,8 +208,11 @@ def side_effects() -> tuple[str, ...]:
 
 
 def with_any_number_of_lanes(tensor: Tensor) -> Tensor:
-    """The same tensor, whose first size a capture keeps open."""
+    """The same tensor, whose first size a capture keeps open, and no other one, also where calls
+    differ in it."""
     _dynamo().maybe_mark_dynamic(tensor, 0)
+    for dim in range(1, tensor.dim()):
+        _dynamo().mark_static(tensor, dim)
     return tensor
 
 

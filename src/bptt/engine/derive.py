@@ -105,7 +105,7 @@ def _translate(
     given += leaves
     if backward:
         given += [_rows(tr, "grad", j, s) for j, s in enumerate(shapes)]
-    results = tr.walk(module, given)
+    results = tr.walk(module, given, len(leaves))
     new = []
     for j, result in enumerate(results[: len(leaves)]):
         rows = tr.as_rows(result)

@@ -38,12 +38,17 @@ class Rows:
 
 
 class Builder:
-    """Instructions in single assignment; equal ones are built once."""
+    """Instructions in single assignment; equal ones are built once.
+
+    Attributes:
+        backward: whether what is built now is the backward step's.
+    """
 
     def __init__(self) -> None:
         self.instructions: list[Instruction] = []
         self.values: list[Value | float] = []
         self.after_gradient: set[Value] = set()
+        self.backward = False
         self._negated: dict[Operand, Operand | float] = {}
         self._bases: dict[Value | float, int] = {}
         self._memo: dict[object, Operand | float] = {}
@@ -114,7 +119,7 @@ class Builder:
 
     def emit(self, opcode: str, *arguments: Operand | float) -> Operand | float:
         """One instruction, unless it simplifies to one of its arguments or was built before."""
-        simple = simplify(opcode, arguments)
+        simple = simplify(opcode, arguments, self.backward)
         if simple is not None:
             return simple if not isinstance(simple, tuple) else self.emit(simple[0], *simple[1:])
         if opcode == "add":

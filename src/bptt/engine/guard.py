@@ -51,7 +51,7 @@ def frozen(value: Any, depth: int = 0) -> Any:
 def plain_attributes(cell: nn.Module) -> Iterator[tuple[str, dict[str, Any], str, Any]]:
     """Every attribute of every submodule that PyTorch does not keep itself: (path, holder, name,
     value)."""
-    for path, module in cell.named_modules():
+    for path, module in nn.Module.named_modules(cell):
         for name, value in module.__dict__.items():
             if name not in _OWN:
                 yield path, module.__dict__, name, value
@@ -106,12 +106,12 @@ class Guard:
             simple = isinstance(value, _PLAIN) or callable(value) or isinstance(value, Tensor)
             kept = (holder, name, value if simple else frozen(value))
             (self.same if simple else self._equal).append(kept)
-        for module in cell.modules():
+        for module in nn.Module.modules(cell):
             self._watch(module)
         self._hooked = any(self._empty)
         if not self._hooked:
             self.sizes += [(table, 0) for table in self._empty]
-        self.needs_gradient = any(t.requires_grad for t in cell.parameters())
+        self.needs_gradient = any(t.requires_grad for t in nn.Module.parameters(cell))
         self.key = self._key(cell)
         self.more = self._hooked or bool(self._equal)
         self._watched = _new_watch(self.same, self.sizes, self._tensors)
@@ -146,7 +146,7 @@ class Guard:
             for name, t in [*_every(cell.named_parameters), *_every(cell.named_buffers)]
         )
         shared = tuple(_first_of_each(cell))
-        modules = tuple((path, id(type(module))) for path, module in cell.named_modules())
+        modules = tuple((path, id(type(module))) for path, module in nn.Module.named_modules(cell))
         hooks = tuple(bool(table) for table in self._empty)
         return plain, tensors, shared, modules, hooks
 

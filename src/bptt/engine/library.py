@@ -17,11 +17,12 @@ import atexit
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 
+from bptt._identity import ByIdentity
 from bptt.engine._torch_compat import outside_of_modes
 from bptt.engine.frontend import find
 from bptt.engine.hoist import heads_of
@@ -34,7 +35,7 @@ from bptt.state import initial_state
 # Cells by name ------------------------------------------------------------------------------------
 
 _CELLS: WeakValueDictionary[str, nn.Module] = WeakValueDictionary()
-_NAMES: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+_NAMES: ByIdentity[str] = ByIdentity()
 _MAKERS: list[Callable[[str], nn.Module | None]] = []
 
 

@@ -27,7 +27,6 @@ from bptt.engine.reasons import Ineligible, Reason, Refusal, line_of_error
 from bptt.engine.recipe import Recipe, recipe_of
 from bptt.engine.wanted import Wanted
 from bptt.engine.whole import Whole, whole_of
-from bptt.errors import CellError
 from bptt.state import State, leaves
 
 if TYPE_CHECKING:
@@ -114,8 +113,9 @@ def plan_for(
         any(s.requires_grad for s in given)
         or (initial is not state and any(s.requires_grad for s in leaves(initial)))
     )
-    from bptt.engine.frontend import find
+    from bptt.engine.frontend import find, refuse
 
+    found = None
     try:
         for tensor in (inputs, *given):
             check_plain(tensor)
@@ -124,9 +124,13 @@ def plan_for(
         return plan_of(found, inputs, state, grad and inputs.requires_grad, needs_state, kernel)
     except Refusal as refusal:
         why = refusal.ineligible
-        if why.reason is Reason.CONTRACT and len(inputs):
-            raise CellError(why.operator) from None
-        return why
+    except Exception as error:  # whatever goes wrong: the Python loop has the right numbers
+        if STRICT:
+            raise
+        why = unexpected(error)
+    if found is not None:
+        refuse(cell, inputs, state, why)
+    return why
 
 
 def plan_of(

@@ -1,7 +1,8 @@
 """Local rules: constants are folded, and neutral elements vanish.
 
-A zero here is a structural one (a gradient that is not there): its product is zero whatever the
-other factor holds.
+In the backward step a zero is a structural one (a gradient that is not there): its product is zero
+whatever the other factor holds. In the step itself it may be the user's, and what it is multiplied
+with may not be finite.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ COMMUTATIVE = frozenset({"add", "mul", "minimum", "maximum", "eq", "ne", "and", 
 Simple = Operand | float | tuple[Any, ...] | None
 
 
-def simplify(opcode: str, arguments: tuple[Operand | float, ...]) -> Simple:
-    """What an instruction comes to without running it: an argument, a constant, another instruction
-    ``(opcode, *arguments)``, or None."""
+def simplify(opcode: str, arguments: tuple[Operand | float, ...], backward: bool = False) -> Simple:
+    """What an instruction, of the backward step or of the step, comes to without running it: an
+    argument, a constant, another instruction ``(opcode, *arguments)``, or None."""
     if all(isinstance(a, float) for a in arguments):
         return _folded(opcode, arguments)  # type: ignore[arg-type]  # numbers alone reach this line
+    if opcode in ("mul", "div") and 0.0 in arguments[: 1 + (opcode == "mul")]:
+        return 0.0 if backward else None
     rule = _RULES.get(opcode)
     return rule(*arguments) if rule is not None else None  # type: ignore[operator]  # each rule has its opcode's own number of arguments
 
@@ -41,15 +44,13 @@ def _sub(a: Operand | float, b: Operand | float) -> Simple:
 
 
 def _mul(a: Operand | float, b: Operand | float) -> Simple:
-    if a == 0.0 or b == 0.0:
-        return 0.0
     if a == 1.0 or b == 1.0:
         return b if a == 1.0 else a
     return ("neg", b) if a == -1.0 else ("neg", a) if b == -1.0 else None
 
 
 def _div(a: Operand | float, b: Operand | float) -> Simple:
-    if a == 0.0 or b == 1.0:
+    if b == 1.0:
         return a
     if (
         isinstance(b, float)

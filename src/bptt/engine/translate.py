@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
 from bptt.engine.emit import Builder, Columns, Rows
-from bptt.engine.nodes import LANES, name_of, overload_packet, where_is
+from bptt.engine.nodes import LANES, ends, name_of, overload_packet, where_is
 from bptt.engine.origins import origin_of
 from bptt.engine.partition import VIEWS
 from bptt.engine.program import Operand, Value
@@ -84,10 +84,12 @@ class Translator:
 
     # -- walking ---------------------------------------------------------------------------------
 
-    def walk(self, module: GraphModule, inputs: list[Any]) -> list[Any]:
-        """Translate a graph whose placeholders are ``inputs``; gives its outputs."""
+    def walk(self, module: GraphModule, inputs: list[Any], results: int) -> list[Any]:
+        """Translate a graph whose placeholders are ``inputs``; gives its outputs. What follows the
+        first ``results`` of them is the backward step."""
         known: dict[Node, Any] = {}
         waiting = iter(inputs)
+        ahead = set(ends(module.graph)[:results])
         for node in module.graph.nodes:
             if node.op == "placeholder":
                 known[node] = next(waiting)
@@ -95,6 +97,8 @@ class Translator:
                 known[node] = self._constant(module, node)
             elif node.op == "call_function":
                 known[node] = self._call(node, known)
+            ahead.discard(node)
+            self.builder.backward = not ahead
         output = module.graph.output_node().args[0]
         return [known[n] if isinstance(n, Node) else n for n in output]  # type: ignore[union-attr]  # torch.fx types its arguments as anything
 

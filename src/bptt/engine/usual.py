@@ -9,11 +9,11 @@ from __future__ import annotations
 import atexit
 import weakref
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from bptt._identity import ByIdentity
 from bptt.cells import LSTM, Embedded, Stack
 from bptt.engine.frontend import BuiltIn, built_in_of
 from bptt.engine.plans import Plan, context_of_call, plan_for
@@ -82,7 +82,7 @@ class Usual:
         return cell
 
 
-_KNOWN: WeakKeyDictionary[nn.Module, dict[Any, Usual]] = WeakKeyDictionary()
+_KNOWN: ByIdentity[dict[Any, Usual]] = ByIdentity()
 atexit.register(_KNOWN.clear)  # the core's programs go before the core does
 
 

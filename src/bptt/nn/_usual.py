@@ -8,11 +8,11 @@ longer than the loop. Everything else goes the long way, `bptt.nn._unfolded`.
 from __future__ import annotations
 
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from bptt._identity import ByIdentity
 from bptt.engine import Ineligible, Plan, native
 from bptt.engine.plans import context_of_call
 from bptt.nn._kinds import Standing, cell_of, plan
@@ -87,7 +87,7 @@ class _Usual:
         return found
 
 
-_KNOWN: WeakKeyDictionary[nn.Module, _Usual] = WeakKeyDictionary()
+_KNOWN: ByIdentity[_Usual] = ByIdentity()
 
 
 def keep(layer: nn.RNNBase, standing: Standing, weights: list[Tensor]) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import warnings
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 
+from bptt._identity import ByIdentity
 from bptt.engine.guard import Guard
 from bptt.engine.online import Learner, learner_for
 from bptt.engine.reasons import Refusal
@@ -16,6 +16,7 @@ from bptt.losses import Loss
 from bptt.network import Network
 from bptt.state import leaves
 from bptt.streams import Chunk
+from bptt.training._slots import hooked
 from bptt.training._slots import why_not as optimizer_why_not
 from bptt.training._verified import differs
 
@@ -57,14 +58,14 @@ def why_not(
     if torch.is_anomaly_enabled() or torch.is_autocast_enabled("cpu"):
         return "anomaly detection or autocast is on"
     for name, p in network.named_parameters():
-        if p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None):
+        if hooked(p):
             return f"{name} has hooks"
         if p.device.type != "cpu":
             return f"{name} is on {p.device}"
     return optimizer_why_not(optimizer, [p for p in network.parameters() if p.requires_grad])
 
 
-_LEARNERS: WeakKeyDictionary[Network, dict[Any, tuple[Guard, Learner | str]]] = WeakKeyDictionary()
+_LEARNERS: ByIdentity[dict[Any, tuple[Guard, Learner | str]]] = ByIdentity()
 
 
 def learner_of(

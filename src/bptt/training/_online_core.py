@@ -17,7 +17,7 @@ from bptt.network import Network
 from bptt.state import State, leaves
 from bptt.training._learner import configure, plain, state_of, tell
 from bptt.training._live import LiveBatch
-from bptt.training._slots import Slots
+from bptt.training._slots import Slots, for_all_optimizers, hooked
 
 
 class Learned(NamedTuple):
@@ -43,7 +43,9 @@ class CoreSide:
         self.learner = learner
         self._optimizer = optimizer
         self._guard = Guard(network)
-        self._more = _both(self._guard.more_holds if self._guard.more else None, learner.current)
+        self._trained = [p for p in network.parameters() if p.requires_grad]
+        more = self._guard.more_holds if self._guard.more else None
+        self._more = _all(self._unhooked, more, learner.current)
         learner.core.bind([t.detach() for t in learner.tensors])
         tell(learner, network)
         self._slots = Slots(optimizer, learner)
@@ -67,6 +69,7 @@ class CoreSide:
             *guard.same,
             (own, "state", optimizer.state),
             (own, "param_groups", groups),
+            *[(own, name, own[name]) for name in ("step",) if name in own],
             *[(groups, i, group) for i, group in enumerate(groups)],
         ]
         for state in optimizer.state.values():
@@ -80,6 +83,8 @@ class CoreSide:
             same,
             [
                 *guard.sizes,
+                (own, len(own)),
+                *[(table, 0) for table in for_all_optimizers()],
                 *[(kept, len(kept)) for name, kept in own.items() if name.endswith("_hooks")],
                 *[(members, len(members)) for members in lists],
             ],
@@ -89,7 +94,10 @@ class CoreSide:
 
     def holds(self) -> bool:
         """Whether network and optimizer are what the core was told."""
-        return self._watch.holds() and (self._more is None or self._more())
+        return self._watch.holds() and self._more()
+
+    def _unhooked(self) -> bool:
+        return not any(hooked(parameter) for parameter in self._trained)
 
     def takes(self, target: Tensor) -> bool:
         """Whether a target like those before is one that the core can compare with: all but class
@@ -163,13 +171,10 @@ class CoreSide:
         return state_of(self.learner, "present"), None if pending is None else Span(*pending)
 
 
-def _both(
-    one: Callable[[], bool] | None, other: Callable[[], bool] | None
-) -> Callable[[], bool] | None:
-    """Two questions as one, where there are two."""
-    if one is None or other is None:
-        return one or other
-    return lambda: one() and other()
+def _all(*questions: Callable[[], bool] | None) -> Callable[[], bool]:
+    """Those that there are as one."""
+    asked = [question for question in questions if question is not None]
+    return asked[0] if len(asked) == 1 else lambda: all(question() for question in asked)
 
 
 def _empty(shape: tuple[int, int], dtype: torch.dtype, alone: bool) -> list[Tensor]:

@@ -45,10 +45,7 @@ def why_not(optimizer: Optimizer, trained: Iterable[Tensor]) -> str | None:
     if step is not None and not hasattr(step, "_wrapped_by_lr_sched"):
         return f"the {name}'s step was replaced"
     hooks = (f"_optimizer_step_{when}_hooks" for when in ("pre", "post"))
-    for_all = (f"_global_optimizer_{when}_hooks" for when in ("pre", "post"))
-    if any(optimizer.__dict__.get(h) for h in hooks) or any(
-        getattr(torch_optimizer, h, None) for h in for_all
-    ):
+    if any(optimizer.__dict__.get(h) for h in hooks) or any(for_all_optimizers()):
         return f"the {name} has hooks"
     for group in optimizer.param_groups:
         if any(group.get(flag) for flag in ("capturable", "differentiable")):
@@ -60,6 +57,18 @@ def why_not(optimizer: Optimizer, trained: Iterable[Tensor]) -> str | None:
     if held != own:
         return f"the {name} holds other parameters than those of the network that are trained"
     return None
+
+
+def for_all_optimizers() -> list[Any]:
+    """The tables of hooks that every optimizer calls."""
+    names = (f"_global_optimizer_{when}_hooks" for when in ("pre", "post"))
+    return [vars(torch_optimizer)[name] for name in names if name in vars(torch_optimizer)]
+
+
+def hooked(parameter: Tensor) -> bool:
+    """Whether something of the user's is called with a parameter's gradient."""
+    after = getattr(parameter, "_post_accumulate_grad_hooks", None)
+    return bool(parameter._backward_hooks or after)
 
 
 class Slots:

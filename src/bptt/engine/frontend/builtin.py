@@ -41,7 +41,7 @@ register(cells.Stack, cells.Embedded)
 
 def is_built_in(cell: nn.Module) -> bool:
     """Whether the code of a cell, with all its submodules, is known."""
-    return all(map(_is_known, cell.modules()))
+    return all(map(_is_known, nn.Module.modules(cell)))
 
 
 def _is_known(module: nn.Module) -> bool:
@@ -131,8 +131,8 @@ def row_kind(tensor: Tensor) -> Kind:
 def named_tensors(cell: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers, each once."""
     found: dict[int, tuple[str, Tensor]] = {}
-    for named in (cell.named_parameters, cell.named_buffers):
-        for name, tensor in named():
+    for named in (nn.Module.named_parameters, nn.Module.named_buffers):
+        for name, tensor in named(cell):
             found.setdefault(id(tensor), (name, tensor))
     return dict(found.values())
 
@@ -160,7 +160,7 @@ class Standing:
         self.key = (type(cell), self._guard.key)
         self.needs_gradient = self._guard.needs_gradient
         self._kind = type(cell)
-        self._parts = [module for module in cell.modules() if module is not cell]
+        self._parts = [module for module in nn.Module.modules(cell) if module is not cell]
         self._kinds = [type(part) for part in self._parts]
         self._forwards = [(kind, _KNOWN[kind]) for kind in {self._kind, *self._kinds}]
         self._places = _places(cell)

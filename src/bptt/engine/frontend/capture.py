@@ -22,6 +22,7 @@ from bptt.engine import _torch_compat as compat
 from bptt.engine.frontend.explain import refusal_in
 from bptt.engine.frontend.graph import Kind, Step
 from bptt.engine.frontend.leaf import Leaf
+from bptt.engine.frontend.numbers import Numbers
 from bptt.engine.nodes import where_is
 from bptt.engine.reasons import Ineligible, Reason, Refusal
 from bptt.engine.tracing import refusal_of as tracing_refusal
@@ -59,7 +60,7 @@ class Captured:
         self._roles: tuple[int, ...] = ()
         self._names: tuple[str, ...] = ()
         self._sources: tuple[int, ...] = ()
-        self._scalars: tuple[int, ...] = ()
+        self._numbers = Numbers()
         self._read()
         outputs = self.module.graph.output_node().args[0]
         assert isinstance(outputs, (tuple, list))
@@ -78,12 +79,19 @@ class Captured:
                 raise Refusal(
                     Reason.UNTRACEABLE, f"{_readable(origin)}, which changes from call to call"
                 )
+            if role == _SOURCE and not all(
+                isinstance(n, int) for n in (*value.shape, *value.stride())
+            ):
+                raise Refusal(
+                    Reason.UNTRACEABLE,
+                    f"{_readable(origin)}, whose sizes or strides change from call to call",
+                )
             roles.append(role)
         self._roles = tuple(roles)
         self._names = tuple(_readable(compat.origin_of(n)) for n in placeholders)
-        self._sources = tuple(i for i, r in enumerate(roles) if r in (_SOURCE, _SCALAR))
-        self._scalars = tuple(i for i, r in enumerate(roles) if r == _SCALAR)
+        self._sources = tuple(i for i, r in enumerate(roles) if r == _SOURCE)
         _check_nodes(self.module)
+        self._numbers = Numbers.of(self.module, [r == _SCALAR for r in roles])
         self._check_lanes(placeholders)
         ends: Any = self.module.graph.output_node().args[0]
         self._leaves = tuple(Leaf.of(compat.example_of(n), _JOB.lanes) for n in ends)
@@ -129,34 +137,32 @@ class Captured:
                 self.refusal = refusal.ineligible
         self.module = compat.forgetful(self.module)
 
-    def tensors(self, flat: Sequence[Any], dtype: torch.dtype) -> list[Tensor]:
-        """The sources among the inputs of a call."""
+    def tensors(self, flat: Sequence[Any]) -> list[Tensor]:
+        """The sources among the inputs of a call, and the numbers of this call."""
         found = [flat[i] for i in self._sources]
-        for i in self._scalars:
-            place = self._sources.index(i)
-            found[place] = found[place].to(dtype)
-        return found
+        return [*found, *self._numbers.values(self.module, flat)] if self._numbers else found
 
     def step(self, tensors: Sequence[Tensor], rows: Sequence[Kind]) -> Step:
         """The graph as a step; ``rows`` are the kinds of what has a row a lane: the input, if there
         is one, and the state's leaves."""
         module, roles, sources, order = self.module, self._roles, self._sources, self.order
+        numbers = self._numbers
         assert order is not None
-        _without_items(module, self._scalars)
 
         def run(lanes: int, given: Sequence[Tensor], entering: Sequence[Tensor]) -> list[Tensor]:
             flat: list[Any] = [None] * len(roles)
-            for i, tensor in zip(sources, given, strict=True):
+            for i, tensor in zip(sources, given, strict=False):
                 flat[i] = tensor
             for i, role in enumerate(roles):
                 if role == _LANES:
                     flat[i] = lanes
                 elif role >= 0:
                     flat[i] = entering[role]
-            results = _Careful(module, lanes).run(*flat)
+            known = numbers.in_place(module, given[len(sources) :])
+            results = _Careful(module, lanes).run(*flat, initial_env=known)
             return [results[i] if i >= 0 else entering[~i] for i in order]
 
-        names = tuple(self._names[i] for i in sources)
+        names = (*(self._names[i] for i in sources), *numbers.names)
         return Step(run, names, tuple(map(Kind.of, tensors)), tuple(rows))
 
 
@@ -324,6 +330,8 @@ def _check_nodes(module: GraphModule) -> None:
         if node.op != "call_function":
             continue
         name = getattr(node.target, "__name__", "")
+        if "assert" in name:
+            raise Refusal(Reason.CONTROL_FLOW, "assert", where_is(node))
         if name in _REFUSED:
             raise Refusal(*_REFUSED[name], where_is(node))
         if isinstance(node.target, torch._ops.HigherOrderOperator):
@@ -341,14 +349,3 @@ def _is_random(name: str) -> bool:
     import numpy as np
 
     return hasattr(np.random, name.removeprefix("wrapped_"))
-
-
-def _without_items(module: GraphModule, scalars: Sequence[int]) -> None:
-    """Numbers of Python's that changed come as tensors, of which the graph takes the number: what
-    follows reads the tensor."""
-    placeholders = list(module.graph.find_nodes(op="placeholder"))
-    for i in scalars:
-        for user in list(placeholders[i].users):
-            if user.op == "call_method" and user.target == "item":
-                user.replace_all_uses_with(placeholders[i])
-                module.graph.erase_node(user)

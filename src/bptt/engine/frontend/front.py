@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 import torch
 from torch import Tensor, nn
 
+from bptt._identity import ByIdentity
 from bptt.engine import _torch_compat as compat
 from bptt.engine.eager import check_step
 from bptt.engine.frontend import capture
@@ -30,9 +31,13 @@ from bptt.state import State, leaves, map_state, optional
 
 FORMS = 256
 """So many forms of built-in cells are kept, and so many kinds of call of one other cell."""
-RECAPTURES, CALLS = 4, 100
+MEMORY = 64 << 20
+"""So many bytes may the tensors take that stand for the inputs and states of one cell."""
+RECAPTURES, CALLS = 8, 100
 """A cell that must be captured more often than that within so many calls of one kind stays on the
 Python loop."""
+_PASSING = frozenset((Reason.CONTEXT, Reason.DEVICE))
+"""Reasons that may be gone in the next call."""
 
 
 class Found(NamedTuple):
@@ -90,6 +95,10 @@ class BuiltIn:
         return found
 
 
+def _kind_of(cell: nn.Module, inputs: Tensor, state: State) -> Any:
+    return (torch.is_grad_enabled(), cell.training, *_place(inputs, state))
+
+
 def _place(inputs: Tensor, state: State) -> Any:
     return (inputs.shape[2:], inputs.dtype, *[(s.shape[1:], s.dtype) for s in leaves(state)])
 
@@ -106,6 +115,11 @@ class _StandIns(NamedTuple):
     def rows(self) -> list[Tensor]:
         """Input and leaves."""
         return [self.input, *leaves(self.state)]
+
+    @property
+    def size(self) -> int:
+        """The bytes that they take."""
+        return sum(row.untyped_storage().nbytes() for row in self.rows)
 
 
 class _Verdict(NamedTuple):
@@ -160,7 +174,7 @@ class Foreign:
             Refusal: the step cannot be captured.
         """
         self._calls += 1
-        kind = (torch.is_grad_enabled(), cell.training, *_place(inputs, state))
+        kind = _kind_of(cell, inputs, state)
         verdict = self._verdicts.get(kind)
         if verdict is not None:
             if verdict.holds:
@@ -179,31 +193,41 @@ class Foreign:
             self._verdicts[kind] = _Verdict(reason, hooks)
             raise Refusal.of(reason) from None
 
+    def refuse(self, kind: Any, reason: Ineligible) -> None:
+        """The step that was found for such a call has no program: it is not asked again, which
+        takes longer than some steps."""
+        if reason.reason not in _PASSING:
+            self._verdicts[kind] = _Verdict(reason, [])
+
     def _found(self, cell: nn.Module, kind: Any, inputs: Tensor, state: State) -> Found:
         key = (kind, _signature(inputs, state))
         steps = self._steps or self._take(cell)
         known = self._known.get(key)
+        forms = steps.step.forms
         flat: tuple[Any, ...] = ()
         if known is not None:
             captured, flat = capture.call(steps.step, cell, known.rows, known.input, known.state)
             if captured is not known.captured:
-                if captured.uses == 1:
-                    self._count(kind)
                 known = None
         if known is None:
             with compat.alone():
                 known, flat = self._every_step(cell, steps, inputs, state)
-                self._known[key] = known
-                while len(self._known) > FORMS:
-                    self._known.popitem(last=False)
-        dtype = known.rows[1].dtype
-        tensors = known.captured.tensors(flat, dtype)
-        read, read_tensors = self._read(cell, steps, known, dtype)
+                self._keep(key, known)
+            if steps.step.forms > forms:
+                self._count(kind)
+        tensors = known.captured.tensors(flat)
+        read, read_tensors = self._read(cell, steps, known)
         form = known.captured.forms.get(read)
         if form is None:
             form = self._form(cell, known, tensors, read, read_tensors)
             known.captured.forms[read] = form
         return Found(form, tensors, read_tensors)
+
+    def _keep(self, key: Any, known: _StandIns) -> None:
+        self._known[key] = known
+        size = sum(one.size for one in self._known.values())
+        while len(self._known) > FORMS or (size > MEMORY and len(self._known) > 1):
+            size -= self._known.popitem(last=False)[1].size
 
     def _every_step(
         self, cell: nn.Module, steps: Steps, inputs: Tensor, state: State
@@ -233,13 +257,13 @@ class Foreign:
         raise Refusal(Reason.CONTROL_FLOW, "a state whose kind changes from step to step")
 
     def _read(
-        self, cell: nn.Module, steps: Steps, known: _StandIns, dtype: torch.dtype
+        self, cell: nn.Module, steps: Steps, known: _StandIns
     ) -> tuple[Captured | None, list[Tensor]]:
         """The graph of the cell's `output`, where it has one, and its tensors."""
         if optional(cell, "output") is None:
             return None, []
         captured, flat = capture.call(steps.output, cell, known.rows[1:], known.state)
-        return captured, captured.tensors(flat, dtype)
+        return captured, captured.tensors(flat)
 
     def _form(
         self,
@@ -322,7 +346,7 @@ def _check_contract(cell: nn.Module, captured: Captured, entering: Any) -> None:
 
 
 Front = BuiltIn | Foreign
-_FRONTS: WeakKeyDictionary[nn.Module, Front] = WeakKeyDictionary()
+_FRONTS: ByIdentity[Front] = ByIdentity()
 atexit.register(_FRONTS.clear)
 
 
@@ -337,6 +361,13 @@ def find(cell: nn.Module, inputs: Tensor, state: State) -> Found:
         if compat.capture_is_off():
             raise Refusal(Reason.CONTEXT, "torch.compile, which is switched off")
     return front.find(cell, inputs, state)
+
+
+def refuse(cell: nn.Module, inputs: Tensor, state: State, reason: Ineligible) -> None:
+    """What `find` gave for such a call has no program."""
+    front = _FRONTS.get(cell)
+    if isinstance(front, Foreign):
+        front.refuse(_kind_of(cell, inputs, state), reason)
 
 
 def built_in_of(cell: nn.Module) -> BuiltIn | None:
