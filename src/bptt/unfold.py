@@ -10,7 +10,6 @@ import inspect
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any, Literal, overload
 
 import torch
@@ -154,24 +153,22 @@ def unfold(
         if isinstance(found, Plan) and not found.trust.program:
             found = _verified(cell, found, inputs, start)
         plan = _accepted(cell, found, backend, inputs.device)
-    if plan is None:
-        if usual is not None:  # what a native call need not look at
-            _check_inputs(cell, inputs)
-        run: Any = eager.run
-    else:
-        run = partial(native.run, plan=plan)
+    options: Any = {
+        "initial": own,
+        "reset": reset,
+        "lengths": lengths,
+        "return_states": return_states,
+        "clip": clip_state_gradient,
+    }
+    ran = None
+    if plan is not None:
         if usual is None:
             keep(cell, inputs)
-    outputs, last, states = run(
-        cell,
-        inputs,
-        start,
-        initial=own,
-        reset=reset,
-        lengths=lengths,
-        return_states=return_states,
-        clip=clip_state_gradient,
-    )
+        with suppress(IndexError):  # of an embedding: the cell has its own words for it
+            ran = native.run(cell, inputs, start, plan=plan, **options)
+    elif usual is not None:  # what a native call need not look at
+        _check_inputs(cell, inputs)
+    outputs, last, states = ran or eager.run(cell, inputs, start, **options)
     if return_states:
         assert states is not None
         return outputs, last, states

@@ -441,10 +441,11 @@ def test_anomaly_detection_sees_the_run_not_the_trace() -> None:
         assert not isinstance(found(cells.GRU(SIZE, SIZE)), Ineligible)
 
 
+@pytest.mark.filterwarnings("error")  # nothing is said of a Python loop
 def test_output_and_state_is_an_error_that_points_to_output() -> None:
     cell = Custom(lambda self, drive, state, input: (drive, drive))
     with pytest.raises(CellError, match=r"output\(state\)"):
-        found(cell)
+        bptt.unfold(cell, torch.randn(5, 3, SIZE), torch.zeros(3, SIZE))
 
 
 def test_compile_says_why_not() -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from tests.online.test_fit import assert_alike, data, network, sgd
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import bptt
 from bptt.training._online_core import CoreSide
@@ -250,6 +251,42 @@ def test_a_loaded_optimizer_is_seen() -> None:
         fed(learner, range(20, 40), x, y)
         optimizer.load_state_dict(saved)
         fed(learner, range(40, 60), x, y)
+    assert_alike(*nets)
+
+
+def _zero(gradient: torch.Tensor) -> None:
+    gradient.zero_()
+
+
+HOOKS: dict[str, Any] = {
+    "of a parameter": lambda net, _: net.readout.weight.register_hook(lambda g: g * 0),
+    "after a gradient": lambda net, _: net.readout.weight.register_post_accumulate_grad_hook(
+        lambda p: _zero(p.grad)
+    ),
+    "before a step": lambda net, optimizer: optimizer.register_step_pre_hook(
+        lambda *_: _zero(net.readout.weight.grad)
+    ),
+    "of all optimizers": lambda net, _: register_optimizer_step_pre_hook(
+        lambda *_: _zero(net.readout.weight.grad)
+    ),
+    "a step of one's own": lambda _, optimizer: setattr(optimizer, "step", lambda *_: None),
+    "a schedule": lambda _, optimizer: torch.optim.lr_scheduler.ConstantLR(optimizer, 0.5),
+}
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_a_hook_after_the_first_steps_is_called(name: str) -> None:
+    x, y = data(40)
+    nets = network(), network()
+    nets[1].backend = "eager"
+    for net in nets:
+        optimizer = torch.optim.SGD(net.parameters(), 0.05)
+        learner = bptt.Online(net, bptt.SlidingWindow(4), "mse", optimizer)
+        fed(learner, range(20), x, y)
+        handle = HOOKS[name](net, optimizer)
+        fed(learner, range(20, 40), x, y)
+        if hasattr(handle, "remove"):
+            handle.remove()
     assert_alike(*nets)
 
 

@@ -107,6 +107,10 @@ class _Loop(torch.autograd.Function):
         call.ran = None
         ctx.call, ctx.count = call, len(tensors)
         ctx.save_for_backward(*tensors, *kept)
+        # What is saved is the parameter itself: `parameter.data = ...` would change what it holds.
+        ctx.memory = [
+            (i, t.detach()) for i, t in enumerate(tensors) if t.requires_grad and t.is_leaf
+        ]
         ctx.set_materialize_grads(False)
         exposed = len(call.exposed)
         results[:exposed] = shown = [states.data for states in results[:exposed]]
@@ -122,6 +126,9 @@ class _Loop(torch.autograd.Function):
             return (None, *differentiable(call, tensors, kept, needed, grads))
         if any(map(_VERSION, ctx.changes)):
             kept = _anew(call, tensors, kept)
+        tensors = list(tensors)
+        for place, memory in ctx.memory:
+            tensors[place] = memory
         return (None, *backward_loop(call, tensors, kept, needed, grads))
 
 
