@@ -227,5 +227,5 @@ def test_a_call_looks_through_few_forms_however_many_cells_there_are() -> None:
         for cell in cells:
             bptt.unfold(cell, inputs)
     for cell in cells:
-        steps = front._FRONTS[cell]._steps
+        steps = front._FRONTS.get(cell)._steps
         assert 1 <= steps.step.forms <= 2

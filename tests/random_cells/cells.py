@@ -139,11 +139,13 @@ def _start(draw: Random, width: int, k: int) -> str:
 
 def _changes(draw: Random, constants: Constants) -> tuple[int, list[str]]:
     """Functions that change a cell, or what it reads, between two calls."""
-    number = draw.choices([0, 1, 2], [2, 3, 1])[0]
+    number = draw.choices([0, 1, 2, 5], [2, 3, 1, 0.5])[0]
     lines = []
+    change = ""
     for k in range(number):
         own = constants.changes and draw.random() < 0.5
-        change = draw.choice(constants.changes if own else CHANGES)
+        if number < 5 or k < 2 or draw.random() < 0.3:  # many changes are often of one kind
+            change = draw.choice(constants.changes if own else CHANGES)
         lines += [f"def change_{k}(cell):", "    with torch.no_grad():", f"        {change}"]
         lines += ["    return cell"]
     return number, lines
@@ -159,7 +161,8 @@ def _module(
         "self.plain, self.log, self.count, self.kept = [], [], 0, None",
         "self.drop, self.act, self.rate = nn.Dropout(0.3), Act(), 0.8",
         "self.modules_of_mine, self.knob = [nn.LeakyReLU(0.3)], torch.tensor(0.8)",
-        "self.array = np.ones(2)",
+        "self.array, self.whole, self.helper = np.ones(2), 1, Helper()",
+        "self.grown = torch.tensor([0.3, -0.4, 0.9])",
         *made,
     ]
     if any("start_" in line for line in methods):

@@ -145,6 +145,20 @@ CONSTANT = [
 ]
 """With a plain constant of one of the kinds that `Constants` knows."""
 
+CHANGING = [
+    "{x} * self.rate + (1 - self.rate) * {y}",
+    "{x} / (4.5 - self.rate**2)",
+    "{x} * (self.rate % 0.3) + {y} * (self.rate // 0.3)",
+    "{x} * math.sqrt(abs(self.rate))",
+    "{x} * (self.rate * 1e200) * 1e-200",
+    "{x} * self.whole",
+    "{x} * self.grown.mean() + self.grown.var()",
+    "{x} + self.grown[-1]",
+    "{x} * 0 + {y}",
+    "{x} * self.helper.gain({y})",
+]
+"""With what most changes of a cell concern: a number, a plain tensor of any length, an object."""
+
 PARAMETER = [
     "self.{linear}({x})",
     "{x} @ self.{matrix}",

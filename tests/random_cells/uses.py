@@ -147,11 +147,18 @@ class Use:
             own = bptt.state.initial_state(self.cell, lanes)
         seen = asked
         layout = self._layout()
+        # What has no gradient is compared whatever it holds.
+        bad = (
+            self.draw.choice([None] * 5 + [np.nan, np.inf]) if not torch.is_grad_enabled() else None
+        )
 
         def other(leaf: Tensor) -> Tensor:
             if not leaf.is_floating_point():
                 return leaf
-            base = (leaf.detach() * 0.5 + 0.3 * torch.randn(leaf.shape)).requires_grad_(needs)
+            base = leaf.detach() * 0.5 + 0.3 * torch.randn(leaf.shape)
+            if bad is not None and base.numel():
+                base.view(-1)[base.numel() // 2] = bad
+            base.requires_grad_(needs)
             seen[f"{name} {len(seen)}"] = base
             return laid(base, layout)
 

@@ -8,7 +8,8 @@ from random import Random
 from . import operators
 from .constants import Constants
 
-HEAD = """import random
+HEAD = """import math
+import random
 import numpy as np
 import torch
 from torch import nn
@@ -35,6 +36,10 @@ class Act:
     def __call__(self, x):
         return torch.tanh(x) * self.gain
 
+class Helper:
+    def gain(self, x):
+        return torch.sigmoid(x)
+
 def halved(module, given, out):
     if isinstance(out, torch.Tensor):
         return out * 0.5
@@ -49,6 +54,7 @@ TREES = (
     (operators.VIEWS, 2.0),
     (operators.IN_PLACE, 0.7),
     (operators.CONSTANT, 2.0),
+    (operators.CHANGING, 1.5),
 )
 
 SPECIALS = {
@@ -135,6 +141,9 @@ CHANGES = [
     "cell.modules_of_mine[0] = nn.Tanh()",
     "cell.rate = cell.rate * 0.5",
     "cell.rate = 2",
+    *["cell.rate = 1 - 1e-9", "cell.rate = 0.0", "cell.rate = cell.rate + 0.1"] * 2,
+    *["cell.whole += 1", "cell.grown = torch.cat([cell.grown, cell.grown[:1] + 0.3])"] * 2,
+    "Helper.gain = lambda self, x: torch.tanh(x)",
     "cell.knob.mul_(0.5)",
     "cell.array[0] *= 0.5",
     "cell.eval()",
