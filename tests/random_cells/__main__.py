@@ -122,7 +122,7 @@ class Runner:
             self.parts = [(start, min(half, self.end - start)) for start in starts]
         self.workers: list[Worker] = []
         self.most = workers
-        self.ran, self.failed, self.refused = 0, 0, 0
+        self.ran, self.failed, self.refused, self.native = 0, 0, 0, 0
         self.kinds: Counter[str] = Counter()
         self.left: list[int] = []
 
@@ -154,6 +154,7 @@ class Runner:
         for one in verdicts:
             self.ran += 1
             self.refused += one["refused"] is not None
+            self.native += bool(one.get("native"))
             if one["difference"] is not None:
                 self.failed += 1
                 self.kinds[kind_of(str(one["difference"]))] += 1
@@ -163,7 +164,10 @@ class Runner:
                 print(f"{self.ran} ran, {self.failed} failed", flush=True)
 
     def _tell(self) -> None:
-        print(f"{self.ran} ran, {self.failed} failed; {self.refused} are refused by eager, too.")
+        print(
+            f"{self.ran} ran, {self.native} of them natively, {self.failed} failed; "
+            f"{self.refused} are refused by eager, too."
+        )
         for kind, number in self.kinds.most_common():
             print(f"{number:6d}  {kind}")
         rest = [*self.left, *(start for start, _ in self.parts)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from .constants import Constants
+from .operators import AGAIN
 from .writing import CHANGES, HEAD, SPECIALS, Drawn, Writer
 
 NESTS = ["{0}", "({0}, {1})", "({0}, ({1}, {2}))", "(({0}, {1}), {2})", "({0}, {1}, {2})", "({0},)"]
@@ -24,12 +25,18 @@ def written(seed: int) -> Drawn:
     indices = draw.randint(3, 7) if draw.random() < 0.15 else None
     size = draw.randint(1, 5)
     body = _begin(writer, states, widths, parts, indices, size)
-    special = _step(writer, states, widths)
+    again = draw.choice(list(AGAIN)) if draw.random() < 0.2 else None
+    special = _step(writer, states, widths, again is None)
     ends = [_end(writer, h, w, parts) for h, w in zip(states, widths, strict=True)]
+    if again is not None:  # it must be in what comes out, of a cell that is plain otherwise
+        changing = writer.filled(draw.choice(AGAIN[again][0]), widths[0])
+        read = writer.assign(f"0.1 * torch.tanh({changing})", widths[0])
+        ends[0] = f"({ends[0]} + {read if parts == 1 else f'torch.cat([{read}, {read}], 1)'})"
+        special = [f"{again} that changes"]
     returned = nest.format(*ends)
     plain = nest == "{0}" and parts == 1 and draw.random() < 0.6
     methods, wide = _methods(draw, nest, [w * parts for w in widths], plain)
-    number_of_changes, changes = _changes(draw, constants)
+    number_of_changes, changes = _changes(draw, constants, again)
     unpack = [] if nest == "{0}" else [f"{nest.format(*states)} = state"]
     first = ["h0 = state"] if nest == "{0}" else []
     lines = [*unpack, *first, *body, *writer.lines, f"return {returned}"]
@@ -61,11 +68,11 @@ def _begin(
     return lines
 
 
-def _step(writer: Writer, states: list[str], widths: list[int]) -> list[str]:
-    """The arithmetic, with what is special between it."""
+def _step(writer: Writer, states: list[str], widths: list[int], more: bool) -> list[str]:
+    """The arithmetic; and ``more`` of it, with what is special between it."""
     draw = writer.draw
-    special = draw.sample(list(SPECIALS), draw.choices([0, 1, 2, 3], [5, 5, 2, 1])[0])
-    steps = draw.randint(2, 9)
+    special = draw.sample(list(SPECIALS), draw.choices([0, 1, 2, 3], [5, 5, 2, 1])[0] * more)
+    steps = draw.randint(2, 9) if more else draw.randint(0, 2)
     at = {name: draw.randrange(steps) for name in special}
     for k in range(steps):
         width = draw.choice(widths) if draw.random() < 0.9 else draw.randint(1, 6)
@@ -137,15 +144,15 @@ def _start(draw: Random, width: int, k: int) -> str:
     )
 
 
-def _changes(draw: Random, constants: Constants) -> tuple[int, list[str]]:
+def _changes(draw: Random, constants: Constants, again: str | None) -> tuple[int, list[str]]:
     """Functions that change a cell, or what it reads, between two calls."""
-    number = draw.choices([0, 1, 2, 5], [2, 3, 1, 0.5])[0]
+    number = draw.choices([0, 1, 2], [2, 3, 1])[0] if again is None else 4
     lines = []
-    change = ""
     for k in range(number):
         own = constants.changes and draw.random() < 0.5
-        if number < 5 or k < 2 or draw.random() < 0.3:  # many changes are often of one kind
-            change = draw.choice(constants.changes if own else CHANGES)
+        change = draw.choice(constants.changes if own else CHANGES)
+        if again is not None:
+            change = draw.choice(AGAIN[again][1])
         lines += [f"def change_{k}(cell):", "    with torch.no_grad():", f"        {change}"]
         lines += ["    return cell"]
     return number, lines

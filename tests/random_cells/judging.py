@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+
+from bptt.engine.plans import Plan
 
 from .uses import Results, Use
 
@@ -30,20 +34,23 @@ def _too_long(number: int, frame: FrameType | None) -> NoReturn:
 
 @dataclass
 class Verdict:
-    """Of one seed: what differs, if anything; what eager raised, if it did."""
+    """Of one seed: what differs, if anything; what eager raised, if it did; whether any of it ran
+    natively, without which nothing was compared."""
 
     seed: int
     use: str
     special: list[str]
     difference: str | None
     refused: str | None = None
+    native: bool = False
 
 
 def verdict(seed: int) -> Verdict:
     """Run a seed under both."""
     use = Use(seed, "auto")
     drawn = use.drawn
-    found = _limited(use)
+    with programs_used() as used:
+        found = _limited(use)
     expected = _limited(Use(seed, "eager"))
     difference = differs(found, expected, use.dtype, 0.0)
     if difference is not None and "is off by" in difference:
@@ -52,7 +59,24 @@ def verdict(seed: int) -> Verdict:
             difference = None
     error = dict(expected).get("error")
     refused = None if error is None else f"{type(error).__name__}: {error}"
-    return Verdict(seed, use.kind, drawn.special, difference, refused)
+    return Verdict(seed, use.kind, drawn.special, difference, refused, bool(used))
+
+
+@contextmanager
+def programs_used() -> Iterator[list[Plan]]:
+    """The programs that calls are given within."""
+    found: list[Plan] = []
+    bound = Plan.bound
+
+    def noted(plan: Plan, *tensors: Any) -> Plan:
+        found.append(plan)
+        return bound(plan, *tensors)
+
+    Plan.bound = noted  # type: ignore[method-assign]
+    try:
+        yield found
+    finally:
+        Plan.bound = bound  # type: ignore[method-assign]
 
 
 def _limited(use: Use) -> Results:

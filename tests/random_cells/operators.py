@@ -36,6 +36,7 @@ POINTWISE = [
     "{x}.detach()",
     "{x}.sign() * {x}.square()",
     "torch.nan_to_num({x})",
+    "{x} * 0 + 0.5",
 ]
 """Of one row, value by value."""
 
@@ -145,19 +146,37 @@ CONSTANT = [
 ]
 """With a plain constant of one of the kinds that `Constants` knows."""
 
-CHANGING = [
-    "{x} * self.rate + (1 - self.rate) * {y}",
-    "{x} / (4.5 - self.rate**2)",
-    "{x} * (self.rate % 0.3) + {y} * (self.rate // 0.3)",
-    "{x} * math.sqrt(abs(self.rate))",
-    "{x} * (self.rate * 1e200) * 1e-200",
-    "{x} * self.whole",
-    "{x} * self.grown.mean() + self.grown.var()",
-    "{x} + self.grown[-1]",
-    "{x} * 0 + {y}",
-    "{x} * self.helper.gain({y})",
-]
-"""With what most changes of a cell concern: a number, a plain tensor of any length, an object."""
+AGAIN = {
+    "number": (
+        [
+            "{x} * self.rate + (1 - self.rate) * {y}",
+            "{x} / (1 - self.rate**2) + {y}",
+            "{x} * (self.rate % 0.3) + {y} * (self.rate // 0.3)",
+            "{x} * math.sqrt(abs(self.rate))",
+            "{x} * (self.rate * 1e300) * 1e-300",
+        ],
+        ["cell.rate = 1 - 1e-9", "cell.rate = cell.rate * 0.7", "cell.rate = 0.9"],
+    ),
+    "whole number": (["{x} * self.whole", "{x} / (1 + self.whole)"], ["cell.whole += 1"]),
+    "length": (
+        [
+            "{x} * self.grown.mean()",
+            "{x} + self.grown.var()",
+            "{x} + self.grown[-1]",
+            "{x} * self.grown.chunk(2)[0].sum()",
+        ],
+        ["cell.grown = torch.cat([cell.grown, cell.grown[:1] + 0.3])"],
+    ),
+    "helper": (
+        ["{x} * self.helper.gain({y})"],
+        [
+            "Helper.gain = lambda self, x: torch.tanh(x)",
+            "Helper.gain = lambda self, x: x * 0.5",
+            "cell.helper = Helper()",
+        ],
+    ),
+}
+"""What changes again and again, and how."""
 
 PARAMETER = [
     "self.{linear}({x})",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import linecache
 import random
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -38,9 +40,10 @@ def module_of(seed: int, drawn: Drawn) -> dict[str, Any]:
     name = f"<random cell {seed}>"
     lines = drawn.source.splitlines(keepends=True)
     linecache.cache[name] = (len(drawn.source), None, lines, name)
-    found: dict[str, Any] = {"__name__": f"random_cell_{seed}"}
-    exec(compile(drawn.source, name, "exec"), found)
-    return found
+    module = ModuleType(f"random_cell_{seed}")
+    sys.modules[module.__name__] = module  # where a tracer looks for what functions of it read
+    exec(compile(drawn.source, name, "exec"), vars(module))
+    return vars(module)
 
 
 @contextmanager
@@ -104,6 +107,7 @@ class Use:
             except Exception as error:
                 self.results.append(("error", error))
             self._left()
+            sys.modules.pop(self.module["__name__"])
         return self.results
 
     def _perturb(self) -> None:

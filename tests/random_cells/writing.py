@@ -54,7 +54,6 @@ TREES = (
     (operators.VIEWS, 2.0),
     (operators.IN_PLACE, 0.7),
     (operators.CONSTANT, 2.0),
-    (operators.CHANGING, 1.5),
 )
 
 SPECIALS = {
@@ -141,9 +140,6 @@ CHANGES = [
     "cell.modules_of_mine[0] = nn.Tanh()",
     "cell.rate = cell.rate * 0.5",
     "cell.rate = 2",
-    *["cell.rate = 1 - 1e-9", "cell.rate = 0.0", "cell.rate = cell.rate + 0.1"] * 2,
-    *["cell.whole += 1", "cell.grown = torch.cat([cell.grown, cell.grown[:1] + 0.3])"] * 2,
-    "Helper.gain = lambda self, x: torch.tanh(x)",
     "cell.knob.mul_(0.5)",
     "cell.array[0] *= 0.5",
     "cell.eval()",
