@@ -32,16 +32,23 @@ def rebuild(like: State, tensors: list[Tensor]) -> State:
 def _rebuild(like: State, tensors: Iterator[Tensor]) -> State:
     if isinstance(like, Tensor):
         return next(tensors)
-    return tuple(_rebuild(part, tensors) for part in like)
+    return nested([_rebuild(part, tensors) for part in like], like)
 
 
 def map_state(function: Callable[..., Tensor], first: State, *rest: State) -> State:
     """Apply ``function`` to the leaves of one or more states of the same nesting."""
     if isinstance(first, Tensor):
         return function(first, *rest)
-    return tuple(
+    parts = [
         map_state(function, part, *(other[i] for other in rest)) for i, part in enumerate(first)
-    )
+    ]
+    return nested(parts, first)
+
+
+def nested(parts: list[Any], like: Any) -> tuple[Any, ...]:
+    """Parts as a tuple; of the class of ``like``, where that is a named tuple."""
+    made: tuple[Any, ...] = type(like)(*parts) if hasattr(like, "_fields") else tuple(parts)
+    return made
 
 
 def detach(state: State) -> State:

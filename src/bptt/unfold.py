@@ -28,6 +28,7 @@ from bptt.state import (
     is_state,
     lane_mask,
     leaves,
+    map_state,
     tells_state,
     weight_of,
 )
@@ -153,6 +154,11 @@ def unfold(
         if isinstance(found, Plan) and not found.trust.program:
             found = _verified(cell, found, inputs, start)
         plan = _accepted(cell, found, backend, inputs.device)
+    ran = None
+    if plan is None and usual is not None:  # what a native call need not look at
+        _check_inputs(cell, inputs)
+        kept, own = own, map_state(Tensor.clone, own)  # the next call's, which no cell may change
+        start = own if start is kept else start
     options: Any = {
         "initial": own,
         "reset": reset,
@@ -160,14 +166,11 @@ def unfold(
         "return_states": return_states,
         "clip": clip_state_gradient,
     }
-    ran = None
     if plan is not None:
         if usual is None:
             keep(cell, inputs)
         with suppress(IndexError):  # of an embedding: the cell has its own words for it
             ran = native.run(cell, inputs, start, plan=plan, **options)
-    elif usual is not None:  # what a native call need not look at
-        _check_inputs(cell, inputs)
     outputs, last, states = ran or eager.run(cell, inputs, start, **options)
     if return_states:
         assert states is not None

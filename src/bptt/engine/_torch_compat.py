@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
-from threading import RLock
+from threading import RLock, get_ident
 from typing import Any
 from weakref import finalize
 
@@ -45,6 +45,29 @@ def alone() -> Any:
     """A lock, held while a step is captured or a program is made of it: PyTorch's tracers keep
     state of their own for a whole process. It is Dynamo's, as other threads may compile, too."""
     return getattr(_dynamo().convert_frame, "compile_lock", _IMPORTING)
+
+
+def function_modes() -> bool:
+    """Whether a mode that may change what functions do is entered: a default device may stay."""
+    from torch.overrides import _get_current_function_mode_stack
+    from torch.utils._device import DeviceContext
+
+    modes = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+    return not all(isinstance(mode, DeviceContext) for mode in modes)
+
+
+_CAPTURING: list[int] = []
+"""The threads that capture a step, the innermost last."""
+
+
+def is_compiling() -> bool:
+    """`torch.compiler.is_compiling()`, which tells of the whole process, for this thread: it is not
+    what another one captures."""
+    if not torch.compiler.is_compiling():
+        return False
+    if torch.compiler.is_dynamo_compiling():  # this very line is being traced
+        return True
+    return not _CAPTURING or _CAPTURING[-1] == get_ident()
 
 
 # A child of `os.fork` has one thread: it would wait for ever for what another one holds or imports.
@@ -85,7 +108,8 @@ _DISABLED = os.environ.get("TORCHDYNAMO_DISABLE", "0") == "1"
 def capture_is_off() -> bool:
     """Whether `torch.compile` would run a function as it is, or refuse to compile."""
     stance = _dynamo().eval_frame._stance
-    return _DISABLED or stance.stance != "default" or stance.backend is not None
+    unsafe = getattr(stance, "skip_guard_eval_unsafe", False)
+    return _DISABLED or stance.stance != "default" or stance.backend is not None or unsafe
 
 
 class CompiledStep:
@@ -118,7 +142,11 @@ class CompiledStep:
                 config.patch({n: v for n, v in _SETTINGS.items() if hasattr(config, n)}),
             ):
                 warnings.simplefilter("ignore")
-                return inner(*args)
+                _CAPTURING.append(get_ident())
+                try:
+                    return inner(*args)
+                finally:
+                    _CAPTURING.pop()
 
         def look_up(frame: Any, *rest: Any) -> Any:
             if frame.f_code is code:
@@ -165,6 +193,9 @@ def _untimed() -> Iterator[None]:
     guards = _dynamo().guards
     name = "profile_guard_manager"
     before = getattr(guards, name, None)
+    if before is None:
+        yield
+        return
     setattr(guards, name, lambda *_: 0.0)
     try:
         yield
@@ -189,6 +220,7 @@ _SETTINGS: dict[str, Any] = {
     "accumulated_recompile_limit": 1 << 30,
     "fake_tensor_cache_enabled": False,  # which keeps the sizes of every capture
     "record_runtime_overhead": False,  # which takes longer than the guards
+    "install_free_tensors": False,  # they are a call's own
 }
 """Of Dynamo, while a step is captured."""
 
@@ -205,6 +237,35 @@ def side_effects() -> tuple[str, ...]:
     effects = InstructionTranslator.current_tx().output.side_effects
     named = [name for changed in effects.store_attr_mutations.values() for name in changed]
     return (*named, *("hook" for _ in effects.tensor_hooks))
+
+
+_OF_CLASSES = frozenset(
+    ("TYPE_MATCH", "CLASS_MATCH", "ID_MATCH", "CLOSURE_MATCH", "FUNCTION_MATCH")
+)
+
+
+def read_of_python() -> tuple[frozenset[type], bool]:
+    """What the step that Dynamo captures right now reads besides tensors and modules: the classes
+    of objects, whose code Dynamo does not guard; and whether it reads the environment. To be asked
+    by a backend."""
+    from torch._dynamo.symbolic_convert import InstructionTranslator
+
+    output = InstructionTranslator.current_tx().output
+    found: set[type] = set()
+    environment = False
+    for guard in output.guards:
+        environment |= "environ" in guard.name
+        if guard.create_fn_name() not in _OF_CLASSES:
+            continue
+        try:
+            value = guard.originating_source.get_value(
+                {"G": output.root_tx.f_globals, "L": output.root_tx.f_locals}, {}, {}
+            )
+        except Exception:  # what has no value of its own has no class either
+            continue
+        value = getattr(value, "__self__", value)
+        found.add(value if isinstance(value, type) else type(value))
+    return frozenset(found), environment
 
 
 def with_any_number_of_lanes(tensor: Tensor) -> Tensor:

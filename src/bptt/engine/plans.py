@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.autograd.graph import saved_tensors_hooks
 
-from bptt.engine._torch_compat import alone, generators_kept
+from bptt.engine._torch_compat import alone, function_modes, generators_kept, is_compiling
 from bptt.engine.derive import derive
 from bptt.engine.guard import GLOBAL_HOOKS
 from bptt.engine.kernels import Interpreted, Kernel, Native
@@ -164,7 +164,7 @@ def plan_of(
 
 def context_of_call() -> Ineligible | None:
     """Modes of PyTorch under which a call must stay a sequence of ordinary operators."""
-    if torch.compiler.is_compiling():  # first: what is asked before would be guarded
+    if is_compiling():  # first: what is asked before would be guarded
         return Ineligible(Reason.CONTEXT, "torch.compile")
     if any(GLOBAL_HOOKS):
         return Ineligible(Reason.HOOKS, "a hook on all modules")
@@ -176,6 +176,8 @@ def context_of_call() -> Ineligible | None:
         return Ineligible(Reason.CONTEXT, "forward-mode differentiation")
     if torch._C._len_torch_dispatch_stack() > 0 or torch._C._get_tracing_state() is not None:
         return Ineligible(Reason.CONTEXT, "a tracer or counter of operators")
+    if torch._C._len_torch_function_stack() > 0 and function_modes():
+        return Ineligible(Reason.CONTEXT, "a TorchFunctionMode")
     return None
 
 

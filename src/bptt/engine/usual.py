@@ -111,7 +111,11 @@ def keep(cell: nn.Module, inputs: Tensor) -> None:
 
 def _told(cell: nn.Module, inputs: Tensor) -> Any:
     """What the initial state depends on besides the inputs."""
-    hidden = optional(cell, "hidden_size")
+    hidden = (
+        optional(cell, "hidden_size"),
+        cell.__dict__.get("initial_state"),
+        getattr(type(cell), "initial_state", None),
+    )
     if inputs.is_floating_point():
         return hidden
     weight = weight_of(cell)  # which then tells the dtype

@@ -59,9 +59,25 @@ def differs(cell: nn.Module, plan: Plan, inputs: Tensor, state: State) -> Inelig
                 found = _numbers(way, plan, inputs, state)
             except Exception as error:
                 return Ineligible(Reason.UNEXPECTED, f"{type(error).__name__}: {error}")
-            for name, one, other in zip(_names(plan, state), found, expected, strict=True):
-                if not _same(one, other):
-                    return Ineligible(Reason.WRONG, name)
+            wrong = _first_difference(plan, state, found, expected)
+            if wrong is not None:
+                return Ineligible(Reason.WRONG, wrong)
+    return None
+
+
+def _first_difference(
+    plan: Plan, state: State, found: Sequence[Tensor | None], expected: Sequence[Tensor | None]
+) -> str | None:
+    """The name of what is not as expected. What is not a number may have another gradient, but
+    stands where it is expected to."""
+    values = 1 + len(leaves(state))
+    for place, name in enumerate(_names(plan, state)):
+        one, other = found[place], expected[place]
+        if place < values and one is not None and other is not None:
+            if not torch.equal(torch.isnan(one), torch.isnan(other)):
+                return name
+        if not _same(one, other):
+            return name
     return None
 
 
@@ -140,9 +156,11 @@ def differs_beside(
     with generators_kept(), unseen(), torch.autograd.set_detect_anomaly(False):
         for place in range(len(few)):
             expected = _numbers(alone, plan, few[place], starts[place])
-            found = _numbers(together, plan, few[place], starts[place])
-            names = _names(plan, starts[place])
-            for name, one, other in zip(names, found, expected, strict=True):
-                if not _same(one, other):
-                    return Ineligible(Reason.WRONG, f"{name}, of segments side by side")
+            try:
+                found = _numbers(together, plan, few[place], starts[place])
+            except Exception as error:
+                return Ineligible(Reason.UNEXPECTED, f"{type(error).__name__}: {error}")
+            wrong = _first_difference(plan, starts[place], found, expected)
+            if wrong is not None:
+                return Ineligible(Reason.WRONG, f"{wrong}, of segments side by side")
     return None

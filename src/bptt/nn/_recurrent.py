@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from bptt.cells._stack import output_of
+from bptt.engine._torch_compat import is_compiling
 from bptt.errors import CellError, OptionError, ShapeError, at_least
 from bptt.nn._layers import Shape, each_start, run
 from bptt.nn._sequences import Sequences, enter
@@ -111,7 +112,7 @@ class Recurrent(nn.Module):
         Raises:
             ShapeError: shapes or dtypes do not fit each other.
         """
-        if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+        if is_compiling() and not torch.compiler.is_exporting():
             return _uncompiled(self, input, hx, reset, return_states)
         if torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):

@@ -10,6 +10,7 @@ from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence
 
 from bptt.engine import Ineligible, eager, native
+from bptt.engine._torch_compat import is_compiling
 from bptt.engine.plans import context_of_call, core_missing
 from bptt.nn._kinds import Kind, Standing, cell_of, holding, plan
 from bptt.nn._layers import Shape, each_start, run
@@ -33,7 +34,7 @@ class _Elsewhere(Exception):
 
 def unfolded(layer: nn.RNNBase, input: Input, hx: Hidden | None) -> Any:
     """What ``layer(input, hx)`` gives, or None where PyTorch's own code is to do it."""
-    compiling = torch.compiler.is_compiling()
+    compiling = is_compiling()
     if not compiling:
         usual = usual_call(layer, input) if hx is None else None
         if usual is not None:
@@ -132,7 +133,7 @@ def _fits(layer: nn.RNNBase, input: Input, hx: Any, weights: list[list[Tensor]])
         if not _shaped(layer, input, states, batched):
             return False
         tensors += states
-    dtype, compiling = data.dtype, torch.compiler.is_compiling()
+    dtype, compiling = data.dtype, is_compiling()
     for tensor in tensors:
         if tensor.dtype is not dtype or tensor.device.type != "cpu":
             return False
@@ -173,10 +174,9 @@ def _run(
     layer: nn.RNNBase, sequences: Sequences, hx: Hidden | None, weights: list[list[Tensor]]
 ) -> Any:
     directions = 2 if layer.bidirectional else 1
-    if torch.compiler.is_compiling():
+    unfold = _step_by_step if _transformed() else _natively
+    if is_compiling():
         unfold = _by_operator
-    else:
-        unfold = _step_by_step if _transformed() else _natively
 
     def step(
         number: int, inputs: Tensor, state: State | None, _: Tensor | None

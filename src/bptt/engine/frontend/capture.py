@@ -21,6 +21,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from bptt.engine import _torch_compat as compat
 from bptt.engine.frontend.explain import refusal_in
 from bptt.engine.frontend.graph import Kind, Step
+from bptt.engine.frontend.guards import Classes
 from bptt.engine.frontend.leaf import Leaf
 from bptt.engine.frontend.numbers import Numbers
 from bptt.engine.nodes import where_is
@@ -39,21 +40,24 @@ class Captured:
 
     Attributes:
         refusal: what keeps it from being used, if anything does.
-        uses: how often it was called.
+        is_known: whether it was called, so that what it returns is known.
         listing: the graph as text: two that read alike do the same.
         order: the results that the step returned, leaf by leaf; what it only passed on is ``~row``.
             None if it returned no state.
         returned: what it returned, with a `Leaf` in place of each tensor.
         forms: what its user keeps of it.
+        kinds, environment: the classes of objects that it read, and whether it read the
+            environment.
     """
 
     def __init__(self, module: GraphModule) -> None:
         self.module = module
         self.refusal: Ineligible | None = None
-        self.uses = 0
+        self.is_known = False
         used = [n for n in module.graph.nodes if n.op != "placeholder" or n.users]
         self.listing = "\n".join(str(node.format_node()) for node in used)
         self.forms: dict[Any, Any] = {}
+        self.kinds, self.environment = compat.read_of_python()
         self.order: tuple[int, ...] | None = None
         self.returned: Any = None
         self._leaves: tuple[Leaf, ...] = ()
@@ -109,9 +113,6 @@ class Captured:
 
         ``rows`` are the stand-ins that it was called with.
         """
-        self.uses += 1
-        if self.uses > 1:
-            return
         order: list[int] = []
 
         def walk(value: Any) -> Any:
@@ -136,6 +137,7 @@ class Captured:
             except Refusal as refusal:
                 self.refusal = refusal.ineligible
         self.module = compat.forgetful(self.module)
+        self.is_known = True  # last: other threads do not wait for what comes before
 
     def tensors(self, flat: Sequence[Any]) -> list[Tensor]:
         """The sources among the inputs of a call, and the numbers of this call."""
@@ -239,8 +241,19 @@ class Steps:
         missing = compat.capture_missing()
         if missing is not None:
             raise Refusal(Reason.UNTRACEABLE, missing)
+        self.classes: dict[frozenset[type], Classes] = {}
         self.step = compat.CompiledStep(_step, _backend)  # type: ignore[arg-type]  # a function
         self.output = compat.CompiledStep(_output, _backend)  # type: ignore[arg-type]  # a function
+
+    @property
+    def forms(self) -> int:
+        """How many compiled forms there are of either."""
+        return max(self.step.forms, self.output.forms)
+
+    def serves(self) -> bool:
+        """Whether a cell may take them that has not yet: Dynamo does not guard the code of the
+        classes that were read."""
+        return self.forms < compat.LIMIT // 2 and all(c.hold() for c in self.classes.values())
 
 
 def call(
@@ -265,7 +278,10 @@ def call(
         _JOB.captured = _JOB.flat = None
     if captured is None:
         raise Refusal(Reason.UNTRACEABLE, "a step that computes nothing")
-    captured.called(returned, rows)
+    if not captured.is_known:
+        with compat.alone():
+            if not captured.is_known:
+                captured.called(returned, rows)
     if captured.refusal is not None:
         raise Refusal.of(captured.refusal)
     return captured, flat

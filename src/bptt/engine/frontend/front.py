@@ -27,15 +27,15 @@ from bptt.engine.frontend.guards import Classes, hooks_of, structure_of
 from bptt.engine.frontend.leaf import Leaf, stand_in
 from bptt.engine.reasons import Ineligible, Reason, Refusal
 from bptt.errors import CellError
-from bptt.state import State, leaves, map_state, optional
+from bptt.state import State, leaves, map_state, nested, optional
 
 FORMS = 256
 """So many forms of built-in cells are kept, and so many kinds of call of one other cell."""
 MEMORY = 64 << 20
 """So many bytes may the tensors take that stand for the inputs and states of one cell."""
 RECAPTURES, CALLS = 8, 100
-"""A cell that must be captured more often than that within so many calls of one kind stays on the
-Python loop."""
+"""A cell that must be captured more often than that for one kind of call, within so many calls,
+stays on the Python loop."""
 _PASSING = frozenset((Reason.CONTEXT, Reason.DEVICE))
 """Reasons that may be gone in the next call."""
 
@@ -96,7 +96,8 @@ class BuiltIn:
 
 
 def _kind_of(cell: nn.Module, inputs: Tensor, state: State) -> Any:
-    return (torch.is_grad_enabled(), cell.training, *_place(inputs, state))
+    modes = tuple([module.training for module in nn.Module.modules(cell)])
+    return (torch.is_grad_enabled(), modes, *_place(inputs, state))
 
 
 def _place(inputs: Tensor, state: State) -> Any:
@@ -123,18 +124,17 @@ class _StandIns(NamedTuple):
 
 
 class _Verdict(NamedTuple):
-    """Why a cell cannot be captured, and the hooks that are the reason, if they are.
+    """Why a cell cannot be captured, and whether its hooks are the reason.
 
     An error that was raised would keep alive what stood on its way, the cell among it.
     """
 
     reason: Ineligible
-    hooks: list[Any]
+    hooked: bool = False
 
-    @property
-    def holds(self) -> bool:
+    def holds(self, cell: nn.Module) -> bool:
         """Whether it is still the reason."""
-        return not self.hooks or any(self.hooks)
+        return not self.hooked or any(hooks_of(cell))
 
 
 class Foreign:
@@ -144,7 +144,7 @@ class Foreign:
         self._verdicts: dict[Any, _Verdict] = {}
         self._captures: dict[Any, deque[int]] = {}
         self._calls = 0
-        self._classes = Classes(cell)
+        self._classes = Classes.of(cell)
         self._structure = structure_of(cell)
         self._steps: Steps | None = None
         self._known: OrderedDict[Any, _StandIns] = OrderedDict()
@@ -153,7 +153,7 @@ class Foreign:
         """The compiled step that cells of this structure share."""
         shared = _SHARED.setdefault(type(cell), WeakValueDictionary())
         steps = shared.get(self._structure)
-        if steps is None or steps.step.forms >= compat.LIMIT // 2:
+        if steps is None or not steps.serves():
             steps = shared[self._structure] = Steps()
         self._steps = steps
         return steps
@@ -163,7 +163,7 @@ class Foreign:
         shared = _SHARED.get(type(cell))
         if shared is not None and shared.get(self._structure) is self._steps:
             shared.pop(self._structure, None)
-        self._classes, self._structure = Classes(cell), structure_of(cell)
+        self._classes, self._structure = Classes.of(cell), structure_of(cell)
         self._steps = None
         self._known.clear()
 
@@ -177,7 +177,7 @@ class Foreign:
         kind = _kind_of(cell, inputs, state)
         verdict = self._verdicts.get(kind)
         if verdict is not None:
-            if verdict.holds:
+            if verdict.holds(cell):
                 raise Refusal.of(verdict.reason)
             self._verdicts.clear()
         if not self._classes.hold():
@@ -186,24 +186,27 @@ class Foreign:
         try:
             return self._found(cell, kind, inputs, state)
         except Refusal as error:
-            hooks = [table for table in hooks_of(cell) if table]
-            reason = error.ineligible
-            if hooks:
+            reason, hooked = error.ineligible, any(hooks_of(cell))
+            if hooked:
                 reason = Ineligible(Reason.HOOKS, f"backward hooks of {type(cell).__name__}")
-            self._verdicts[kind] = _Verdict(reason, hooks)
+            if reason.reason not in _PASSING:
+                self._verdicts[kind] = _Verdict(reason, hooked)
             raise Refusal.of(reason) from None
 
     def refuse(self, kind: Any, reason: Ineligible) -> None:
         """The step that was found for such a call has no program: it is not asked again, which
         takes longer than some steps."""
         if reason.reason not in _PASSING:
-            self._verdicts[kind] = _Verdict(reason, [])
+            self._verdicts[kind] = _Verdict(reason)
 
     def _found(self, cell: nn.Module, kind: Any, inputs: Tensor, state: State) -> Found:
         key = (kind, _signature(inputs, state))
-        steps = self._steps or self._take(cell)
+        steps = self._steps
+        if steps is None or steps.forms >= compat.LIMIT // 2:
+            steps = self._take(cell)
+            self._known.clear()
         known = self._known.get(key)
-        forms = steps.step.forms
+        forms = steps.forms
         flat: tuple[Any, ...] = ()
         if known is not None:
             captured, flat = capture.call(steps.step, cell, known.rows, known.input, known.state)
@@ -213,10 +216,10 @@ class Foreign:
             with compat.alone():
                 known, flat = self._every_step(cell, steps, inputs, state)
                 self._keep(key, known)
-            if steps.step.forms > forms:
-                self._count(kind)
         tensors = known.captured.tensors(flat)
         read, read_tensors = self._read(cell, steps, known)
+        if steps.forms > forms:
+            self._count(kind)
         form = known.captured.forms.get(read)
         if form is None:
             form = self._form(cell, known, tensors, read, read_tensors)
@@ -229,6 +232,11 @@ class Foreign:
         while len(self._known) > FORMS or (size > MEMORY and len(self._known) > 1):
             size -= self._known.popitem(last=False)[1].size
 
+    def _watch(self, steps: Steps, captured: Captured) -> None:
+        """Look in every call at the code of the classes that a step read."""
+        self._classes = self._classes.more(captured.kinds, captured.environment)
+        steps.classes.setdefault(self._classes.kinds, self._classes)
+
     def _every_step(
         self, cell: nn.Module, steps: Steps, inputs: Tensor, state: State
     ) -> tuple[_StandIns, tuple[Any, ...]]:
@@ -236,24 +244,24 @@ class Foreign:
         step that is another then."""
         if any(hooks_of(cell)):
             raise Refusal(Reason.HOOKS, f"backward hooks of {type(cell).__name__}")
-        self._classes = Classes(cell)
         grad = torch.is_grad_enabled()
         lanes = inputs.shape[1] or 2  # without lanes the graph is that of several
         shape, stride = (lanes, *inputs.shape[2:]), inputs.stride()[1:]
         first = stand_in(shape, stride, inputs.dtype, grad and inputs.requires_grad)
-        entering: Any = _nested(state, lambda leaf: _as_given(leaf, lanes))
+        entering: Any = map_state(lambda leaf: _as_given(leaf, lanes), state)
         listing = None
         for _ in range(3):
             captured, flat = capture.call(
                 steps.step, cell, [first, *leaves(entering)], first, entering
             )
+            self._watch(steps, captured)
             _check_contract(cell, captured, entering)
             if listing is not None and captured.listing != listing:
                 raise Refusal(Reason.CONTROL_FLOW, "a first step that differs from the next ones")
             listing = captured.listing
             if _alike(captured.returned, entering):
                 return _StandIns(first, entering, captured), flat
-            entering = _nested(captured.returned, lambda leaf: leaf.made(lanes))
+            entering = _of_leaves(lambda leaf: leaf.made(lanes), captured.returned)
         raise Refusal(Reason.CONTROL_FLOW, "a state whose kind changes from step to step")
 
     def _read(
@@ -263,6 +271,7 @@ class Foreign:
         if optional(cell, "output") is None:
             return None, []
         captured, flat = capture.call(steps.output, cell, known.rows[1:], known.state)
+        self._watch(steps, captured)
         return captured, captured.tensors(flat)
 
     def _form(
@@ -289,7 +298,7 @@ class Foreign:
         made = self._captures.setdefault(kind, deque(maxlen=RECAPTURES))
         if len(made) == RECAPTURES and self._calls - made[0] < CALLS:
             what = "something that the cell reads and that changes in every call"
-            self._verdicts[kind] = _Verdict(Ineligible(Reason.MUTATION, what), [])
+            self._verdicts[kind] = _Verdict(Ineligible(Reason.MUTATION, what))
             raise Refusal(Reason.MUTATION, what)
         made.append(self._calls)
 
@@ -307,16 +316,22 @@ def _signature(inputs: Tensor, state: State) -> Any:
         inputs.stride()[1:],
         grad and inputs.requires_grad,
         tuple((s.stride(), s.requires_grad, s.is_leaf) for s in leaves(state)),
-        type(state),
+        _nesting(state),
     )
 
 
-def _nested(state: Any, function: Callable[[Any], Any]) -> Any:
-    """A state of the same nesting and classes, made leaf by leaf."""
-    if not isinstance(state, tuple):
-        return function(state)
-    parts = [_nested(part, function) for part in state]
-    return tuple(parts) if type(state) is tuple else type(state)(*parts)
+def _nesting(state: Any) -> Any:
+    """How a state nests, and of which classes."""
+    if isinstance(state, Tensor):
+        return None
+    return type(state), *map(_nesting, state)
+
+
+def _of_leaves(make: Callable[[Leaf], Tensor], told: Any) -> Any:
+    """A state like the one that a step returned."""
+    if isinstance(told, Leaf):
+        return make(told)
+    return nested([_of_leaves(make, part) for part in told], told)
 
 
 def _as_given(leaf: Tensor, lanes: int) -> Tensor:
@@ -340,7 +355,7 @@ def _check_contract(cell: nn.Module, captured: Captured, entering: Any) -> None:
         return torch.empty((rows, *leaf.shape), dtype=leaf.dtype, device="meta")
 
     try:
-        check_step(cell, _nested(captured.returned, blank), entering)
+        check_step(cell, _of_leaves(blank, captured.returned), entering)
     except CellError as error:
         raise Refusal(Reason.CONTRACT, str(error)) from error
 

@@ -27,54 +27,43 @@ def _form_of(tensor: Tensor | None) -> Any:
     return None if tensor is None else (tensor.shape, tensor.dtype)
 
 
-_BUILT_IN = frozenset(("builtins", "collections", "functools", "numpy", "torch", "types"))
-MOST = 1000
-"""Objects among whose classes the code is looked for."""
-
-
-def _held(cell: nn.Module) -> Iterator[Any]:
-    """A cell's modules, and the objects of the user's classes that they hold as attributes, in
-    lists, tuples and dictionaries."""
-    waiting: list[Any] = list(nn.Module.modules(cell))
-    seen = {id(one) for one in waiting}
-    while waiting and len(seen) < MOST:
-        one = waiting.pop()
-        if isinstance(one, nn.Module) or _is_of_user(one):
-            yield one
-            inner = getattr(one, "__dict__", None)
-            parts = list(inner.values()) if isinstance(inner, dict) else []
-        else:
-            parts = list(one.values() if isinstance(one, dict) else one)
-        for part in parts:
-            walked = isinstance(part, (list, tuple, dict, nn.Module)) or _is_of_user(part)
-            if walked and id(part) not in seen:
-                seen.add(id(part))
-                waiting.append(part)
-
-
-def _is_of_user(value: Any) -> bool:
-    """Whether a value is a plain object of a class that is neither Python's, NumPy's nor
-    PyTorch's."""
-    kind = type(value)
-    return kind.__module__.partition(".")[0] not in _BUILT_IN and kind.__module__ != "builtins"
+_HEAP = 1 << 9
+"""Of a class that was made in Python, and may change (`Py_TPFLAGS_HEAPTYPE`)."""
 
 
 class Classes:
-    """The code of a cell's classes, which Dynamo does not guard; nor does it the environment."""
+    """The code of classes, which Dynamo does not guard; nor does it the environment.
 
-    def __init__(self, cell: nn.Module) -> None:
-        kinds = {kind for held in _held(cell) for kind in type(held).__mro__}
-        kinds -= {nn.Module, object}
+    Args:
+        kinds: the classes, whose bases are looked at, too.
+        environment: whether the environment counts.
+    """
+
+    def __init__(self, kinds: frozenset[type], environment: bool = False) -> None:
+        self.kinds, self.environment = kinds, environment
         # What lies in `os.environ` as it is, encoded.
-        self._environment: Any = getattr(os.environ, "_data", None)
-        self._was = dict(self._environment or ())
-        self._own = [(k, dict(vars(k))) for k in kinds if not k.__module__.startswith("torch.")]
-        of_torch = [k for k in kinds if k.__module__.startswith("torch.") and "forward" in vars(k)]
-        self._forwards = [(k, vars(k)["forward"]) for k in of_torch]
+        self._now: Any = getattr(os.environ, "_data", None) if environment else None
+        self._was = dict(self._now or ())
+        every = {base for kind in kinds for base in kind.__mro__} - {nn.Module, object}
+        of_torch = {k for k in every if k.__module__.startswith("torch.")}
+        self._own = [(k, dict(vars(k))) for k in every - of_torch if k.__flags__ & _HEAP]
+        forwards = [k for k in of_torch if "forward" in vars(k)]
+        self._forwards = [(k, vars(k)["forward"]) for k in forwards]
+
+    @staticmethod
+    def of(cell: nn.Module) -> Classes:
+        """Those of its modules."""
+        return Classes(frozenset(map(type, nn.Module.modules(cell))))
+
+    def more(self, kinds: frozenset[type], environment: bool) -> Classes:
+        """The same and those that a step read."""
+        if kinds <= self.kinds and environment <= self.environment:
+            return self
+        return Classes(self.kinds | kinds, self.environment or environment)
 
     def hold(self) -> bool:
         """Whether it is as it was."""
-        if self._environment and self._environment != self._was:
+        if self._now is not None and self._now != self._was:
             return False
         try:
             return all(vars(k) == was for k, was in self._own) and all(

@@ -94,12 +94,13 @@ def stand_in(
     """A tensor that nobody else knows, like another one to all that a step may ask but its
     values; unless it is a ``leaf``, one that needs a gradient was computed."""
     with torch.inference_mode(False), torch.enable_grad():
-        made = torch.empty_strided(tuple(shape), tuple(stride), dtype=dtype)
+        made = torch.empty_strided(tuple(shape), tuple(stride), dtype=dtype, device="cpu")
         if needs_gradient and leaf:
             made.requires_grad_()
         elif needs_gradient and made.is_contiguous():
             made = made.requires_grad_().clone()
         elif needs_gradient:
-            held = torch.empty(made.untyped_storage().nbytes() // dtype.itemsize, dtype=dtype)
+            size = made.untyped_storage().nbytes() // dtype.itemsize
+            held = torch.empty(size, dtype=dtype, device="cpu")
             made = held.requires_grad_().clone().as_strided(made.shape, made.stride())
         return compat.with_any_number_of_lanes(made)

@@ -99,13 +99,13 @@ class Numbers:
         for place, dtype in self.ends:
             number = known[nodes[place]]
             if not math.isfinite(number) or abs(number) > torch.finfo(dtype).max:
-                raise Refusal(Reason.DTYPE, f"the number {number} in {dtype}")
+                raise Refusal(Reason.CONTEXT, f"the number {number}, which {dtype} cannot hold")
             found.append(torch.tensor(number, dtype=dtype))
         return found
 
     def in_place(self, module: GraphModule, values: Sequence[Tensor]) -> dict[Node, Any] | None:
         """What the graph need not compute: numbers, and tensors in place of the ends."""
-        if not self.ends:
+        if not self.computed:
             return None
         nodes = list(module.graph.nodes)
         found: dict[Node, Any] = {nodes[place]: None for place in self.computed}
