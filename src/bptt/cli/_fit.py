@@ -26,6 +26,7 @@ from bptt.runs import (
     begin,
     begun,
     check_folder,
+    check_free,
     forget,
     note,
     place_of_job,
@@ -116,7 +117,7 @@ def _begin(job: Job, output: Output) -> None:
         saved = decided(lambda: begin(folder, job))
         try:
             _train(ready, folder, Checkpoint(saved, every=job.every), False, output.quiet)
-        except BpttError:
+        except BaseException:
             if first():
                 forget(folder, saved)
             raise
@@ -131,7 +132,7 @@ def go_on(folder: Path, changes: Changes, force: bool, quiet: bool) -> None:
 def _go_on(folder: Path, changes: Changes, force: bool, quiet: bool) -> None:
     begun(folder, TASKS)  # there is one: else no folder is made
     _ending.note(_how(folder))
-    with held(lambda: folder, lambda _: None):
+    with held(lambda: folder, check_free):  # else it could not be written at the end
         job = changes.of(begun(folder, TASKS))
         ready = TASKS[type(job)](job)
         # What changes is noted when training goes on, after every check.

@@ -14,7 +14,7 @@ from bptt import _ending, files
 from bptt.cli._processes import decided
 from bptt.errors import OptionError
 from bptt.files import shown
-from bptt.runs import owned, settle
+from bptt.runs import owned, settle, sweep
 from bptt.training import Hold
 
 
@@ -43,9 +43,9 @@ def held(
             release()
             files.make_folder(folder)
             holds.append(Hold(folder))
-        check(folder)
         settle(folder)
-        files.sweep(folder)
+        sweep(folder)
+        check(folder)
         return folder
 
     def drop() -> None:

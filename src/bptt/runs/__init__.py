@@ -19,7 +19,9 @@ from bptt.runs._job import place_of_job as place_of_job
 from bptt.runs._job import saved_in as saved_in
 from bptt.runs._owned import JOB as JOB
 from bptt.runs._owned import check_folder as check_folder
+from bptt.runs._owned import check_free as check_free
 from bptt.runs._owned import owned as owned
+from bptt.runs._owned import sweep as sweep
 from bptt.runs._write import Made as Made
 from bptt.runs._write import put as put
 from bptt.runs._write import settle as settle

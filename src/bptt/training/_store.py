@@ -39,6 +39,9 @@ SEED = "seed"
 
 _START = re.compile(r"start-\d+")
 _REMOVING = ".removing-"
+_PASSING = re.compile(r"\.(writing|removing)-checkpoint-\d{8,18}")
+"""A checkpoint that is being written, or removed."""
+
 _MEND = "Make room and resume, or keep fewer checkpoints."
 
 
@@ -126,7 +129,10 @@ def write(folder: Path, content: Packed, keep: int, **about: Any) -> Path:
 
 def sweep(folder: Path) -> None:
     """Remove what a killed process left unfinished."""
-    files.sweep(folder, _REMOVING)
+    files.sweep(folder)
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if _PASSING.fullmatch(path.name) and _is_own(path):
+            files.remove_folder(path)
 
 
 def strange_checkpoints(folder: Path) -> list[str]:
@@ -139,13 +145,13 @@ def remove_checkpoints(folder: Path) -> None:
     """Remove the checkpoints in a folder, and those of starts in it; what else is there stays."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if _is_own(path):
-            files.remove(path)
+            (files.remove_folder if path.is_dir() else files.remove)(path)
 
 
 def _is_own(path: Path) -> bool:
     if path.is_symlink() or not path.is_dir():
-        return path.name == SEED and path.is_file()
-    if path.name.startswith((files.UNFINISHED, _REMOVING)) or _NAME.fullmatch(path.name):
+        return (path.name == SEED and files.is_plain(path)) or files.is_unfinished(path)
+    if _PASSING.fullmatch(path.name) or _NAME.fullmatch(path.name):
         return all(one.name in (MANIFEST, STATE, TENSORS) for one in path.iterdir())
     return _START.fullmatch(path.name) is not None and not strange_checkpoints(path)
 
