@@ -143,7 +143,8 @@ def is_unfinished(path: Path) -> bool:
     match = _LEFT.fullmatch(path.name)
     if match is None or path in _writing or not is_plain(path):
         return False
-    return not _lives(int(match[1]))
+    owner = int(match[1])
+    return owner == os.getpid() or not lives(owner)
 
 
 def sweep(folder: Path) -> None:
@@ -249,10 +250,8 @@ def _sweep_of_dead(place: Path) -> None:
             remove(place.parent / name)
 
 
-def _lives(process: int) -> bool:
-    """Whether it is another process that lives; this one knows what it writes."""
-    if process == os.getpid():
-        return False
+def lives(process: int) -> bool:
+    """Whether there is a process of this number on this machine."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

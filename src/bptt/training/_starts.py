@@ -8,6 +8,7 @@ and wherever it runs.
 from __future__ import annotations
 
 import copy
+import os
 import signal
 import threading
 import warnings
@@ -31,7 +32,7 @@ from bptt.training._history import History, Start
 from bptt.training._hold import wait_for
 from bptt.training._loop import Callback
 from bptt.training._signals import Interrupted, Signals, asking
-from bptt.training._workers import Asked, Watch
+from bptt.training._workers import Asked, Watch, attend, deaf
 
 Train = Callable[..., History]
 """`bptt.fit`, with all of its options given but the network, the stream and the callbacks."""
@@ -313,5 +314,13 @@ def _run(
 def _parallel(
     joblib: Any, one: Callable[[int], Outcome], numbers: list[int], jobs: int | None
 ) -> Iterator[Outcome]:
-    pool = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
-    yield from pool(joblib.delayed(one)(number) for number in numbers)
+    pool = joblib.Parallel(
+        n_jobs=jobs,
+        return_as="generator_unordered",
+        batch_size=1,
+        initializer=attend,
+        initargs=(os.getpid(),),
+    )
+    with deaf() if pool.n_jobs != 1 else nullcontext():
+        outcomes = pool(joblib.delayed(one)(number) for number in numbers)
+    yield from outcomes
