@@ -172,3 +172,100 @@ def test_a_run_without_its_record_is_refused_before_training(table, monkeypatch)
     assert result.exit_code == 2
     assert "which no run there lists" in words(result.output)
     assert snapshot("run") == before
+
+
+REACH = ("--parts", "reach", "--lags", "16", "--anchors", "2")
+COMPARE = ("--methods", "full", "--starts", "1", "--budget", "30", "--hidden", "2", "--quiet")
+
+
+class TestDiagnosis:
+    @pytest.mark.parametrize("name", ["diagnosis.json", "diagnosis.html", "reach.png"])
+    @pytest.mark.parametrize("kind", ["file", "link to the data", "link to nothing", "folder"])
+    def test_what_no_diagnosis_lists_is_refused(self, name, kind, runs, monkeypatch):
+        monkeypatch.delattr("bptt.forecasting._report.diagnose")  # before any work
+        shutil.copytree(runs / "predicting", "run")
+        shutil.copy(runs / "data.csv", "data.csv")
+        os.mkdir("run/diagnosis")
+        path = Path("run/diagnosis", name)
+        if kind == "file":
+            path.write_text("mine")
+        elif kind == "folder":
+            path.mkdir()
+        else:
+            path.symlink_to("../../data.csv" if kind == "link to the data" else "../../new")
+        before = snapshot(".")
+        result = call("diagnose", "run", "data.csv", *REACH)
+        assert result.exit_code == 2
+        assert f"{name}, which no diagnosis there lists" in words(result.output)
+        assert snapshot(".") == before
+        assert not os.path.exists("new")
+
+    def test_a_file_in_its_place_is_refused(self, runs, monkeypatch):
+        shutil.copytree(runs / "predicting", "run")
+        Path("run/diagnosis").write_text("mine")
+        result = call("diagnose", "run", runs / "data.csv", *REACH)
+        assert result.exit_code == 2
+        assert "is no folder" in words(result.output)
+
+    def test_its_own_is_replaced_and_the_rest_stays(self, runs):
+        shutil.copytree(runs / "predicting", "run")
+        command = ("diagnose", "run", runs / "data.csv", *REACH)
+        assert call(*command[:3], "--parts", "dynamics").exit_code == 0
+        mine = [Path("run/diagnosis", name) for name in ("surface.png", "notes")]
+        for path in mine:
+            path.write_text("mine")
+        assert call(*command).exit_code == 0
+        own = ["diagnosis.html", "diagnosis.json", "reach.png"]
+        assert sorted(os.listdir("run/diagnosis")) == [*own[:2], "notes", own[2], "surface.png"]
+        assert [path.read_text() for path in mine] == ["mine"] * 2
+        Path("run/diagnosis/dynamics.png").write_text("mine")
+        assert call(*command).exit_code == 0
+        assert Path("run/diagnosis/dynamics.png").read_text() == "mine"
+
+
+class TestData:
+    """The data are never replaced, whatever the name that leads to them."""
+
+    @pytest.mark.parametrize("name", ["comparison.json", "comparison.png"])
+    @pytest.mark.parametrize("link", [os.link, os.symlink])
+    def test_by_compare(self, name, link, table):
+        os.mkdir("cmp")
+        link(os.path.abspath("data.csv"), f"cmp/{name}")
+        before = snapshot(".")
+        result = call("compare", table, "--target", "y", *COMPARE, "--out", "cmp", "--force")
+        assert result.exit_code == 2
+        assert "is the data" in words(result.output)
+        assert snapshot(".") == before
+
+    @pytest.mark.parametrize("name", ["history.csv", "loss.png"])
+    def test_by_fit(self, name, table):
+        fit("--out", "run", *NEVER)
+        shutil.copy("data.csv", f"run/{name}")
+        before = snapshot(".")
+        result = call("fit", f"run/{name}", *COLUMNS, *FAST, "--out", "run", "--force")
+        assert result.exit_code == 2
+        assert "is the data" in words(result.output)
+        assert snapshot(".") == before
+
+    @pytest.mark.parametrize("command", ["predict", "report"])
+    @pytest.mark.parametrize("name", ["manifest.json", "new.csv", "../new.csv"])
+    def test_checkpoints_are_the_runs_own(self, name, command, runs):
+        shutil.copytree(runs / "predicting", "run")
+        os.symlink("run", "link")
+        before = snapshot("run")
+        data = [runs / "data.csv"] if command == "predict" else []
+        out = Path("link/checkpoints/checkpoint-00000000", name)
+        result = call(command, "run", *data, "--out", out, "--force")
+        assert result.exit_code == 2
+        assert "lies in checkpoints of the run" in words(result.output)
+        assert snapshot("run") == before
+
+
+def test_a_page_that_a_link_leads_to_is_kept(runs):
+    shutil.copytree(runs / "predicting", "run")
+    assert call("report", "run").exit_code == 0
+    shutil.move("run/report.html", "other.html")
+    os.symlink("../other.html", "run/report.html")
+    before = snapshot(".")
+    assert call("report", "run").exit_code == 2
+    assert snapshot(".") == before

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from bptt import _ending, forecasting, text
 from bptt.cli import _forecast, _text
-from bptt.cli._place import free, held, last
+from bptt.cli._place import check_not_data, free, held, last
 from bptt.cli._processes import decided, first, joined, started_again
 from bptt.cli._ready import Ready, Resume
 from bptt.cli._show import FAILED, leave, say, stop
@@ -21,6 +21,7 @@ from bptt.errors import BpttError, NonFiniteError, OptionError
 from bptt.files import shown, why
 from bptt.runs import (
     JOB,
+    WRITTEN,
     Job,
     Made,
     begin,
@@ -107,6 +108,8 @@ def _begin(job: Job, output: Output) -> None:
 
     def check(folder: Path) -> None:
         check_folder(folder, output.force)
+        for name in (*WRITTEN, JOB):
+            check_not_data(folder / name, job.data)
 
     with held(choose, check, new=output.folder is None) as folder:
         ready = TASKS[type(job)](job)

@@ -9,7 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bptt.diagnostics import Diagnosis, Section, Table, diagnose, page, sections_of
+from bptt.diagnostics import (
+    PARTS,
+    Diagnosis,
+    Section,
+    Table,
+    check_place,
+    diagnose,
+    page,
+    sections_of,
+)
 from bptt.errors import DataError, OptionError
 from bptt.files import read_bytes, shown, write_text
 from bptt.forecasting._pictures import STARTS
@@ -38,6 +47,9 @@ def diagnose_run(
 
     Returns:
         The diagnosis, and the files in the run's folder ``diagnosis``.
+
+    Raises:
+        OptionError: as `bptt.diagnose`; or something in that folder belongs to no diagnosis.
     """
     folder = Path(folder)
     forecaster, content = load(folder), read_run(folder).record
@@ -46,11 +58,13 @@ def diagnose_run(
     if depth is None and own.method != "full" and own.depth <= counted:
         depth = own.depth
     ended = [s["loss"] for s in _begun(content) if s["loss"] is not None]
+    parts = options.get("parts", PARTS)
+    check_place(folder / DIAGNOSIS, [*parts, "optima"] if len(ended) > 1 else parts)
     found = diagnose(
         forecaster.network,
         forecaster.stream(series),
         loss=own.loss,
-        depth=depth if "reach" in options.get("parts", ("reach",)) else None,
+        depth=depth if "reach" in parts else None,
         steps=steps,
         starts=ended if len(ended) > 1 else None,
         **options,
