@@ -11,8 +11,8 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing.process import current_process
 from types import FrameType
 from typing import NoReturn
@@ -80,6 +80,19 @@ def take() -> None:
         if signal.getsignal(one) in (signal.default_int_handler, signal.SIG_DFL):
             with suppress(ValueError):  # outside the main thread
                 signal.signal(one, end)
+
+
+@contextmanager
+def left() -> Iterator[None]:
+    """Within, what `end` takes is left to the system, which does not wait for native code."""
+    mine = [one for one in SIGNALS if signal.getsignal(one) is end]
+    for one in mine:
+        signal.signal(one, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for one in mine:
+            signal.signal(one, end)
 
 
 if is_command():

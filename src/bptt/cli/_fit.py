@@ -13,14 +13,15 @@ from rich.markup import escape
 
 from bptt import _ending, forecasting, text
 from bptt.cli import _forecast, _text
-from bptt.cli._place import check_not_data, free, held, last
+from bptt.cli._place import check_not_data, free, held, made
 from bptt.cli._processes import decided, first, joined, started_again
 from bptt.cli._ready import Ready, Resume
 from bptt.cli._show import FAILED, leave, say, stop
-from bptt.errors import BpttError, NonFiniteError, OptionError
+from bptt.errors import BpttError, DataError, NonFiniteError, OptionError
 from bptt.files import shown, why
 from bptt.runs import (
     JOB,
+    RECORD,
     WRITTEN,
     Job,
     Made,
@@ -32,6 +33,7 @@ from bptt.runs import (
     note,
     place_of_job,
     put,
+    replacements,
     saved_in,
 )
 from bptt.training import Checkpoint, Interrupted
@@ -92,11 +94,27 @@ def run(job: Job, output: Output) -> None:
     """Train as ``job`` says, and leave the run in ``output``."""
     with joined():
         if started_again() and output.save:
-            begun_before = decided(lambda: output.folder or last())
-            if (place_of_job(begun_before) / JOB).exists():
-                _go_on(begun_before, Changes(), False, output.quiet)
+            before = decided(lambda: _begun_before(job, output))
+            if before is not None:
+                _go_on(before, Changes(), False, output.quiet)
                 return
         _begin(job, output)
+
+
+def _begun_before(job: Job, output: Output) -> Path | None:
+    """Where the same job was begun, by an attempt that failed; None where it was not, be it that
+    another run is there."""
+    same = replace(job, data=None if job.data is None else job.data.absolute())
+    for folder in made() if output.folder is None else [output.folder]:
+        finished = (folder / RECORD).exists() and not replacements(folder)
+        if finished and (output.force or output.folder is None):
+            continue  # of before
+        try:
+            if begun(folder, TASKS) == same:
+                return folder
+        except DataError:
+            continue
+    return None
 
 
 def _begin(job: Job, output: Output) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from bptt import _ending, files
 from bptt.cli._processes import decided
-from bptt.errors import OptionError
+from bptt.errors import CheckpointError, OptionError
 from bptt.files import shown
 from bptt.runs import CHECKPOINTS, WHOLE, owned, replacements, settle, sweep
 from bptt.training import Hold
@@ -77,12 +77,18 @@ def free(names: str = "bptt-run") -> Path:
             folder = Path(f"{names}-{count}")
 
 
-def last(names: str = "bptt-run") -> Path:
-    """The folder that `free` made last."""
-    count, folder = 1, Path(names)
-    while (after := Path(f"{names}-{count + 1}")).exists():
-        count, folder = count + 1, after
-    return folder
+def made(names: str = "bptt-run") -> list[Path]:
+    """The folders that `free` may have made and that no run writes to, the newest first."""
+    found = [path for path in Path().glob(f"{names}*") if path.is_dir()]
+    return sorted(filter(_is_free, found), key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def _is_free(folder: Path) -> bool:
+    try:
+        Hold(folder).release()
+    except CheckpointError:
+        return False
+    return True
 
 
 def check_out(out: Path, force: bool, run: Path, data: Path | None = None) -> None:
