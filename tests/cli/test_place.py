@@ -2,6 +2,7 @@
 
 import json
 import os
+import pydoc
 import shutil
 from pathlib import Path
 
@@ -269,3 +270,46 @@ def test_a_page_that_a_link_leads_to_is_kept(runs):
     before = snapshot(".")
     assert call("report", "run").exit_code == 2
     assert snapshot(".") == before
+
+
+class TestMoved:
+    """The lock follows a folder that is moved, and so nothing more is written under its name."""
+
+    @pytest.mark.parametrize("saved", ["5", "never"])
+    @pytest.mark.parametrize("when", ["while reading", "in an update", "at the end"])
+    @pytest.mark.parametrize("replaced", [False, True])
+    def test_another_run_in_its_place_is_let_alone(self, replaced, when, saved, table, monkeypatch):
+        fit("--out", "other", "--seed", "3")
+        os.unlink("other/run.json")
+        for name in ("model.safetensors", "history.csv", "loss.png", "prediction.png"):
+            os.unlink(f"other/{name}")
+        shutil.rmtree("other/checkpoints")  # it has just begun
+        before, seen = snapshot("other"), []
+
+        def move():
+            seen.append(1)
+            if len(seen) == (11 if when == "in an update" else 1):
+                os.rename("run", "moved")
+                if replaced:
+                    os.rename("other", "run")
+
+        def moving(real):
+            return lambda *given: (move(), real(*given))[1]
+
+        place = {
+            "while reading": ("bptt.cli._forecast", "read_series"),
+            "in an update": ("bptt.training._step.Stepper", "apply"),
+            "at the end": ("bptt.cli._forecast", "made"),
+        }[when]
+        owner = pydoc.locate(place[0])
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, place[1], moving(getattr(owner, place[1])))
+            result = call(*FIT, "--out", "run", "--checkpoint", saved)
+        assert result.exit_code == 2
+        assert "while training wrote to it" in words(result.output)
+        assert "moved to" in words(result.output) or not os.path.isdir("/proc/self/fd")
+        assert os.path.exists("run") == replaced
+        if replaced:
+            assert {p.replace("run", "other", 1): v for p, v in snapshot("run").items()} == before
+        if saved == "5" and when != "while reading":
+            assert call("fit", "--resume", "moved", "--quiet").exit_code == 0

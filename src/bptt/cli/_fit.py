@@ -13,7 +13,8 @@ from rich.markup import escape
 
 from bptt import _ending, forecasting, text
 from bptt.cli import _forecast, _text
-from bptt.cli._place import check_not_data, free, held, made
+from bptt.cli._place import check_not_data, free, held
+from bptt.cli._place import made as made_before
 from bptt.cli._processes import decided, first, joined, started_again
 from bptt.cli._ready import Ready, Resume
 from bptt.cli._show import FAILED, leave, say, stop
@@ -36,7 +37,7 @@ from bptt.runs import (
     replacements,
     saved_in,
 )
-from bptt.training import Checkpoint, Interrupted
+from bptt.training import Checkpoint, Interrupted, Place
 
 TASKS: dict[type[Job], Callable[[Any], Ready[Any]]] = {
     forecasting.Job: _forecast.ready,
@@ -105,7 +106,7 @@ def _begun_before(job: Job, output: Output) -> Path | None:
     """Where the same job was begun, by an attempt that failed; None where it was not, be it that
     another run is there."""
     same = replace(job, data=None if job.data is None else job.data.absolute())
-    for folder in made() if output.folder is None else [output.folder]:
+    for folder in made_before() if output.folder is None else [output.folder]:
         finished = (folder / RECORD).exists() and not replacements(folder)
         if finished and (output.force or output.folder is None):
             continue  # of before
@@ -129,18 +130,19 @@ def _begin(job: Job, output: Output) -> None:
         for name in (*WRITTEN, JOB):
             check_not_data(folder / name, job.data)
 
-    with held(choose, check, new=output.folder is None) as folder:
+    with held(choose, check, new=output.folder is None) as place:
         ready = TASKS[type(job)](job)
+        place.check()  # reading the data may have taken long
         if not output.save:
             _ending.note("Nothing is saved: --checkpoint never.")
-            _train(ready, folder, None, False, output.quiet)
+            _train(ready, place, None, False, output.quiet)
             return
-        saved = decided(lambda: begin(folder, job))
+        saved = decided(lambda: begin(place.folder, job))
         try:
-            _train(ready, folder, Checkpoint(saved, every=job.every), False, output.quiet)
+            _train(ready, place, Checkpoint(saved, every=job.every), False, output.quiet)
         except BaseException:
-            if first():
-                forget(folder, saved)
+            if first() and place.is_there():
+                forget(place.folder, saved)
             raise
 
 
@@ -153,13 +155,15 @@ def go_on(folder: Path, changes: Changes, force: bool, quiet: bool) -> None:
 def _go_on(folder: Path, changes: Changes, force: bool, quiet: bool) -> None:
     begun(folder, TASKS)  # there is one: else no folder is made
     _ending.note(_how(folder))
-    with held(lambda: folder, check_free):  # else it could not be written at the end
+    # What is not free could not be written at the end.
+    with held(lambda: folder, check_free) as place:
         job = changes.of(begun(folder, TASKS))
         ready = TASKS[type(job)](job)
         # What changes is noted when training goes on, after every check.
         noted = partial(note, place_of_job(folder), job)
         checkpoint = Checkpoint(saved_in(folder), every=job.every, begun=noted)
-        _train(ready, folder, checkpoint, "force" if force else True, quiet)
+        place.check()
+        _train(ready, place, checkpoint, "force" if force else True, quiet)
 
 
 def _how(folder: Path) -> str:
@@ -172,8 +176,9 @@ def _again(folder: Path) -> str:
 
 
 def _train(
-    ready: Ready[Any], folder: Path, checkpoint: Checkpoint | None, resume: Resume, quiet: bool
+    ready: Ready[Any], place: Place, checkpoint: Checkpoint | None, resume: Resume, quiet: bool
 ) -> None:
+    folder = place.folder
     if checkpoint is not None:
         _ending.note(_how(folder))
     try:
@@ -188,7 +193,9 @@ def _train(
         leave("Training stopped", f"{error}{kept}", FAILED)
     if not first():
         return
-    written = _written(ready.made(result), folder, checkpoint is not None)
+    made = ready.made(result)
+    place.check()
+    written = _written(made, folder, checkpoint is not None)
     _ending.note(f"The run is written to {shown(folder)}.")
     ready.show(result)
     names = ", ".join(file.name for file in written)

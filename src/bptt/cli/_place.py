@@ -15,14 +15,15 @@ from bptt.cli._processes import decided
 from bptt.errors import CheckpointError, OptionError
 from bptt.files import shown
 from bptt.runs import CHECKPOINTS, WHOLE, owned, replacements, settle, sweep
-from bptt.training import Hold
+from bptt.training import Hold, Place
 
 
 @contextmanager
 def held(
     choose: Callable[[], Path], check: Callable[[Path], None], new: bool = False
-) -> Iterator[Path]:
+) -> Iterator[Place]:
     """Within, nobody else writes to a folder; it is made, and goes again if nothing comes into it.
+    Whoever writes to it later asks first whether it still is there.
 
     Args:
         choose: the folder; may refuse.
@@ -49,8 +50,9 @@ def held(
         return folder
 
     def drop() -> None:
-        for path in made:
-            files.drop_if_empty(path)
+        if all(hold.is_there() for hold in holds):  # else it is another's
+            for path in made:
+                files.drop_if_empty(path)
 
     def release() -> None:
         while holds:
@@ -58,7 +60,8 @@ def held(
 
     _ending.before.append(drop)
     try:
-        yield decided(take)
+        folder = decided(take)
+        yield holds[0] if holds else Place(folder)
     finally:
         _ending.before.remove(drop)
         drop()

@@ -167,6 +167,8 @@ class Saver:
         state = self._state()
         if state is not None:
             content = pack({**state, "saving": self._cost})
+            if self._hold is not None:
+                self._hold.check()
             self.newest = _store.write(self.folder, content, self.checkpoint.keep, **self._about())
         self._last = time.perf_counter()
         cost = self._last - began

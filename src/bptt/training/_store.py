@@ -91,7 +91,7 @@ def write(folder: Path, content: Packed, keep: int, **about: Any) -> Path:
     """Add a checkpoint, then remove all but the ``keep`` newest.
 
     Args:
-        folder: made if it is absent.
+        folder: is there, and is not made again where it was moved away.
         content: what to save.
         keep: how many to leave, the new one among them.
         about: plain numbers and strings for the manifest.
@@ -106,7 +106,6 @@ def write(folder: Path, content: Packed, keep: int, **about: Any) -> Path:
     parts = {TENSORS: _serialised(content), STATE: _json(content.plain)}
     manifest = _manifest(parts, about)
     try:
-        files.make_folder(folder)
         present = checkpoints(folder)
         path = folder / f"checkpoint-{_number(present[-1]) + 1 if present else 0:08d}"
         unfinished = folder / f"{files.UNFINISHED}{path.name}"

@@ -119,6 +119,11 @@ class Asked:
         """Whether this is that process."""
         return os.getpid() == self.process
 
+    @property
+    def near(self) -> bool:
+        """Whether this is that process or a child of it, which sees the same files."""
+        return self.here or _parent == self.process
+
     def left(self) -> bool:
         """Whether the start at work is to be left, saved."""
         return self.file in _left or _orphan.is_set()
@@ -146,7 +151,7 @@ class Asked:
         _watched.add(self.file)
         if os.path.exists(self.file):
             threading.Thread(target=self._wait, daemon=True).start()
-        elif _parent == self.process:  # it sees the same files: this one was removed
+        elif self.near:  # it was removed
             _left.add(self.file)
 
     def _wait(self) -> None:
