@@ -95,5 +95,16 @@ def left() -> Iterator[None]:
             signal.signal(one, end)
 
 
+def open_all() -> None:
+    """Put the null device where input, output or errors are closed: else the next file that is
+    opened would get their number, and what is shown."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+
+
 if is_command():
+    open_all()
     take()

@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from bptt.errors import BpttError, CheckpointError, OptionError, at_least, at_most
 from bptt.network import Network
@@ -31,6 +30,7 @@ from bptt.training._checkpoint import Checkpoint, own_seed
 from bptt.training._history import History, Start
 from bptt.training._hold import Place, wait_for
 from bptt.training._loop import Callback
+from bptt.training._progress import bar
 from bptt.training._signals import Interrupted, Signals, asking
 from bptt.training._workers import Asked, Watch, attend, deaf
 
@@ -105,7 +105,7 @@ def best_of(
         trained = partial(_trained_one, network, stream, train, callbacks, root)
         one = partial(_train_one, trained, checkpoint, place, watch.asked)
         with closing(_run(one, numbers, jobs, watch)) as outcomes:
-            for outcome in tqdm(outcomes, total=len(numbers), unit=" starts", disable=not progress):
+            for outcome in bar(outcomes, total=len(numbers), unit=" starts", enabled=progress):
                 found.append(outcome._replace(weights={}))
                 if outcome.stopped is not None:
                     watch.leave()
