@@ -19,7 +19,7 @@ from bptt.diagnostics import (
     page,
     sections_of,
 )
-from bptt.errors import DataError, OptionError
+from bptt.errors import DataError, OptionError, reason
 from bptt.files import read_bytes, shown, write_text
 from bptt.forecasting._pictures import STARTS
 from bptt.forecasting._run_folder import load, record_of
@@ -132,7 +132,7 @@ def _history(run: Files) -> Table:
         lines = run.part(HISTORY).decode("utf-8").splitlines()
         header, *rows = list(csv.reader(lines))
     except (csv.Error, ValueError) as error:
-        raise DataError(f"{shown(path)} is damaged: {error}. Fit the run again.") from error
+        raise DataError(f"{shown(path)} is damaged: {reason(error)}. Fit the run again.") from error
     every = max(1, len(rows) // 20)
     chosen = [row for i, row in enumerate(rows) if i % every == 0 or i == len(rows) - 1]
     return Table([name.replace("_", " ") for name in header], [_rounded(row) for row in chosen])
@@ -186,7 +186,7 @@ def _diagnosis(folder: Path) -> list[Section]:
     try:
         return sections_of(json.loads(read_bytes(made).decode("utf-8")), made.parent)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{made} is damaged: {error}. Make it again: {command}.") from error
+        raise DataError(f"{made} is damaged: {reason(error)}. Make it again: {command}.") from error
 
 
 def _picture(path: Path) -> list[tuple[Path, str]]:

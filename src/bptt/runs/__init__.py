@@ -17,6 +17,7 @@ from bptt.runs._job import begin as begin
 from bptt.runs._job import begun as begun
 from bptt.runs._job import forget as forget
 from bptt.runs._job import note as note
+from bptt.runs._job import options_of as options_of
 from bptt.runs._job import place_of_job as place_of_job
 from bptt.runs._job import saved_in as saved_in
 from bptt.runs._owned import JOB as JOB

@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError
 
 from bptt import files
-from bptt.errors import BpttError, DataError
+from bptt.errors import BpttError, DataError, reason
 from bptt.files import shown
 from bptt.network import Network
 
@@ -158,7 +158,7 @@ def read_json(folder: Path) -> Any:
         raise
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f"{shown(folder / RECORD)} is damaged: {error}. Fit the run again."
+            f"{shown(folder / RECORD)} is damaged: {reason(error)}. Fit the run again."
         ) from error
 
 
@@ -203,7 +203,7 @@ def load_weights(network: Network, path: Path, data: bytes) -> None:
     try:
         found = safetensors.torch.load(data)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{shown(path)} is damaged: {error}. Fit the run again.") from error
+        raise DataError(f"{shown(path)} is damaged: {reason(error)}. Fit the run again.") from error
     wanted = network.state_dict()
     for name in sorted(wanted.keys() | found.keys()):
         shapes = [list(part[name].shape) if name in part else None for part in (wanted, found)]

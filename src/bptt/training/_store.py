@@ -23,7 +23,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 
 from bptt import files
-from bptt.errors import CheckpointError
+from bptt.errors import CheckpointError, reason
 from bptt.training._pack import Packed
 
 FORMAT = 1
@@ -187,7 +187,7 @@ def read(path: Path) -> Found:
     try:
         return Found(path, about, Packed(json.loads(state), safetensors.torch.load(tensors)))
     except (ValueError, RecursionError, SafetensorError, KeyError, TypeError) as error:
-        raise Damaged(f"{path} is damaged: {error}.") from error
+        raise Damaged(f"{path} is damaged: {reason(error)}.") from error
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -207,8 +207,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         if not isinstance(written, int):
             raise ValueError(f"format is {written!r}")
     except (OSError, ValueError, RecursionError, KeyError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise Damaged(f"{path} is damaged: {MANIFEST}: {reason}.") from error
+        raise Damaged(f"{path} is damaged: {MANIFEST}: {reason(error)}.") from error
     if written > FORMAT:
         raise CheckpointError(
             f"{path} has format {written}, of bptt {about.get('bptt', '(unknown)')}; this version "
@@ -228,8 +227,7 @@ def _checked(path: Path, name: str, listed: Any) -> bytes:
         if _sum(data) != checksum:
             raise ValueError("its checksum is another")
     except (OSError, KeyError, TypeError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise Damaged(f"{path} is damaged: {name}: {reason}.") from error
+        raise Damaged(f"{path} is damaged: {name}: {reason(error)}.") from error
     return data
 
 
