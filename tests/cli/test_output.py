@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 import bptt.cli
-from bptt import _ending
 from bptt.training._progress import bar
 
 from .cases import FAST
@@ -32,7 +31,6 @@ def command(streams, *arguments):
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
         for number, prepare in streams.items():
             prepare(number, ("stdin", "stdout", "stderr")[number])
-        _ending.open_all()
         try:
             bptt.cli.prepared()(prog_name="bptt", args=[str(a) for a in arguments])
         except SystemExit as end:

@@ -32,6 +32,7 @@ def prepared() -> Callable[..., None]:
     from bptt.cli._output import lasting
     from bptt.cli._show import warn
 
+    _ending.open_all()
     lasting()
     _ending.take()
     _ending.before.append(files.discard_unfinished)

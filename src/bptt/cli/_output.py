@@ -24,19 +24,22 @@ def lasting() -> None:
     """From now on nothing that is shown raises an error, be it of the stream or of its encoding."""
     for name, number, errors in (("stdout", 1, "replace"), ("stderr", 2, "backslashreplace")):
         stream = getattr(sys, name)
-        if stream is not None and (os.name != "posix" or not _is(stream, number)):
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors=errors)
-            continue
-        if stream is not None:
-            stream.flush()
-        shown = io.TextIOWrapper(
-            io.BufferedWriter(_Dropping(number, "w", closefd=False)),
-            encoding=getattr(stream, "encoding", None),
-            errors=errors,
-            line_buffering=name == "stderr" or getattr(stream, "line_buffering", False),
-        )
-        setattr(sys, name, shown)
+        if stream is None:  # it was closed, and its number may be another file's now
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif os.name == "posix" and _is(stream, number):
+            setattr(sys, name, _over(stream, number, errors))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)
+
+
+def _over(stream: Any, number: int, errors: str) -> io.TextIOWrapper:
+    stream.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Dropping(number, "w", closefd=False)),
+        encoding=stream.encoding,
+        errors=errors,
+        line_buffering=stream.line_buffering,
+    )
 
 
 def _is(stream: Any, number: int) -> bool:
