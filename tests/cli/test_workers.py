@@ -59,6 +59,7 @@ def test_as_the_workers_begin(number, whole, tmp_path):
             os.kill(one, signal.SIGKILL)
     assert process.returncode == CODES.get(number, -number), told
     assert "Traceback" not in told
+    assert Path("run/job.json").exists()  # it goes on by --resume
     if number != signal.SIGKILL:
         assert told.splitlines()[-1].startswith("Stopped. Training is saved. Go on with: bptt fit")
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.markup import escape
 
 from bptt import _ending, forecasting, text
@@ -140,6 +141,8 @@ def _begin(job: Job, output: Output) -> None:
         saved = decided(lambda: begin(place.folder, job))
         try:
             _train(ready, place, Checkpoint(saved, every=job.every), False, output.quiet)
+        except typer.Exit:
+            raise  # it was stopped by a signal, or told, and goes on
         except BaseException:
             if first() and place.is_there():
                 forget(place.folder, saved)
