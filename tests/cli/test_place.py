@@ -16,6 +16,8 @@ from .test_harm import COLUMNS, fit, in_fork, snapshot
 
 FIT = ("fit", "data.csv", *COLUMNS, *FAST)
 NEVER = ("--checkpoint", "never")
+ALONE = shutil.ignore_patterns("diagnosis", "report.html")
+"""What other tests put beside the shared run."""
 
 
 def edit(path, change):
@@ -184,7 +186,7 @@ class TestDiagnosis:
     @pytest.mark.parametrize("kind", ["file", "link to the data", "link to nothing", "folder"])
     def test_what_no_diagnosis_lists_is_refused(self, name, kind, runs, monkeypatch):
         monkeypatch.delattr("bptt.forecasting._report.diagnose")  # before any work
-        shutil.copytree(runs / "predicting", "run")
+        shutil.copytree(runs / "predicting", "run", ignore=ALONE)
         shutil.copy(runs / "data.csv", "data.csv")
         os.mkdir("run/diagnosis")
         path = Path("run/diagnosis", name)
@@ -202,14 +204,14 @@ class TestDiagnosis:
         assert not os.path.exists("new")
 
     def test_a_file_in_its_place_is_refused(self, runs, monkeypatch):
-        shutil.copytree(runs / "predicting", "run")
+        shutil.copytree(runs / "predicting", "run", ignore=ALONE)
         Path("run/diagnosis").write_text("mine")
         result = call("diagnose", "run", runs / "data.csv", *REACH)
         assert result.exit_code == 2
         assert "is no folder" in words(result.output)
 
     def test_its_own_is_replaced_and_the_rest_stays(self, runs):
-        shutil.copytree(runs / "predicting", "run")
+        shutil.copytree(runs / "predicting", "run", ignore=ALONE)
         command = ("diagnose", "run", runs / "data.csv", *REACH)
         assert call(*command[:3], "--parts", "dynamics").exit_code == 0
         mine = [Path("run/diagnosis", name) for name in ("surface.png", "notes")]
@@ -251,7 +253,7 @@ class TestData:
     @pytest.mark.parametrize("command", ["predict", "report"])
     @pytest.mark.parametrize("name", ["manifest.json", "new.csv", "../new.csv"])
     def test_checkpoints_are_the_runs_own(self, name, command, runs):
-        shutil.copytree(runs / "predicting", "run")
+        shutil.copytree(runs / "predicting", "run", ignore=ALONE)
         os.symlink("run", "link")
         before = snapshot("run")
         data = [runs / "data.csv"] if command == "predict" else []
@@ -263,7 +265,7 @@ class TestData:
 
 
 def test_a_page_that_a_link_leads_to_is_kept(runs):
-    shutil.copytree(runs / "predicting", "run")
+    shutil.copytree(runs / "predicting", "run", ignore=ALONE)
     assert call("report", "run").exit_code == 0
     shutil.move("run/report.html", "other.html")
     os.symlink("../other.html", "run/report.html")
