@@ -1,8 +1,8 @@
-"""How the command line ends when Ctrl-C or SIGTERM comes: at any moment, with one line.
+"""How the command line ends when Ctrl-C, SIGTERM or SIGHUP comes: at any moment, with one line.
 
 `bptt` imports this module before all others, as importing PyTorch takes seconds. In any other
 program nothing changes. Files are written whole or not at all (`bptt.files`), so that the process
-may end wherever it stands; training takes both signals itself, and saves first.
+may end wherever it stands; training takes the signals itself, and saves first.
 """
 
 from __future__ import annotations
@@ -11,10 +11,17 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.process import current_process
 from types import FrameType
 from typing import NoReturn
+
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+"""What ends a process from outside and lets it save: Ctrl-C, SIGTERM, and that its terminal is
+gone, which Windows does not tell."""
 
 NOTHING = "Nothing was written."
 
@@ -36,8 +43,8 @@ def line(name: str = "Stopped") -> str:
 
 
 def end(number: int, frame: FrameType | None = None) -> NoReturn:
-    """End the process now, as by a signal: exit code 130 or 143."""
-    for one in (signal.SIGINT, signal.SIGTERM):
+    """End the process now, as by a signal: exit code 130, 143 or 129."""
+    for one in SIGNALS:
         signal.signal(one, signal.SIG_IGN)
     for clean in before:
         with suppress(Exception):
@@ -56,7 +63,10 @@ end.second = signal.SIG_DFL  # type: ignore[attr-defined]  # where training took
 
 
 def is_command() -> bool:
-    """Whether this process is `bptt`, or `python -m bptt`."""
+    """Whether this process is `bptt`, or `python -m bptt`; its workers are not, though they are
+    given its arguments."""
+    if current_process().name != "MainProcess":
+        return False
     name = os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] else ""
     if name.removesuffix(".exe") == "bptt":
         return True
@@ -65,12 +75,36 @@ def is_command() -> bool:
 
 
 def take() -> None:
-    """From now on both signals end the process by `end`, unless they are ignored."""
-    for one in (signal.SIGINT, signal.SIGTERM):
+    """From now on `SIGNALS` end the process by `end`, unless they are ignored."""
+    for one in SIGNALS:
         if signal.getsignal(one) in (signal.default_int_handler, signal.SIG_DFL):
             with suppress(ValueError):  # outside the main thread
                 signal.signal(one, end)
 
 
+@contextmanager
+def left() -> Iterator[None]:
+    """Within, what `end` takes is left to the system, which does not wait for native code."""
+    mine = [one for one in SIGNALS if signal.getsignal(one) is end]
+    for one in mine:
+        signal.signal(one, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for one in mine:
+            signal.signal(one, end)
+
+
+def open_all() -> None:
+    """Put the null device where input, output or errors are closed: else the next file that is
+    opened would get their number, and what is shown."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+
+
 if is_command():
+    open_all()
     take()

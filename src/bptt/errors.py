@@ -5,6 +5,7 @@ A message says what was given, what was expected, and the mend. Bad input is ref
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 
@@ -64,6 +65,30 @@ def listed(names: list[str]) -> str:
     """Names as a message lists them."""
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     return f"{', '.join(repr(name) for name in names[:MOST_NAMED])}{more}"
+
+
+def reason(error: BaseException) -> str:
+    """What is wrong with something that was read, to stand within a sentence."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"no {error}" if isinstance(error, KeyError) else str(error).rstrip(".")
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a finite number, and no truth value."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def above_zero(**named: float) -> None:
+    """Refuse options that are not finite numbers above 0."""
+    for name, value in named.items():
+        if not (is_number(value) and value > 0):
+            raise OptionError(f"{name} must be a finite number above 0, not {value!r}.")
 
 
 def at_least(minimum: int, **named: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import stat
 import zlib
@@ -18,6 +19,9 @@ from bptt.errors import DataError
 
 UNFINISHED = ".writing-"
 """What the names of files begin with that are being written, or were when their process died."""
+
+_LEFT = re.compile(rf"{re.escape(UNFINISHED)}[0-9a-f]{{8}}\.(\d+)")
+"""What `write_bytes` calls a file that it has not renamed yet; the number is of its process."""
 
 _KINDS = {
     stat.S_IFIFO: "a FIFO (named pipe)",
@@ -134,22 +138,39 @@ def drop_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def sweep(folder: Path, *prefixes: str) -> None:
-    """Remove what processes that died left unfinished in ``folder``, which nobody else writes to;
-    of other names too, by their ``prefixes``."""
-    if os.path.isdir(folder):
-        for path in folder.iterdir():
-            if path.name.startswith((UNFINISHED, *prefixes)):
-                remove(path)
+def is_unfinished(path: Path) -> bool:
+    """Whether it is what `write_bytes` of a process that is gone left beside a file."""
+    match = _LEFT.fullmatch(path.name)
+    if match is None or path in _writing or not is_plain(path):
+        return False
+    owner = int(match[1])
+    return owner == os.getpid() or not lives(owner)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what `write_bytes` of processes that died left in ``folder``."""
+    for path in folder.iterdir() if os.path.isdir(folder) else ():
+        if is_unfinished(path):
+            remove(path)
+
+
+def is_plain(path: str | os.PathLike[str]) -> bool:
+    """Whether it is a file by its own name: no link, no folder, no device."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def remove(path: Path) -> None:
-    """A file, a link or a whole folder, as far as it can be removed."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
-            path.unlink()
+    """Remove a file or a link, if that can be."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a whole folder, as far as that can be; the caller knows all that is in it."""
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def discard_unfinished() -> None:
@@ -225,12 +246,12 @@ def _sweep_of_dead(place: Path) -> None:
     """Remove what processes that are gone left of this file."""
     beside = _beside(place.name)
     for name in os.listdir(place.parent):
-        owner = name.removeprefix(beside)
-        if owner != name and owner.isdecimal() and not _lives(int(owner)):
+        if name.startswith(beside) and is_unfinished(place.parent / name):
             remove(place.parent / name)
 
 
-def _lives(process: int) -> bool:
+def lives(process: int) -> bool:
+    """Whether there is a process of this number on this machine."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -256,7 +256,7 @@ class TestPredictions:
                     continue
                 result = call(*command, "--out", out, "--force")
                 assert result.exit_code == 2, out
-                assert "name another file" in words(result.output)
+                assert "name another place" in words(result.output)
         assert snapshot(".") == before
 
     @pytest.mark.parametrize("kind", ["FIFO", "device"])

@@ -18,7 +18,7 @@ from .test_resume import same
 
 COLUMNS = ("--inputs", "u", "--target", "y")
 SMALL = ("--hidden", "4", "--depth", "10", "--stride", "10", "--quiet")
-CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 Path_of_bptt = str(Path(bptt.__file__).parents[1])
 
@@ -76,7 +76,7 @@ def test_before_all_else_is_imported():
     code = (
         "import signal, sys; sys.argv[0] = 'bptt'; sys.modules['torch'] = None\n"
         "try: import bptt\n"
-        "except ImportError: print(*(signal.getsignal(n).__name__ for n in (2, 15)))"
+        "except ImportError: print(*(signal.getsignal(n).__name__ for n in (1, 2, 15)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -85,7 +85,7 @@ def test_before_all_else_is_imported():
         check=False,
         env={**os.environ, "PYTHONPATH": Path_of_bptt},
     )
-    assert done.stdout == "end end\n", done.stderr
+    assert done.stdout == "end end end\n", done.stderr
 
 
 def test_a_start_that_cannot_be_saved_has_not_failed(tmp_path, monkeypatch):

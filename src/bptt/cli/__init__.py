@@ -25,11 +25,15 @@ def main() -> None:
 
 
 def prepared() -> Callable[..., None]:
-    """The application, in a process that is its own: signals and warnings are told in one line."""
+    """The application, in a process that is its own: signals and warnings are told in one line, and
+    what cannot be shown is dropped."""
     from bptt import _ending, files
     from bptt.cli._app import app
+    from bptt.cli._output import lasting
     from bptt.cli._show import warn
 
+    _ending.open_all()
+    lasting()
     _ending.take()
     _ending.before.append(files.discard_unfinished)
     warnings.showwarning = warn

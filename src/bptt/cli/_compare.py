@@ -12,7 +12,7 @@ from torch import nn
 
 from bptt import _ending, cells, tasks
 from bptt.cli._forecast import read_series
-from bptt.cli._place import may_replace
+from bptt.cli._place import check_outs
 from bptt.cli._show import say, show_comparison
 from bptt.comparison import Comparison, check, compare
 from bptt.drawing import apart
@@ -60,7 +60,8 @@ def run(source: Source, options: Options, out: Path, force: bool, quiet: bool) -
     at_least(1, horizon=options.horizon, hidden=options.hidden)
     _check_folder(out)
     names = ("comparison",) if source.data else ("sunspots", "adding")
-    may_replace([out / f"{name}.{ending}" for name in names for ending in ("json", "png")], force)
+    outs = [out / f"{name}.{ending}" for name in names for ending in ("json", "png")]
+    check_outs(outs, force, data=source.data)
     series = read_series(source.data, source.inputs, source.target, source.missing)
     if source.data is None:
         named = {"sunspots": _task(series, options), "adding": _adding(options)}

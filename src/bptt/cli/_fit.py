@@ -9,30 +9,36 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.markup import escape
 
 from bptt import _ending, forecasting, text
 from bptt.cli import _forecast, _text
-from bptt.cli._place import free, held, last
+from bptt.cli._place import check_not_data, free, held
+from bptt.cli._place import made as made_before
 from bptt.cli._processes import decided, first, joined, started_again
 from bptt.cli._ready import Ready, Resume
 from bptt.cli._show import FAILED, leave, say, stop
-from bptt.errors import BpttError, NonFiniteError, OptionError
+from bptt.errors import BpttError, DataError, NonFiniteError, OptionError
 from bptt.files import shown, why
 from bptt.runs import (
     JOB,
+    RECORD,
+    WRITTEN,
     Job,
     Made,
     begin,
     begun,
     check_folder,
+    check_free,
     forget,
     note,
     place_of_job,
     put,
+    replacements,
     saved_in,
 )
-from bptt.training import Checkpoint, Interrupted
+from bptt.training import Checkpoint, Interrupted, Place
 
 TASKS: dict[type[Job], Callable[[Any], Ready[Any]]] = {
     forecasting.Job: _forecast.ready,
@@ -90,11 +96,27 @@ def run(job: Job, output: Output) -> None:
     """Train as ``job`` says, and leave the run in ``output``."""
     with joined():
         if started_again() and output.save:
-            begun_before = decided(lambda: output.folder or last())
-            if (place_of_job(begun_before) / JOB).exists():
-                _go_on(begun_before, Changes(), False, output.quiet)
+            before = decided(lambda: _begun_before(job, output))
+            if before is not None:
+                _go_on(before, Changes(), False, output.quiet)
                 return
         _begin(job, output)
+
+
+def _begun_before(job: Job, output: Output) -> Path | None:
+    """Where the same job was begun, by an attempt that failed; None where it was not, be it that
+    another run is there."""
+    same = replace(job, data=None if job.data is None else job.data.absolute())
+    for folder in made_before() if output.folder is None else [output.folder]:
+        finished = (folder / RECORD).exists() and not replacements(folder)
+        if finished and (output.force or output.folder is None):
+            continue  # of before
+        try:
+            if begun(folder, TASKS) == same:
+                return folder
+        except DataError:
+            continue
+    return None
 
 
 def _begin(job: Job, output: Output) -> None:
@@ -106,19 +128,24 @@ def _begin(job: Job, output: Output) -> None:
 
     def check(folder: Path) -> None:
         check_folder(folder, output.force)
+        for name in (*WRITTEN, JOB):
+            check_not_data(folder / name, job.data)
 
-    with held(choose, check, new=output.folder is None) as folder:
+    with held(choose, check, new=output.folder is None) as place:
         ready = TASKS[type(job)](job)
+        place.check()  # reading the data may have taken long
         if not output.save:
             _ending.note("Nothing is saved: --checkpoint never.")
-            _train(ready, folder, None, False, output.quiet)
+            _train(ready, place, None, False, output.quiet)
             return
-        saved = decided(lambda: begin(folder, job))
+        saved = decided(lambda: begin(place.folder, job))
         try:
-            _train(ready, folder, Checkpoint(saved, every=job.every), False, output.quiet)
-        except BpttError:
-            if first():
-                forget(folder, saved)
+            _train(ready, place, Checkpoint(saved, every=job.every), False, output.quiet)
+        except typer.Exit:
+            raise  # it was stopped by a signal, or told, and goes on
+        except BaseException:
+            if first() and place.is_there():
+                forget(place.folder, saved)
             raise
 
 
@@ -131,13 +158,15 @@ def go_on(folder: Path, changes: Changes, force: bool, quiet: bool) -> None:
 def _go_on(folder: Path, changes: Changes, force: bool, quiet: bool) -> None:
     begun(folder, TASKS)  # there is one: else no folder is made
     _ending.note(_how(folder))
-    with held(lambda: folder, lambda _: None):
+    # What is not free could not be written at the end.
+    with held(lambda: folder, check_free) as place:
         job = changes.of(begun(folder, TASKS))
         ready = TASKS[type(job)](job)
         # What changes is noted when training goes on, after every check.
         noted = partial(note, place_of_job(folder), job)
         checkpoint = Checkpoint(saved_in(folder), every=job.every, begun=noted)
-        _train(ready, folder, checkpoint, "force" if force else True, quiet)
+        place.check()
+        _train(ready, place, checkpoint, "force" if force else True, quiet)
 
 
 def _how(folder: Path) -> str:
@@ -150,8 +179,9 @@ def _again(folder: Path) -> str:
 
 
 def _train(
-    ready: Ready[Any], folder: Path, checkpoint: Checkpoint | None, resume: Resume, quiet: bool
+    ready: Ready[Any], place: Place, checkpoint: Checkpoint | None, resume: Resume, quiet: bool
 ) -> None:
+    folder = place.folder
     if checkpoint is not None:
         _ending.note(_how(folder))
     try:
@@ -166,7 +196,9 @@ def _train(
         leave("Training stopped", f"{error}{kept}", FAILED)
     if not first():
         return
-    written = _written(ready.made(result), folder, checkpoint is not None)
+    made = ready.made(result)
+    place.check()
+    written = _written(made, folder, checkpoint is not None)
     _ending.note(f"The run is written to {shown(folder)}.")
     ready.show(result)
     names = ", ".join(file.name for file in written)

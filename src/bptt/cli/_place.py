@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,17 +12,18 @@ import typer
 
 from bptt import _ending, files
 from bptt.cli._processes import decided
-from bptt.errors import OptionError
+from bptt.errors import CheckpointError, OptionError
 from bptt.files import shown
-from bptt.runs import owned, settle
-from bptt.training import Hold
+from bptt.runs import CHECKPOINTS, WHOLE, owned, replacements, settle, sweep
+from bptt.training import Hold, Place
 
 
 @contextmanager
 def held(
     choose: Callable[[], Path], check: Callable[[Path], None], new: bool = False
-) -> Iterator[Path]:
+) -> Iterator[Place]:
     """Within, nobody else writes to a folder; it is made, and goes again if nothing comes into it.
+    Whoever writes to it later asks first whether it still is there.
 
     Args:
         choose: the folder; may refuse.
@@ -43,14 +44,15 @@ def held(
             release()
             files.make_folder(folder)
             holds.append(Hold(folder))
-        check(folder)
         settle(folder)
-        files.sweep(folder)
+        sweep(folder)
+        check(folder)
         return folder
 
     def drop() -> None:
-        for path in made:
-            files.drop_if_empty(path)
+        if all(hold.is_there() for hold in holds):  # else it is another's
+            for path in made:
+                files.drop_if_empty(path)
 
     def release() -> None:
         while holds:
@@ -58,7 +60,8 @@ def held(
 
     _ending.before.append(drop)
     try:
-        yield decided(take)
+        folder = decided(take)
+        yield holds[0] if holds else Place(folder)
     finally:
         _ending.before.remove(drop)
         drop()
@@ -77,12 +80,18 @@ def free(names: str = "bptt-run") -> Path:
             folder = Path(f"{names}-{count}")
 
 
-def last(names: str = "bptt-run") -> Path:
-    """The folder that `free` made last."""
-    count, folder = 1, Path(names)
-    while (after := Path(f"{names}-{count + 1}")).exists():
-        count, folder = count + 1, after
-    return folder
+def made(names: str = "bptt-run") -> list[Path]:
+    """The folders that `free` may have made and that no run writes to, the newest first."""
+    found = [path for path in Path().glob(f"{names}*") if path.is_dir()]
+    return sorted(filter(_is_free, found), key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def _is_free(folder: Path) -> bool:
+    try:
+        Hold(folder).release()
+    except CheckpointError:
+        return False
+    return True
 
 
 def check_out(out: Path, force: bool, run: Path, data: Path | None = None) -> None:
@@ -98,29 +107,30 @@ def check_out(out: Path, force: bool, run: Path, data: Path | None = None) -> No
         OptionError: it cannot be written, or is the data or a file of the run.
     """
     above = out.absolute().parent
-    kind = files.kind_of(out)
-    if kind is not None:
-        raise OptionError(f"{shown(out)} is {kind}: name a file with --out.")
-    if out.is_dir():
-        raise OptionError(f"{shown(out)} is a folder: name a file with --out.")
-    if data is not None and files.same(out, data):
-        raise OptionError(f"{shown(out)} is the data: name another file with --out.")
-    for name in owned(run):
-        if files.same(out, run / name):
-            raise OptionError(f"{shown(out)} is {name} of the run: name another file with --out.")
     if not above.is_dir():
         raise OptionError(f"{shown(out)} cannot be written: there is no folder {shown(above)}.")
     if not os.access(above, os.W_OK):
         raise OptionError(f"{shown(out)} cannot be written: {shown(above)} is write-protected.")
-    may_replace([out], force)
+    check_outs([out], force, run, data)
 
 
-def may_replace(outs: Iterable[Path], force: bool) -> None:
-    """Ask before what exists is replaced; without a terminal it is refused.
+def check_outs(
+    outs: Sequence[Path], force: bool, run: Path | None = None, data: Path | None = None
+) -> None:
+    """Refuse files that would take the place of what is no file, of the data, or of a file of the
+    run, whatever the name or the link that leads there; of others it is asked, and without a
+    terminal they are refused unless ``force`` is given.
 
     Raises:
-        OptionError: something exists, and nobody can be asked.
+        OptionError: one of them may not be written.
     """
+    for out in outs:
+        kind = "a folder" if out.is_dir() else files.kind_of(out)
+        if kind is not None:
+            raise OptionError(f"{shown(out)} is {kind}: name a file with --out.")
+        check_not_data(out, data)
+        if run is not None:
+            _no_part_of(run, out)
     there = [path for path in outs if os.path.lexists(path)]
     if not there or force:
         return
@@ -129,3 +139,26 @@ def may_replace(outs: Iterable[Path], force: bool) -> None:
         typer.confirm(f"{names} exists. Replace?", abort=True, err=True)
         return
     raise OptionError(f"{names} exists: name another place with --out, or replace it with --force.")
+
+
+def check_not_data(out: Path, data: Path | None) -> None:
+    """Refuse to write where the data are read from.
+
+    Raises:
+        OptionError: both are one file.
+    """
+    if data is not None and files.same(out, data):
+        raise OptionError(f"{shown(out)} is the data: name another place with --out.")
+
+
+def _no_part_of(run: Path, out: Path) -> None:
+    for name in owned(run):
+        if files.same(out, run / name):
+            raise OptionError(f"{shown(out)} is {name} of the run: name another place with --out.")
+    place = Path(os.path.realpath(out))
+    for saved in (run / CHECKPOINTS, *replacements(run), run / WHOLE):
+        if place.is_relative_to(os.path.realpath(saved)):
+            raise OptionError(
+                f"{shown(out)} lies in {saved.name} of the run, which is its own: name another "
+                "place with --out."
+            )

@@ -6,12 +6,15 @@ import contextlib
 import io
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 
+from bptt import _ending
 from bptt.errors import ProcessError
 from bptt.training import join_processes
+
+T = TypeVar("T")
 
 
 def world() -> int:
@@ -35,7 +38,8 @@ def joined() -> Iterator[None]:
     if world() == 1:
         yield
         return
-    join_processes("gloo")
+    with _ending.left():  # the connection waits in native code, and nothing is saved yet
+        join_processes("gloo")
     try:
         quiet = contextlib.nullcontext() if first() else contextlib.redirect_stdout(io.StringIO())
         with quiet:
@@ -44,7 +48,7 @@ def joined() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def decided(decide: Callable[[], Path]) -> Path:
+def decided(decide: Callable[[], T]) -> T:
     """What the first process decides, in all of them.
 
     Raises:
@@ -52,18 +56,18 @@ def decided(decide: Callable[[], Path]) -> Path:
     """
     if world() == 1:
         return decide()
-    found: list[Path | None] = [None]
+    found: list[tuple[T] | None] = [None]
     try:
         if first():
-            found = [decide()]
+            found = [(decide(),)]
     finally:
         _share(found)
     if found[0] is None:
         raise ProcessError("process 0 could not begin; its own message says why.")
-    return found[0]
+    return found[0][0]
 
 
-def _share(found: list[Path | None]) -> None:
+def _share(found: list[Any]) -> None:
     try:
         dist.broadcast_object_list(found, 0)
     except RuntimeError as error:

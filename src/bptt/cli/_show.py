@@ -74,6 +74,7 @@ def warn(message: Warning | str, *place: Any, **more: Any) -> None:
 
 def leave(title: str, message: str, code: int) -> NoReturn:
     """Show why, and end with an exit code."""
+    _ending.note("The reason is told above.")
     console = Console(stderr=True)
     console.print(
         Panel(escape(printable(message)), title=title, title_align="left", border_style="red")

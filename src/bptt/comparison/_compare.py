@@ -19,6 +19,7 @@ from bptt.network import Network, check_trainable
 from bptt.segments import undrawn
 from bptt.streams import Stream
 from bptt.training import Progress, evaluate, fit
+from bptt.training._progress import bar as progress_bar
 from bptt.training._starts import draw_anew
 
 DEFAULT = ("full", "truncated", "l-bfgs", "least-squares", "evolution", "cma-es")
@@ -74,7 +75,7 @@ def compare(
     rivals, limit = check(network, stream, methods, loss, depth, rate), Budget.of(budget)
     runs = []
     total = len(rivals) * starts
-    with tqdm(total=total, disable=not progress, unit="run", dynamic_ncols=True) as bar:
+    with progress_bar(total=total, enabled=progress, unit="run") as bar:
         for start in range(starts):
             drawn = _start(network, seed, start)
             for rival in rivals:

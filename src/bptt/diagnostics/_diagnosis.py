@@ -16,6 +16,7 @@ from bptt.diagnostics._method import method_reach, named
 from bptt.diagnostics._optima import Optima, measure_optima
 from bptt.diagnostics._plain import plain
 from bptt.diagnostics._reach import Reach, measure_reach
+from bptt.diagnostics._saved import HTML, JSON, PARTS, check_place, names, owned
 from bptt.diagnostics._surface import STEPS, Surface, measure_surface
 from bptt.diagnostics._trajectory import portions, record
 from bptt.errors import OptionError, at_least, one_of
@@ -25,9 +26,6 @@ from bptt.losses import Loss, step_loss
 from bptt.network import Network, check_trainable, evaluating
 from bptt.segments import undrawn
 from bptt.streams import Stream
-
-PARTS = ("reach", "dynamics", "surface")
-JSON = "diagnosis.json"
 
 
 @dataclass(frozen=True)
@@ -75,30 +73,33 @@ class Diagnosis:
         all of them that needs nothing else.
 
         Args:
-            folder: made if it is absent; files of an earlier diagnosis are replaced.
+            folder: made if it is absent; files of an earlier diagnosis are replaced, others stay.
 
         Returns:
             The files written.
 
         Raises:
             BpttError: matplotlib is not installed.
+            OptionError: a file of these names is there that belongs to no diagnosis.
         """
         from bptt.diagnostics._page import page, sections_of
         from bptt.diagnostics._pictures import draw
 
         folder = Path(folder)
-        files.make_folder(folder)
         content = self.to_json()
+        check_place(folder, self.verdicts())
+        files.make_folder(folder)
+        for name in owned(folder) - names(self.verdicts()):
+            files.remove(folder / name)  # while the numbers that name it are there
         text = json.dumps(content, indent=1, allow_nan=False)
         files.write_text(folder / JSON, text + "\n")
         pictures = draw(self, folder)
-        for part in (*PARTS, "optima"):
-            if folder / f"{part}.png" not in pictures:  # of the diagnosis before this one
-                (folder / f"{part}.png").unlink(missing_ok=True)
+        for name in names(self.verdicts()) - {JSON, HTML, *(path.name for path in pictures)}:
+            files.remove(folder / name)  # of the diagnosis before this one
         title = f"Diagnosis of {self.cell} over {self.steps} steps"
         whole = page(title, sections_of(content, folder))
-        files.write_text(folder / "diagnosis.html", whole)
-        return [folder / JSON, *pictures, folder / "diagnosis.html"]
+        files.write_text(folder / HTML, whole)
+        return [folder / JSON, *pictures, folder / HTML]
 
 
 def diagnose(

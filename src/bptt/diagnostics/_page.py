@@ -10,7 +10,7 @@ from typing import Any
 
 from bptt.diagnostics._words import percent
 from bptt.errors import BpttError
-from bptt.files import read_bytes
+from bptt.files import is_plain, read_bytes
 
 _MARK = b'<meta name="generator" content="bptt">'
 
@@ -57,9 +57,9 @@ def page(title: str, sections: Sequence[Section]) -> str:
 
 
 def is_page(path: Path) -> bool:
-    """Whether a file is such a page."""
+    """Whether a file, not one that a link leads to, is such a page."""
     try:
-        return path.is_file() and _MARK in read_bytes(path)[:1024]
+        return is_plain(path) and _MARK in read_bytes(path)[:1024]
     except OSError:
         return False
 

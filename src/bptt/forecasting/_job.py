@@ -45,7 +45,7 @@ class Job(runs.Job):
             inputs=tuple(inputs),
             target=target,
             missing=content["missing"],
-            options=Options(**content["options"]),
+            options=runs.options_of(Options, content["options"]),
             jobs=jobs,
             every=content["every"],
         )

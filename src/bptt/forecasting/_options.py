@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 
-from bptt.errors import DataError, OptionError, at_least, at_most, one_of
+from bptt.errors import DataError, OptionError, above_zero, at_least, at_most, is_number, one_of
 from bptt.gradients import Full, GradientMethod, SlidingWindow, Truncated
 from bptt.training import POLICIES
 
@@ -96,13 +95,15 @@ class Options:
         one_of(LOSSES, loss=self.loss)
         one_of(POLICIES, on_nonfinite=self.on_nonfinite)
         one_of(tuple(LEARNING_RATES), optimizer=self.optimizer)
+        if not isinstance(self.simulate, bool):
+            raise OptionError(f"simulate must be True or False, not {self.simulate!r}.")
         for name in ("lr", "clip"):
             value = getattr(self, name)
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise OptionError(f"{name} must be a finite number above 0, not {value}.")
-        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
+            if value is not None:
+                above_zero(**{name: value})
+        if not (is_number(self.weight_decay) and self.weight_decay >= 0):
             raise OptionError(
-                f"weight_decay must be a finite number of at least 0, not {self.weight_decay}."
+                f"weight_decay must be a finite number of at least 0, not {self.weight_decay!r}."
             )
         for name in ("validation", "test"):
             _check_part(name, getattr(self, name))
@@ -169,8 +170,9 @@ class Options:
 
 
 def _check_part(name: str, value: float) -> None:
-    whole = value >= 1 and float(value).is_integer()
-    if not (0 < value < 1 or whole):
+    number = is_number(value)
+    if not (number and (0 < value < 1 or (value >= 1 and float(value).is_integer()))):
+        shown = f"{value:g}" if number else repr(value)
         raise OptionError(
-            f"{name} must be a share between 0 and 1 or a whole number of rows, not {value:g}."
+            f"{name} must be a share between 0 and 1 or a whole number of rows, not {shown}."
         )

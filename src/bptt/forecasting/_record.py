@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
@@ -11,7 +10,7 @@ from typing import Any
 
 import torch
 
-from bptt.errors import BpttError, DataError
+from bptt.errors import BpttError, DataError, is_number, reason
 from bptt.forecasting._linear import MAX_ORDER
 from bptt.forecasting._model import Tapped
 from bptt.forecasting._options import Options
@@ -100,8 +99,7 @@ class Record:
         try:
             record = _parse(content)
         except (KeyError, TypeError, ValueError, BpttError) as error:
-            reason = f"no {error}" if isinstance(error, KeyError) else error
-            raise DataError(f"{path} is damaged: {reason}. Fit the run again.") from error
+            raise DataError(f"{path} is damaged: {reason(error)}. Fit the run again.") from error
         return record
 
 
@@ -139,13 +137,9 @@ def _scaling(content: Any, inputs: int) -> Scaling:
     deviations = [*found.input_deviation, found.target_deviation]
     if not len(means) == len(deviations) == inputs + 1:
         raise ValueError("scaling has another number of inputs")
-    if not all(_is_number(value) for value in means + deviations) or min(deviations) <= 0:
+    if not all(is_number(value) for value in means + deviations) or min(deviations) <= 0:
         raise ValueError("scaling holds something other than numbers and positive deviations")
     return found
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _about(result: Result) -> dict[str, Any]:

@@ -9,8 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bptt.diagnostics import Diagnosis, Section, Table, diagnose, page, sections_of
-from bptt.errors import DataError, OptionError
+from bptt.diagnostics import (
+    PARTS,
+    Diagnosis,
+    Section,
+    Table,
+    check_place,
+    diagnose,
+    page,
+    sections_of,
+)
+from bptt.errors import DataError, OptionError, reason
 from bptt.files import read_bytes, shown, write_text
 from bptt.forecasting._pictures import STARTS
 from bptt.forecasting._run_folder import load, record_of
@@ -38,6 +47,9 @@ def diagnose_run(
 
     Returns:
         The diagnosis, and the files in the run's folder ``diagnosis``.
+
+    Raises:
+        OptionError: as `bptt.diagnose`; or something in that folder belongs to no diagnosis.
     """
     folder = Path(folder)
     forecaster, content = load(folder), read_run(folder).record
@@ -46,11 +58,13 @@ def diagnose_run(
     if depth is None and own.method != "full" and own.depth <= counted:
         depth = own.depth
     ended = [s["loss"] for s in _begun(content) if s["loss"] is not None]
+    parts = options.get("parts", PARTS)
+    check_place(folder / DIAGNOSIS, [*parts, "optima"] if len(ended) > 1 else parts)
     found = diagnose(
         forecaster.network,
         forecaster.stream(series),
         loss=own.loss,
-        depth=depth if "reach" in options.get("parts", ("reach",)) else None,
+        depth=depth if "reach" in parts else None,
         steps=steps,
         starts=ended if len(ended) > 1 else None,
         **options,
@@ -118,7 +132,7 @@ def _history(run: Files) -> Table:
         lines = run.part(HISTORY).decode("utf-8").splitlines()
         header, *rows = list(csv.reader(lines))
     except (csv.Error, ValueError) as error:
-        raise DataError(f"{shown(path)} is damaged: {error}. Fit the run again.") from error
+        raise DataError(f"{shown(path)} is damaged: {reason(error)}. Fit the run again.") from error
     every = max(1, len(rows) // 20)
     chosen = [row for i, row in enumerate(rows) if i % every == 0 or i == len(rows) - 1]
     return Table([name.replace("_", " ") for name in header], [_rounded(row) for row in chosen])
@@ -172,7 +186,7 @@ def _diagnosis(folder: Path) -> list[Section]:
     try:
         return sections_of(json.loads(read_bytes(made).decode("utf-8")), made.parent)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{made} is damaged: {error}. Make it again: {command}.") from error
+        raise DataError(f"{made} is damaged: {reason(error)}. Make it again: {command}.") from error
 
 
 def _picture(path: Path) -> list[tuple[Path, str]]:

@@ -136,7 +136,7 @@ def train(
     Raises:
         NonFiniteError: the loss or gradient became NaN or infinite; of every start, where there
             are several.
-        Interrupted: Ctrl-C or SIGTERM, and training is saved.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP, and training is saved.
     """
     options, split = plan.options, plan.split
     network = build(options, plan.features.shape[1], plan.taps)

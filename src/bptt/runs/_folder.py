@@ -22,13 +22,18 @@ import torch
 from safetensors import SafetensorError
 
 from bptt import files
-from bptt.errors import BpttError, DataError
+from bptt.errors import BpttError, DataError, reason
 from bptt.files import shown
 from bptt.network import Network
 
 MODEL, RECORD, HISTORY = "model.safetensors", "run.json", "history.csv"
 CHECKPOINTS = "checkpoints"
 WHOLE = ".whole"
+
+PICTURES = ("loss.png", "prediction.png", "starts.png")
+WRITTEN = frozenset({MODEL, HISTORY, RECORD, *PICTURES})
+"""All that a run may consist of, of whatever task: a record can name these files as its own, and no
+others, so that no record leads out of its folder or to a file of somebody else's."""
 
 TRIES, PAUSE = 20, 0.05
 """How often and after how many seconds a run is read again while its files are being replaced."""
@@ -90,8 +95,11 @@ def _read(folder: Path) -> Files:
     if listed is None:  # of an older version, which had no checksums
         found = {name: _bytes(folder, name) for name in (MODEL, HISTORY)}
         return Files(folder, record, {n: data for n, data in found.items() if data is not None})
-    if not isinstance(listed, dict) or not all(map(_is_name, listed)):
-        raise DataError(f"{shown(folder / RECORD)} is damaged: files are no list of names.")
+    if not isinstance(listed, dict) or not listed.keys() <= WRITTEN:
+        raise DataError(
+            f"{shown(folder / RECORD)} is damaged: files are not {', '.join(sorted(WRITTEN))}, or "
+            "some of them. Fit the run again."
+        )
     return Files(folder, record, {name: _checked(folder, name, listed[name]) for name in listed})
 
 
@@ -117,11 +125,6 @@ def _bytes(folder: Path, name: str) -> bytes | None:
         except OSError as error:
             raise DataError(f"{files.why(error)}. Fit the run again.") from error
     return None
-
-
-def _is_name(name: object) -> bool:
-    """Whether it is the name of a file in the folder itself."""
-    return isinstance(name, str) and name == Path(name).name and not name.startswith(".")
 
 
 def task_of(folder: str | Path) -> str:
@@ -155,7 +158,7 @@ def read_json(folder: Path) -> Any:
         raise
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f"{shown(folder / RECORD)} is damaged: {error}. Fit the run again."
+            f"{shown(folder / RECORD)} is damaged: {reason(error)}. Fit the run again."
         ) from error
 
 
@@ -200,7 +203,7 @@ def load_weights(network: Network, path: Path, data: bytes) -> None:
     try:
         found = safetensors.torch.load(data)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{shown(path)} is damaged: {error}. Fit the run again.") from error
+        raise DataError(f"{shown(path)} is damaged: {reason(error)}. Fit the run again.") from error
     wanted = network.state_dict()
     for name in sorted(wanted.keys() | found.keys()):
         shapes = [list(part[name].shape) if name in part else None for part in (wanted, found)]

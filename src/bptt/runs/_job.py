@@ -6,12 +6,12 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
 from bptt import files
-from bptt.errors import BpttError, DataError
+from bptt.errors import BpttError, DataError, reason
 from bptt.files import shown
 from bptt.runs._folder import CHECKPOINTS
 from bptt.runs._owned import JOB, owned, replacements
@@ -44,6 +44,7 @@ class Job(ABC):
 
 
 J = TypeVar("J", bound=Job)
+O = TypeVar("O")  # noqa: E741  # options
 
 
 def begin(folder: Path, job: Job) -> Path:
@@ -111,14 +112,30 @@ def begun(folder: Path, kinds: Iterable[type[J]]) -> J:
         written = content["format"]
         job = _job(content, kinds) if written == FORMAT else None
     except (KeyError, TypeError, ValueError, OSError, RecursionError, BpttError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else error
-        raise DataError(f"{shown(path)} is damaged: {reason}. Begin the run again.") from error
+        raise DataError(
+            f"{shown(path)} is damaged: {reason(error)}. Begin the run again."
+        ) from error
     if job is None:
         raise DataError(
             f"{shown(path)} has format {written!r}; this version of bptt reads up to {FORMAT}: "
             "update it with `pip install --upgrade bptt`."
         )
     return job
+
+
+def options_of(kind: type[O], content: Any) -> O:
+    """The options of a job, out of what was read.
+
+    Raises:
+        ValueError: there are others than known ones.
+        OptionError: one is out of range.
+    """
+    if not isinstance(content, dict):
+        raise ValueError("options are no JSON object")
+    unknown = sorted(content.keys() - {field.name for field in fields(kind)})  # type: ignore[arg-type]  # a dataclass
+    if unknown:
+        raise ValueError(f"there is no option {unknown[0]!r}")
+    return kind(**content)
 
 
 def _job(content: dict[str, Any], kinds: Iterable[type[J]]) -> J:

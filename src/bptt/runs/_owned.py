@@ -10,13 +10,12 @@ from typing import Any
 from bptt import files
 from bptt.errors import BpttError, OptionError
 from bptt.files import shown
-from bptt.runs._folder import CHECKPOINTS, HISTORY, MODEL, RECORD, WHOLE
+from bptt.runs._folder import CHECKPOINTS, MODEL, RECORD, WHOLE, WRITTEN
 from bptt.training import remove_checkpoints, strange_checkpoints
 
 JOB = "job.json"
-
-PICTURES = ("loss.png", "prediction.png", "starts.png")
-"""What runs of older versions have beside their model; their records do not say so."""
+STAGE = f"{files.UNFINISHED}run"
+"""The folder in which the files of a run are put together, before it is renamed to ``.whole``."""
 
 
 def content_of(path: Path) -> dict[str, Any] | None:
@@ -33,11 +32,12 @@ def content_of(path: Path) -> dict[str, Any] | None:
 
 
 def listed(record: dict[str, Any]) -> set[str]:
-    """The files that a record names as its own, itself among them."""
+    """The files that a record names as its own, itself among them; those of older versions name
+    none, and mean all."""
     named, pictures = record.get("files"), record.get("pictures", [])
     if not isinstance(named, dict) or not isinstance(pictures, list):
-        return {MODEL, HISTORY, RECORD, *PICTURES}
-    return {RECORD, *named, *(name for name in pictures if isinstance(name, str))}
+        return set(WRITTEN)
+    return {RECORD, *(name for name in WRITTEN if name in named or name in pictures)}
 
 
 def is_record(content: dict[str, Any] | None) -> bool:
@@ -46,10 +46,36 @@ def is_record(content: dict[str, Any] | None) -> bool:
 
 
 def owned(folder: Path) -> set[str]:
-    """The files in ``folder`` that belong to a run, by its record and by what it was begun with."""
+    """The files in ``folder`` that belong to a run: to the one that is in its place, or to one that
+    waits in ``.whole``. A link belongs to none, as what it leads to is another's."""
+    return in_place(folder) | {n for n in _named(folder / WHOLE) if files.is_plain(folder / n)}
+
+
+def in_place(folder: Path) -> set[str]:
+    """Those of the run that is in its place."""
+    return {name for name in _named(folder) if files.is_plain(folder / name)}
+
+
+def _named(folder: Path) -> set[str]:
+    """What the record in a folder, and what its run was begun with, say."""
     record, job = content_of(folder / RECORD), content_of(folder / JOB)
     names = listed(record) if record is not None and is_record(record) else set()
     return names | ({JOB} if is_record(job) else set())
+
+
+def is_staged(place: Path) -> bool:
+    """Whether a folder, ``.whole`` or the one that becomes it, holds nothing but files of a run."""
+    if place.is_symlink() or not place.is_dir():
+        return False
+    return all(p.name in WRITTEN | {JOB} and files.is_plain(p) for p in place.iterdir())
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that died while they wrote left in the folder of a run, which nobody
+    else writes to."""
+    files.sweep(folder)
+    if is_staged(folder / STAGE):
+        files.remove_folder(folder / STAGE)
 
 
 def replacements(folder: Path) -> list[Path]:
@@ -58,7 +84,9 @@ def replacements(folder: Path) -> list[Path]:
     found = []
     for path in folder.glob(f"{CHECKPOINTS}-*") if folder.is_dir() else ():
         number = path.name.removeprefix(f"{CHECKPOINTS}-")
-        if number.isdecimal() and is_record(content_of(path / JOB)):
+        # With a record, a model or a folder of checkpoints it is a run of its own.
+        whole = any(os.path.lexists(path / name) for name in (RECORD, MODEL, CHECKPOINTS, WHOLE))
+        if number.isdecimal() and not whole and is_record(content_of(path / JOB)):
             found.append((int(number), path))
     return [path for _, path in sorted(found)]
 
@@ -82,7 +110,7 @@ def check_folder(folder: str | Path, force: bool = False) -> None:
             f"{shown(folder)} is {files.kind_of(folder) or 'a file'}: name a folder to put the run "
             "in."
         )
-    inside = [n for n in os.listdir(folder) if not _unfinished(n)] if folder.is_dir() else []
+    inside = [p for p in folder.iterdir() if not _is_left(p)] if folder.is_dir() else []
     if inside and not force:
         if broken_off(folder):
             raise OptionError(
@@ -95,7 +123,7 @@ def check_folder(folder: str | Path, force: bool = False) -> None:
             "it with --force."
         )
     if inside:
-        check_free(folder, {MODEL, HISTORY, RECORD, JOB, *PICTURES})
+        check_free(folder)
     above = folder.absolute()
     while not above.exists():
         above = above.parent
@@ -105,17 +133,23 @@ def check_folder(folder: str | Path, force: bool = False) -> None:
         )
 
 
-def _unfinished(name: str) -> bool:
-    return name.startswith(files.UNFINISHED) or name == WHOLE
+def _is_left(path: Path) -> bool:
+    """Whether it is what a process left that died while it wrote, so that `sweep` removes it."""
+    return files.is_unfinished(path) or (path.name == STAGE and is_staged(path))
 
 
-def check_free(folder: Path, names: set[str]) -> None:
-    """Refuse to put files in the place of what belongs to no run.
+def check_free(folder: Path) -> None:
+    """Refuse to put a run in the place of what belongs to none.
 
     Raises:
-        OptionError: one of ``names``, or the checkpoints, is there and no run lists it.
+        OptionError: a file of the name of one of a run, or the checkpoints, is there and no run
+            lists it.
     """
-    strange = sorted(n for n in names - owned(folder) if os.path.lexists(folder / n))
+    names = (WRITTEN | {JOB}) - owned(folder)
+    strange = sorted(name for name in names if os.path.lexists(folder / name))
+    for name in (WHOLE, STAGE):
+        if os.path.lexists(folder / name) and not is_staged(folder / name):
+            strange.append(name)
     saved = folder / CHECKPOINTS
     if os.path.lexists(saved) and not (JOB in owned(folder) and saved.is_dir()):
         strange.append(CHECKPOINTS)

@@ -17,16 +17,21 @@ from typing import Any
 
 from bptt import files
 from bptt.drawing import Pictures, apart
-from bptt.runs._folder import CHECKPOINTS, RECORD, WHOLE
+from bptt.errors import OptionError
+from bptt.files import shown
+from bptt.runs._folder import CHECKPOINTS, RECORD, WHOLE, WRITTEN
 from bptt.runs._owned import (
     JOB,
+    STAGE,
     check_folder,
     check_free,
     content_of,
+    in_place,
     is_record,
-    owned,
+    is_staged,
     remove_saved,
     replacements,
+    sweep,
 )
 from bptt.training import Hold
 
@@ -36,7 +41,7 @@ class Made:
     """A run that can be written.
 
     Attributes:
-        parts: the files that belong to it, by their names.
+        parts: the files that belong to it, by their names, which `bptt.runs` knows.
         record: for ``run.json``, which gets their checksums.
         pictures: what is drawn beside them.
     """
@@ -67,7 +72,7 @@ def write_run(folder: str | Path, made: Made, force: bool = False) -> list[Path]
     files.make_folder(folder)
     try:
         with Hold(folder):
-            files.sweep(folder)
+            sweep(folder)
             return put(folder, made, saved=False)
     finally:
         files.drop_if_empty(folder)
@@ -85,8 +90,9 @@ def put(folder: Path, made: Made, saved: bool = True) -> list[Path]:
     Returns:
         The files written.
     """
+    assert {*made.parts, *made.pictures} <= WRITTEN - {RECORD}
     settle(folder)
-    check_free(folder, {*made.parts, *made.pictures, RECORD})
+    check_free(folder)
     sums = {
         name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         for name, data in made.parts.items()
@@ -102,8 +108,8 @@ def put(folder: Path, made: Made, saved: bool = True) -> list[Path]:
 
 def _stage(folder: Path, parts: dict[str, bytes]) -> None:
     """All the files of a run in ``.whole``, or none."""
-    unfinished = folder / f"{files.UNFINISHED}run"
-    files.remove(unfinished)
+    unfinished = folder / STAGE
+    sweep(folder)
     try:
         unfinished.mkdir()
         for name, data in parts.items():
@@ -114,26 +120,46 @@ def _stage(folder: Path, parts: dict[str, bytes]) -> None:
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
     finally:
-        files.remove(unfinished)
+        files.remove_folder(unfinished)
 
 
 def settle(folder: Path) -> None:
     """Bring the files of a whole run to their places, and remove what the run before it listed; all
-    of it, or what a process that died left to be done."""
+    of it, or what a process that died left to be done.
+
+    Raises:
+        OptionError: what waits is no run, or what stands in its place belongs to none.
+    """
     whole = folder / WHOLE
-    if not whole.is_dir():
+    if not os.path.lexists(whole):
         return
+    _check_waiting(folder, whole)
     record = content_of(whole / RECORD)
     if record is not None:
         for path in sorted(whole.iterdir()):
             if path.name not in (RECORD, JOB):
                 os.replace(path, folder / path.name)
-        for name in owned(folder) - {RECORD, JOB, *record.get("files", {})}:
+        for name in in_place(folder) - {RECORD, JOB, *record["files"]}:
             files.remove(folder / name)
         os.replace(whole / RECORD, folder / RECORD)
         files.flush(folder)
     _settle_saved(folder, whole)
     files.drop_if_empty(whole)
+
+
+def _check_waiting(folder: Path, whole: Path) -> None:
+    inside = {path.name for path in whole.iterdir()} if is_staged(whole) else {WHOLE}
+    record = content_of(whole / RECORD) if RECORD in inside else None
+    parts = record.get("files") if record is not None and is_record(record) else None
+    strange = [WHOLE]
+    # The record moves last but for the job.
+    if inside <= {JOB} or (isinstance(parts, dict) and inside - {RECORD, JOB} <= parts.keys()):
+        strange = [name for name in inside - in_place(folder) if os.path.lexists(folder / name)]
+    if strange:
+        raise OptionError(
+            f"{shown(folder)} holds {', '.join(sorted(strange))}, which no run there lists as its "
+            "own: move it away, or name another folder."
+        )
 
 
 def _settle_saved(folder: Path, whole: Path) -> None:

@@ -28,6 +28,5 @@ class Job(runs.Job):
         """See `bptt.runs.Job`."""
         if content["data"] is None:
             raise ValueError("data is no name")
-        return cls(
-            data=content["data"], options=Options(**content["options"]), every=content["every"]
-        )
+        options = runs.options_of(Options, content["options"])
+        return cls(data=content["data"], options=options, every=content["every"])

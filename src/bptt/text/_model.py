@@ -12,7 +12,17 @@ import torch
 from torch import nn
 
 from bptt import cells
-from bptt.errors import BpttError, DataError, OptionError, at_least, at_most, one_of
+from bptt.errors import (
+    BpttError,
+    DataError,
+    OptionError,
+    above_zero,
+    at_least,
+    at_most,
+    is_number,
+    one_of,
+    reason,
+)
 from bptt.network import Network, place_of
 from bptt.runs import MODEL, RECORD, check_size, load_weights, read_run
 from bptt.streams import Stream, Vocabulary
@@ -76,15 +86,12 @@ class Options:
         at_most(2**10, layers=self.layers)
         at_least(0, seed=self.seed)
         at_most(2**63 - 1, seed=self.seed)
-        for name in ("lr", "clip"):
-            value = getattr(self, name)
-            if not (value > 0 and math.isfinite(value)):
-                raise OptionError(f"{name} must be a finite number above 0, not {value}.")
+        above_zero(lr=self.lr, clip=self.clip)
         for name in ("validation", "test"):
-            if not 0 < getattr(self, name) < 0.5:
+            if not (is_number(getattr(self, name)) and 0 < getattr(self, name) < 0.5):
                 raise OptionError(
                     f"{name} must be a share of the text above 0 and below 0.5, not "
-                    f"{getattr(self, name)}."
+                    f"{getattr(self, name)!r}."
                 )
 
 
@@ -199,8 +206,7 @@ def load(folder: str | Path) -> TextModel:
             raise ValueError("vocabulary is no text")
         vocabulary, options = Vocabulary(symbols), Options(**given)
     except (KeyError, TypeError, ValueError, AttributeError, BpttError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else error
-        raise DataError(f"{path} is damaged: {reason}. Fit the run again.") from error
+        raise DataError(f"{path} is damaged: {reason(error)}. Fit the run again.") from error
     numbers = (options.embedding + options.hidden) * len(vocabulary)
     weights = run.part(MODEL)
     check_size(Path(folder) / MODEL, len(weights), options.hidden, options.layers, numbers)

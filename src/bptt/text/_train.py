@@ -89,7 +89,7 @@ def train(
 
     Raises:
         NonFiniteError: the loss or gradient became NaN or infinite.
-        Interrupted: Ctrl-C or SIGTERM, and training is saved.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP, and training is saved.
     """
     options = task.options
     torch.manual_seed(options.seed)

@@ -27,7 +27,7 @@ class Checkpoint:
     """Where and how often training saves all that the rest of it depends on.
 
     Beside the regular ones there is a checkpoint before the first update, one at the end, and one
-    when Ctrl-C or SIGTERM ends training.
+    when Ctrl-C, SIGTERM or SIGHUP ends training.
 
     Args:
         folder: holds the checkpoints of one run, ``checkpoint-00000000`` and so on.
@@ -167,6 +167,8 @@ class Saver:
         state = self._state()
         if state is not None:
             content = pack({**state, "saving": self._cost})
+            if self._hold is not None:
+                self._hold.check()
             self.newest = _store.write(self.folder, content, self.checkpoint.keep, **self._about())
         self._last = time.perf_counter()
         cost = self._last - began

@@ -104,7 +104,7 @@ def fit(
             processors); default: one after another, or as ``joblib.parallel_config`` says, through
             which Dask and Ray serve too.
         checkpoint: where and how often to save all that the rest of the run depends on, a
-            `Checkpoint` or its folder. Ctrl-C and SIGTERM then finish the update at hand, save,
+            `Checkpoint` or its folder. Ctrl-C, SIGTERM and SIGHUP finish the update at hand, save,
             and raise `Interrupted`; a second Ctrl-C leaves at once. With ``starts`` each of them
             has a folder of its own in it.
         resume: go on from the newest checkpoint of ``checkpoint``; begin where there is none yet,
@@ -125,7 +125,7 @@ def fit(
             withheld. Its ``report`` says where.
         CheckpointError: a checkpoint cannot be written or taken up.
         DataError: the data changed since the checkpoint.
-        Interrupted: Ctrl-C or SIGTERM, with a checkpoint.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP, with a checkpoint.
         ProcessError: of several processes another one failed, or does not answer.
     """
     check_trainable(network)

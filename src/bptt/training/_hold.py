@@ -17,7 +17,55 @@ class Held(CheckpointError):
     """Another run writes there."""
 
 
-class Hold:
+class Moved(CheckpointError):
+    """A folder is not where it was when it was begun to be written to."""
+
+
+class Place:
+    """A folder as it is now. Under its name there may be another one later, or none.
+
+    Attributes:
+        folder: its name.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._identity = _identity(self.folder)
+
+    def is_there(self) -> bool:
+        """Whether that folder still has its name."""
+        return self._identity is None or _identity(self.folder) == self._identity
+
+    def check(self) -> None:
+        """Refuse to write there if it is not that folder any more.
+
+        Raises:
+            Moved: it was moved, removed or replaced.
+        """
+        if self.is_there():
+            return
+        now = self._now()
+        went = f"moved to {shown(now)}" if now else "moved, replaced or removed"
+        raise Moved(
+            f"{shown(self.folder)} was {went} while training wrote to it. Nothing is written under "
+            "that name any more. What was saved before is still in the folder that was moved: go "
+            "on from there."
+        )
+
+    def _now(self) -> str | None:
+        return None
+
+
+def _identity(path: str | int | Path) -> tuple[int, int] | None:
+    """Which folder it is, by whatever name."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+class Hold(Place):
     """A lock on a folder. The system lets it go when the process dies, however it dies; where there
     are no such locks (Windows, some network disks), nothing is held.
 
@@ -29,6 +77,7 @@ class Hold:
     """
 
     def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
         self._handle: int | None = None
         try:
             import fcntl
@@ -50,6 +99,15 @@ class Hold:
             os.close(handle)
             return
         self._handle = handle
+        self._identity = _identity(handle)  # the one that is locked
+
+    def _now(self) -> str | None:
+        """Where the folder is now, on Linux."""
+        try:
+            path = os.readlink(f"/proc/self/fd/{self._handle}")
+        except OSError:
+            return None
+        return path if _identity(path) == self._identity else None
 
     def __enter__(self) -> Self:
         return self

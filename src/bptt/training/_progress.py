@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from contextlib import suppress
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -12,6 +15,37 @@ REFRESH = 0.1
 """Seconds between two texts; drawing at every update would cost more than small updates do."""
 
 
+_NOTEBOOK = any("notebook" in kind.__module__ for kind in tqdm.__mro__)
+
+
+class _Dropping:
+    """A stream on which what cannot be shown is dropped: no bar is worth the training."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """The text, if that can be."""
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """What was written."""
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def bar(*given: Any, enabled: bool, **options: Any) -> tqdm[Any]:
+    """A bar as `tqdm.tqdm` makes it, whatever becomes of standard error."""
+    if not _NOTEBOOK and sys.stderr is not None:
+        options["file"] = _Dropping(sys.stderr)
+    disable = not enabled or sys.stderr is None
+    return tqdm(*given, disable=disable, dynamic_ncols=True, **options)
+
+
 class Bar:
     """A bar over all steps of all epochs."""
 
@@ -19,12 +53,8 @@ class Bar:
         self.steps, self.epochs = steps, epochs
         self._validation = ""
         self._shown = 0.0
-        self._bar = tqdm(
-            total=steps * epochs or None,
-            unit=" steps",
-            unit_scale=True,
-            disable=not enabled,
-            dynamic_ncols=True,
+        self._bar = bar(
+            total=steps * epochs or None, unit=" steps", unit_scale=True, enabled=enabled
         )
 
     def start_at(self, epoch: int, steps: int) -> None:

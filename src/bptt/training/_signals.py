@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, taken in at a moment when training can be saved."""
+"""Ctrl-C, SIGTERM and SIGHUP, taken in at a moment when training can be saved."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
+from bptt._ending import SIGNALS
+
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM ended training after the update at hand, and all of it is saved.
+    """Ctrl-C, SIGTERM or SIGHUP ended training after the update at hand, and all of it is saved.
 
     It is a `KeyboardInterrupt`, so that ``except Exception`` does not take it for an error.
 
@@ -44,7 +46,7 @@ def asking(left: Callable[[], bool]) -> Iterator[None]:
 
 
 class Signals:
-    """While entered, the first Ctrl-C or SIGTERM is remembered in ``caught``; then the handlers
+    """While entered, the first of `SIGNALS` is remembered in ``caught``; then the handlers
     that were there before are back, so that a second one leaves at once; where such a handler has
     an attribute ``second``, that one takes it.
 
@@ -63,7 +65,7 @@ class Signals:
     ) -> None:
         main = threading.current_thread() is threading.main_thread()
         self.caught: signal.Signals | None = None
-        self._taken = (signal.SIGINT, signal.SIGTERM) if enabled and main else ()
+        self._taken = SIGNALS if enabled and main else ()
         self._before: dict[signal.Signals, Any] = {}
         self._immediate = False
         self._alone = alone

@@ -8,6 +8,7 @@ and wherever it runs.
 from __future__ import annotations
 
 import copy
+import os
 import signal
 import threading
 import warnings
@@ -20,7 +21,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from bptt.errors import BpttError, CheckpointError, OptionError, at_least, at_most
 from bptt.network import Network
@@ -28,10 +28,11 @@ from bptt.segments import undrawn
 from bptt.streams import Stream
 from bptt.training._checkpoint import Checkpoint, own_seed
 from bptt.training._history import History, Start
-from bptt.training._hold import wait_for
+from bptt.training._hold import Place, wait_for
 from bptt.training._loop import Callback
+from bptt.training._progress import bar
 from bptt.training._signals import Interrupted, Signals, asking
-from bptt.training._workers import Asked, Watch
+from bptt.training._workers import Asked, Watch, attend, deaf
 
 Train = Callable[..., History]
 """`bptt.fit`, with all of its options given but the network, the stream and the callbacks."""
@@ -97,13 +98,14 @@ def best_of(
         own_seed(checkpoint.path, root)
         for number in numbers:  # the process of a run that was killed may be saving
             wait_for(checkpoint.path / f"start-{number}", PATIENCE)
+    place = None if checkpoint is None else Place(checkpoint.path)
     best: Outcome | None = None
     found = []
     with Watch() as watch, Signals(checkpoint is not None, told=watch.leave) as signals:
         trained = partial(_trained_one, network, stream, train, callbacks, root)
-        one = partial(_train_one, trained, checkpoint, watch.asked)
+        one = partial(_train_one, trained, checkpoint, place, watch.asked)
         with closing(_run(one, numbers, jobs, watch)) as outcomes:
-            for outcome in tqdm(outcomes, total=len(numbers), unit=" starts", disable=not progress):
+            for outcome in bar(outcomes, total=len(numbers), unit=" starts", enabled=progress):
                 found.append(outcome._replace(weights={}))
                 if outcome.stopped is not None:
                     watch.leave()
@@ -183,11 +185,18 @@ def _numbers(starts: Any) -> list[int]:
 def _train_one(
     train: Callable[[Checkpoint | None, int], Outcome],
     checkpoint: Checkpoint | None,
+    place: Place | None,
     asked: Asked,
     number: int,
 ) -> Outcome:
-    """One start, unless the process that asked for it is gone or no longer wants it."""
+    """One start, unless the process that asked for it is gone or no longer wants it.
+
+    Raises:
+        Moved: the folder of all starts is not where it was.
+    """
     own = _own(checkpoint, number)
+    if place is not None and asked.near:
+        place.check()
     with asked.watched(saves=own is not None):
         if asked.left():
             return _stopped(number)
@@ -313,5 +322,13 @@ def _run(
 def _parallel(
     joblib: Any, one: Callable[[int], Outcome], numbers: list[int], jobs: int | None
 ) -> Iterator[Outcome]:
-    pool = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
-    yield from pool(joblib.delayed(one)(number) for number in numbers)
+    pool = joblib.Parallel(
+        n_jobs=jobs,
+        return_as="generator_unordered",
+        batch_size=1,
+        initializer=attend,
+        initargs=(os.getpid(),),
+    )
+    with deaf() if pool.n_jobs != 1 else nullcontext():
+        outcomes = pool(joblib.delayed(one)(number) for number in numbers)
+    yield from outcomes

@@ -23,7 +23,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 
 from bptt import files
-from bptt.errors import CheckpointError
+from bptt.errors import CheckpointError, reason
 from bptt.training._pack import Packed
 
 FORMAT = 1
@@ -39,6 +39,9 @@ SEED = "seed"
 
 _START = re.compile(r"start-\d+")
 _REMOVING = ".removing-"
+_PASSING = re.compile(r"\.(writing|removing)-checkpoint-\d{8,18}")
+"""A checkpoint that is being written, or removed."""
+
 _MEND = "Make room and resume, or keep fewer checkpoints."
 
 
@@ -88,7 +91,7 @@ def write(folder: Path, content: Packed, keep: int, **about: Any) -> Path:
     """Add a checkpoint, then remove all but the ``keep`` newest.
 
     Args:
-        folder: made if it is absent.
+        folder: is there, and is not made again where it was moved away.
         content: what to save.
         keep: how many to leave, the new one among them.
         about: plain numbers and strings for the manifest.
@@ -103,7 +106,6 @@ def write(folder: Path, content: Packed, keep: int, **about: Any) -> Path:
     parts = {TENSORS: _serialised(content), STATE: _json(content.plain)}
     manifest = _manifest(parts, about)
     try:
-        files.make_folder(folder)
         present = checkpoints(folder)
         path = folder / f"checkpoint-{_number(present[-1]) + 1 if present else 0:08d}"
         unfinished = folder / f"{files.UNFINISHED}{path.name}"
@@ -126,7 +128,10 @@ def write(folder: Path, content: Packed, keep: int, **about: Any) -> Path:
 
 def sweep(folder: Path) -> None:
     """Remove what a killed process left unfinished."""
-    files.sweep(folder, _REMOVING)
+    files.sweep(folder)
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if _PASSING.fullmatch(path.name) and _is_own(path):
+            files.remove_folder(path)
 
 
 def strange_checkpoints(folder: Path) -> list[str]:
@@ -139,13 +144,13 @@ def remove_checkpoints(folder: Path) -> None:
     """Remove the checkpoints in a folder, and those of starts in it; what else is there stays."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if _is_own(path):
-            files.remove(path)
+            (files.remove_folder if path.is_dir() else files.remove)(path)
 
 
 def _is_own(path: Path) -> bool:
     if path.is_symlink() or not path.is_dir():
-        return path.name == SEED and path.is_file()
-    if path.name.startswith((files.UNFINISHED, _REMOVING)) or _NAME.fullmatch(path.name):
+        return (path.name == SEED and files.is_plain(path)) or files.is_unfinished(path)
+    if _PASSING.fullmatch(path.name) or _NAME.fullmatch(path.name):
         return all(one.name in (MANIFEST, STATE, TENSORS) for one in path.iterdir())
     return _START.fullmatch(path.name) is not None and not strange_checkpoints(path)
 
@@ -182,7 +187,7 @@ def read(path: Path) -> Found:
     try:
         return Found(path, about, Packed(json.loads(state), safetensors.torch.load(tensors)))
     except (ValueError, RecursionError, SafetensorError, KeyError, TypeError) as error:
-        raise Damaged(f"{path} is damaged: {error}.") from error
+        raise Damaged(f"{path} is damaged: {reason(error)}.") from error
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -202,8 +207,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         if not isinstance(written, int):
             raise ValueError(f"format is {written!r}")
     except (OSError, ValueError, RecursionError, KeyError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise Damaged(f"{path} is damaged: {MANIFEST}: {reason}.") from error
+        raise Damaged(f"{path} is damaged: {MANIFEST}: {reason(error)}.") from error
     if written > FORMAT:
         raise CheckpointError(
             f"{path} has format {written}, of bptt {about.get('bptt', '(unknown)')}; this version "
@@ -223,8 +227,7 @@ def _checked(path: Path, name: str, listed: Any) -> bytes:
         if _sum(data) != checksum:
             raise ValueError("its checksum is another")
     except (OSError, KeyError, TypeError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise Damaged(f"{path} is damaged: {name}: {reason}.") from error
+        raise Damaged(f"{path} is damaged: {name}: {reason(error)}.") from error
     return data
 
 

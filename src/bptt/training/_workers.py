@@ -1,21 +1,32 @@
 """Starts on processes of their own end with the process that asked for them, however it ends.
 
-That process holds the lock of a file, which the system lets go when it dies. A worker waits for the
-lock in a thread: whoever gets it was left. Where there are no such locks (Windows), nothing is
-watched; on another machine the file is not found, and nothing is watched either.
+joblib's workers are its children: from their first moment they look whether it still is their
+parent (`attend`), be a start at work or not. To be told that their work is no longer wanted, they
+wait in a thread for the lock of a file, which the asking process holds, and which the system lets
+go when it dies. Workers of other kinds (Dask, Ray) wait for that lock too where they find the file;
+on another machine there is none, and nothing is watched. Nor is it on Windows, which has no such
+locks and keeps no parents.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
+import re
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.process import current_process
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from bptt import files
+from bptt._ending import SIGNALS
 
 try:
     import fcntl
@@ -25,6 +36,20 @@ except ImportError:
 LEFT = 128 + signal.SIGTERM
 """Exit code of a worker whose parent is gone."""
 
+PAUSE = 0.2
+"""Seconds between two looks at the parent."""
+
+_PREFIX = "bptt-starts-"
+_FILE = re.compile(rf"{_PREFIX}(\d+)-\w+")
+
+_TRACKERS = ("multiprocessing.resource_tracker", "joblib.externals.loky.backend.resource_tracker")
+
+_parent: int | None = None
+"""In a worker of joblib's the process that began it."""
+
+_orphan = threading.Event()
+"""Set in such a worker when that process is gone."""
+
 _left: set[str] = set()
 _watched: set[str] = set()
 _saving: set[str] = set()
@@ -32,12 +57,57 @@ _saving: set[str] = set()
 that can be saved is at work here."""
 
 
+def attend(process: int) -> None:
+    """What a worker of joblib's does first. It ends when ``process`` is no longer its parent: after
+    the start at work, if that is saved, else at once. What a terminal sends to all its processes
+    the parent takes, and tells the workers.
+
+    Args:
+        process: that asked for the worker.
+    """
+    global _parent
+    if "loky" not in type(current_process()).__module__:
+        return  # of another kind, and perhaps no child
+    _parent = process
+    for one in SIGNALS:
+        signal.signal(one, signal.SIG_DFL if one == signal.SIGTERM else signal.SIG_IGN)
+    if os.name == "posix":
+        threading.Thread(target=_look, daemon=True).start()
+
+
+def _look() -> None:
+    while os.getppid() == _parent:
+        time.sleep(PAUSE)
+    _orphan.set()
+    if not _saving:
+        os._exit(LEFT)
+
+
+@contextlib.contextmanager
+def deaf() -> Iterator[None]:
+    """Within, processes are begun that do not see what a terminal sends to all, not even while they
+    import what they need; here it comes a moment later."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    of_terminals = set(SIGNALS) - {signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, of_terminals)
+    try:
+        with contextlib.suppress(ImportError, AttributeError):
+            for name in _TRACKERS:
+                importlib.import_module(name).ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, of_terminals)  # those let Ctrl-C through again
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 @dataclass(frozen=True)
 class Asked:
     """What a worker knows of the process that asked for its starts.
 
     Attributes:
-        file: whose lock that process holds.
+        file: whose lock that process holds; empty if there was no room for one.
         process: its number.
     """
 
@@ -49,31 +119,42 @@ class Asked:
         """Whether this is that process."""
         return os.getpid() == self.process
 
+    @property
+    def near(self) -> bool:
+        """Whether this is that process or a child of it, which sees the same files."""
+        return self.here or _parent == self.process
+
     def left(self) -> bool:
         """Whether the start at work is to be left, saved."""
-        return self.file in _left
+        return self.file in _left or _orphan.is_set()
 
     @contextlib.contextmanager
     def watched(self, saves: bool) -> Iterator[None]:
-        """Within, a start is at work. Where the asking process is gone, this one ends: after the
-        start, if it ``saves``, else at once."""
+        """Within, a start is at work, which is left, saved, if it ``saves``, when it is no longer
+        wanted."""
         if self.here:
             yield
             return
-        child = os.getppid() == self.process
-        if self.file not in _watched and fcntl is not None and os.path.exists(self.file):
-            _watched.add(self.file)
-            threading.Thread(target=self._watch, args=(child,), daemon=True).start()
         if saves:
             _saving.add(self.file)
         try:
-            with _ignored(signal.SIGINT, child):  # the parent takes it, and tells
-                yield
+            self._watch()
+            yield
         finally:
             _saving.discard(self.file)
-            self._end(child)
+            if _orphan.is_set():
+                os._exit(LEFT)
 
-    def _watch(self, child: bool) -> None:
+    def _watch(self) -> None:
+        if fcntl is None or not self.file or self.file in _watched:
+            return
+        _watched.add(self.file)
+        if os.path.exists(self.file):
+            threading.Thread(target=self._wait, daemon=True).start()
+        elif self.near:  # it was removed
+            _left.add(self.file)
+
+    def _wait(self) -> None:
         try:
             with open(self.file, "rb+") as file:
                 fcntl.lockf(file, fcntl.LOCK_EX)
@@ -82,12 +163,6 @@ class Asked:
         except OSError:
             return
         _left.add(self.file)
-        if self.file not in _saving:
-            self._end(child)
-
-    def _end(self, child: bool) -> None:
-        if child and os.getppid() != self.process:
-            os._exit(LEFT)
 
 
 class Watch:
@@ -96,8 +171,9 @@ class Watch:
     def __init__(self) -> None:
         self._handle: int | None = None
         file = ""
-        with contextlib.suppress(OSError):  # no room: nothing is watched
-            self._handle, file = tempfile.mkstemp(prefix="bptt-starts-")
+        with contextlib.suppress(OSError):  # no room: nothing is told
+            _sweep()
+            self._handle, file = tempfile.mkstemp(prefix=f"{_PREFIX}{os.getpid()}-")
             if fcntl is not None:
                 fcntl.lockf(self._handle, fcntl.LOCK_EX)
         self.asked = Asked(file, os.getpid())
@@ -124,13 +200,10 @@ class Watch:
             os.close(handle)
 
 
-@contextlib.contextmanager
-def _ignored(number: signal.Signals, wanted: bool) -> Iterator[None]:
-    if not wanted or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(number, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(number, before)
+def _sweep() -> None:
+    """Remove the files of processes that were killed."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        match = _FILE.fullmatch(path.name)
+        if match and files.is_plain(path) and not path.stat().st_size:
+            if not files.lives(int(match[1])):
+                files.remove(path)
