@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import bptt
+from bptt.engine import reasons
 from bptt.engine.frontend import capture, front
 from bptt.engine.frontend.capture import Captured
 
@@ -237,13 +238,11 @@ def test_an_attribute_named_as_a_method_of_modules() -> None:
     torch.testing.assert_close(found, bptt.unfold(cell, given(), backend="eager")[0])
 
 
+@pytest.mark.usefixtures("lenient")
 def test_whatever_goes_wrong_ends_in_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise ValueError("never heard of it")
 
-    from bptt.engine import plans
-
-    monkeypatch.setattr(plans, "STRICT", False)
     monkeypatch.setattr(front, "is_built_in", fail)
     cell = cell_of(drive)
     with pytest.warns(match="never heard of it"):
@@ -258,3 +257,12 @@ def test_an_index_that_there_is_not_has_the_cell_s_own_error() -> None:
     indices[3, 1] = 7
     with pytest.raises(bptt.CellError):
         bptt.unfold(embedded, indices)
+
+
+def test_in_the_tests_it_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise ValueError("never heard of it")
+
+    monkeypatch.setattr(front, "is_built_in", fail)
+    with pytest.raises(reasons.EngineError, match="never heard of it"):
+        bptt.unfold(cell_of(drive), given())

@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from tests.core.test_side_by_side import swept
 from torch import Tensor, nn
 
 import bptt
-from bptt.engine import loop, native
+from bptt.engine import beside, loop, native, verify
+from bptt.engine.plans import Plan, plan_for
+
+pytestmark = pytest.mark.usefixtures("lenient")
 
 F64 = torch.float64
 
@@ -83,27 +87,61 @@ def test_a_wrong_program_is_not_used(spoil: Any, monkeypatch: pytest.MonkeyPatch
         bptt.unfold(cell, inputs, backend="native")
 
 
-def test_wrong_segments_side_by_side_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = loop._gathered
+def _raising(call: Any, heads: Any) -> Any:
+    raise ZeroDivisionError("spoiled")
 
-    def absolute(call: Any, place: Any, arrays: Any, states: Any, times: Any) -> Tensor:
-        space, index, offset, width, _ = place
-        if space != "state" or call.reset is not None:
-            return right(call, place, arrays, states, times)
-        own, count = states[index], call.steps * call.batch
-        return own.as_strided((count, width), (own.shape[2], 1), offset)
 
-    cell, inputs = Own(), torch.randn(40, 1, 3, dtype=F64)
-    expected = gradients(cell, lambda: bptt.unfold(cell, inputs, backend="eager")[0])
-    monkeypatch.setattr(loop, "_gathered", absolute)
-    run = lambda: bptt.checkpointed_unfold(cell, inputs, segment=10)[0]  # noqa: E731
-    found = gradients(cell, run)
+def _off(call: Any, heads: Any) -> Any:
+    results, kept = loop.forward_loop(call, heads)
+    return [result * 1.01 for result in results], kept
+
+
+@pytest.mark.parametrize("spoiled", [_raising, _off])
+def test_wrong_segments_side_by_side_are_not_used(
+    spoiled: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = bptt.Network(Own(), nn.Linear(4, 1, dtype=F64), backend="auto")
+    stream = bptt.Stream([torch.randn(30, 3, dtype=F64)], [torch.randn(30, 1, dtype=F64)], lanes=1)
+    expected = swept(network, stream, 4, 9, 1)[1]
+    monkeypatch.setattr(beside, "forward_loop", spoiled)
+    with pytest.warns(UserWarning, match="deserves a report"):
+        found = swept(network, stream, 4, 9, 3)[1]
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_nothing_is_seen_of_it() -> None:
+def test_what_is_not_a_number_stands_where_it_is_expected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A program that gives numbers where the Python loop gives none is wrong."""
+    run = native.run
+    monkeypatch.setattr(
+        native, "run", lambda *given, **options: tuple(map(_finite, run(*given, **options)))
+    )
     cell, inputs = Own(), torch.randn(6, 3, 3, dtype=F64)
+    inputs[1, 1, 0] = torch.nan
+    with torch.no_grad(), pytest.warns(UserWarning, match="deserves a report"):
+        bptt.unfold(cell, inputs)
+
+
+def _finite(result: Any) -> Any:
+    return torch.nan_to_num(result) if isinstance(result, Tensor) else result
+
+
+def test_nothing_is_seen_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell, inputs = Own(), torch.randn(6, 3, 3, dtype=F64)
+    run = native.run
+
+    def drawing(*given: Any, **options: Any) -> Any:
+        torch.rand(3)
+        return run(*given, **options)
+
     before = torch.get_rng_state()
-    bptt.unfold(cell, inputs, backend="native")
+    with torch.no_grad():
+        plan = plan_for(cell, inputs, cell.initial_state(3), cell.initial_state(3))
+        assert isinstance(plan, Plan)
+        monkeypatch.setattr(native, "run", drawing)
+        assert verify.differs(cell, plan, inputs, cell.initial_state(3)) is None
     assert torch.equal(before, torch.get_rng_state())
+    monkeypatch.undo()
+    bptt.unfold(cell, inputs, backend="native")
     assert all(p.grad is None for p in cell.parameters())

@@ -82,6 +82,7 @@ def test_a_right_one_is_used(
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.usefixtures("lenient")
 def test_constants_that_are_mixed_up_are_found(
     monkeypatch: pytest.MonkeyPatch, asked: list[Any]
 ) -> None:

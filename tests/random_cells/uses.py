@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import bptt
+from bptt.engine.reasons import EngineError
 from bptt.state import leaves, map_state
 
 from .cells import written
@@ -104,7 +105,7 @@ class Use:
                 self.cell = self.module["Cell"]()
                 self._perturb()
                 getattr(self, f"_{self.kind}")()
-            except Exception as error:
+            except (Exception, EngineError) as error:
                 self.results.append(("error", error))
             self._left()
             sys.modules.pop(self.module["__name__"])

@@ -92,7 +92,6 @@ class Guard:
     Attributes:
         same, sizes: what `bptt._core.Watch` is told of it, but for the tensors.
         more: whether there is more to compare, for `more_holds`.
-        needs_gradient: whether a parameter does.
         key: the same by value, for cells that change to and fro.
     """
 
@@ -111,7 +110,6 @@ class Guard:
         self._hooked = any(self._empty)
         if not self._hooked:
             self.sizes += [(table, 0) for table in self._empty]
-        self.needs_gradient = any(t.requires_grad for t in nn.Module.parameters(cell))
         self.key = self._key(cell)
         self.more = self._hooked or bool(self._equal)
         self._watched = _new_watch(self.same, self.sizes, self._tensors)

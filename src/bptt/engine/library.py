@@ -17,12 +17,10 @@ import atexit
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
-from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 
-from bptt._identity import ByIdentity
 from bptt.engine._torch_compat import outside_of_modes
 from bptt.engine.frontend import find
 from bptt.engine.hoist import heads_of
@@ -34,18 +32,7 @@ from bptt.state import initial_state
 
 # Cells by name ------------------------------------------------------------------------------------
 
-_CELLS: WeakValueDictionary[str, nn.Module] = WeakValueDictionary()
-_NAMES: ByIdentity[str] = ByIdentity()
 _MAKERS: list[Callable[[str], nn.Module | None]] = []
-
-
-def name_of(cell: nn.Module) -> str:
-    """A name under which operators find this very cell, in this process and while it lives."""
-    name = _NAMES.get(cell)
-    if name is None:
-        name = _NAMES[cell] = f"cell-{len(_NAMES)}-{id(cell):x}"
-        _CELLS[name] = cell
-    return name
 
 
 def name_cells(maker: Callable[[str], nn.Module | None]) -> None:
@@ -54,7 +41,7 @@ def name_cells(maker: Callable[[str], nn.Module | None]) -> None:
 
 
 def _named(name: str) -> nn.Module:
-    found = _CELLS.get(name)
+    found = None
     for maker in _MAKERS:
         found = maker(name) if found is None else found
     if found is None:

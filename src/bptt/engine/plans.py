@@ -7,7 +7,6 @@ wanted; the tensors of a call are bound to it.
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -125,8 +124,6 @@ def plan_for(
     except Refusal as refusal:
         why = refusal.ineligible
     except Exception as error:  # whatever goes wrong: the Python loop has the right numbers
-        if STRICT:
-            raise
         why = unexpected(error)
     if found is not None:
         refuse(cell, inputs, state, why)
@@ -239,13 +236,7 @@ def _made(found: Found, inputs: Tensor, state: State, key: Any) -> Plan | Inelig
     except Refusal as refusal:
         return refusal.ineligible
     except Exception as error:  # whatever goes wrong: the Python loop has the right numbers
-        if STRICT:
-            raise
         return unexpected(error)
-
-
-STRICT = os.environ.get("BPTT_STRICT") == "1"
-"""Whether an unexpected error while a program is made is raised."""
 
 
 def unexpected(error: Exception) -> Ineligible:

@@ -35,6 +35,15 @@ class Reason(enum.Enum):
     CORE = "the compiled core, which is missing"
 
 
+STRICT = os.environ.get("BPTT_STRICT") == "1"
+"""Whether an error of the engine's own is raised, as in the tests, instead of ending in the Python
+loop and a warning."""
+
+
+class EngineError(BaseException):
+    """An error of the engine's own; under `STRICT` alone, and past all that would mend it."""
+
+
 @dataclass(frozen=True)
 class Ineligible:
     """What keeps a cell from the native executor.
@@ -48,6 +57,11 @@ class Ineligible:
     reason: Reason
     operator: str
     location: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raise what is the engine's own error, where that is asked for."""
+        if STRICT and self.reason in (Reason.UNEXPECTED, Reason.WRONG):
+            raise EngineError(str(self))
 
     def __str__(self) -> str:
         """As it is printed."""
@@ -70,12 +84,13 @@ class Refusal(Exception):
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _ENGINE = os.path.dirname(__file__) + os.sep
+_NOBODYS = ("<frozen", "<string", "<eval_with_key")
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in')
 
 
 def _own_line(frames: list[tuple[str, int]]) -> str | None:
     """The innermost frame of the user's own code; failing that, PyTorch's (a cell of torch.nn)."""
-    inside = [f for f in frames if not f[0].startswith(_ENGINE) and not f[0].startswith("<")]
+    inside = [f for f in frames if not f[0].startswith((_ENGINE, *_NOBODYS))]
     own = [f for f in inside if not f[0].startswith(_TORCH)]
     cells = [f for f in inside if f"nn{os.sep}modules" in f[0]]
     chosen = own[-1:] or [f for f in cells if not f[0].endswith("module.py")][-1:]

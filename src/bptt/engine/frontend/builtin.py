@@ -152,13 +152,11 @@ class Standing:
 
     Attributes:
         key: its structure by value.
-        needs_gradient: whether a parameter does.
     """
 
     def __init__(self, cell: nn.Module) -> None:
         self._guard = Guard(cell)
         self.key = (type(cell), self._guard.key)
-        self.needs_gradient = self._guard.needs_gradient
         self._kind = type(cell)
         self._parts = [module for module in nn.Module.modules(cell) if module is not cell]
         self._kinds = [type(part) for part in self._parts]

@@ -346,6 +346,8 @@ def _check_nodes(module: GraphModule) -> None:
         if node.op != "call_function":
             continue
         name = getattr(node.target, "__name__", "")
+        if name in ("sym_min", "sym_max"):
+            raise Refusal(Reason.LANES, "the lesser or greater of the number of lanes and another")
         if "assert" in name:
             raise Refusal(Reason.CONTROL_FLOW, "assert", where_is(node))
         if name in _REFUSED:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from bptt.engine.reasons import Reason, Refusal, line_of_error
+from bptt.engine.reasons import Reason, Refusal, line_of_error, line_of_trace
 
 
 def refusal_in(error: BaseException) -> Refusal:
@@ -14,9 +14,12 @@ def refusal_in(error: BaseException) -> Refusal:
         if isinstance(cause, Refusal):
             return cause
         cause = cause.__cause__ or getattr(cause, "inner_exception", None)
+    if type(error).__name__ == "BackendCompilerFailed":  # that is what reads the graph
+        return Refusal(Reason.UNEXPECTED, f"{type(error).__name__}: {error}", _place(error))
     lines = str(error).strip().splitlines()
     first = lines[0] if lines else ""
-    text = str(error).lower()
+    # Paths and lines of the user's own code may hold any word.
+    text = _PATH.sub("", str(error).partition("from user code:")[0]).lower()
     changed = re.search(r"check: \[(.*)\]", first)
     if changed is not None:
         places = re.findall(r"\"(.*?)\"", changed[1].replace("L['cell']", "the cell"))
@@ -32,13 +35,10 @@ def refusal_in(error: BaseException) -> Refusal:
     return Refusal(reason, first, _place(error))
 
 
-_USER = re.compile(r'File "([^"]+)", line (\d+), in (\w+)')
+_PATH = re.compile(r"\S*/\S*")
 
 
 def _place(error: BaseException) -> str | None:
     """The innermost line of the user's own code that Dynamo names."""
-    marker = "from user code:"
-    text = str(error)
-    found = _USER.findall(text[text.index(marker) :]) if marker in text else []
-    own = [(f, n) for f, n, _ in found if "bptt/engine" not in f and "/torch/" not in f]
-    return f"{own[-1][0]}:{own[-1][1]}" if own else line_of_error(error)
+    code = str(error).partition("from user code:")[2]
+    return line_of_trace(code) or line_of_error(error)

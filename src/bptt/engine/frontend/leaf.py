@@ -18,7 +18,8 @@ class Leaf:
     """What a state's leaf is like, as far as a step can tell.
 
     ``rows`` is None where there is one a lane; ``stride`` for a leaf that lies dense in the
-    ``order`` of its dimensions, innermost first.
+    ``order`` of its dimensions, innermost first. For so many ``lanes`` it has the strides
+    ``exactly``, those of dimensions of which there is one included: a step may ask for them.
     """
 
     rows: int | None
@@ -27,6 +28,8 @@ class Leaf:
     shape: tuple[int, ...]
     stride: tuple[int, ...] | None
     order: tuple[int, ...]
+    lanes: int
+    exactly: tuple[int, ...]
 
     @staticmethod
     def of(value: Any, lanes: int) -> Leaf:
@@ -47,14 +50,17 @@ class Leaf:
         else:
             raise Refusal(Reason.UNTRACEABLE, "a state with strides that depend on the lanes")
         rows = None if not sizes or sizes[0] == lanes else sizes[0]
-        return Leaf(rows, value.requires_grad, value.dtype, sizes[1:], stride, order)
+        return Leaf(
+            rows, value.requires_grad, value.dtype, sizes[1:], stride, order, lanes, strides
+        )
 
     def made(self, lanes: int) -> Tensor:
         """Such a tensor; if it needs a gradient, one that was computed."""
         shape = (lanes, *self.shape)
-        return stand_in(
-            shape, self.stride or strides_of(shape, self.order), self.dtype, self.needs_gradient
-        )
+        stride = self.stride or strides_of(shape, self.order)
+        if lanes == self.lanes:
+            stride = self.exactly
+        return stand_in(shape, stride, self.dtype, self.needs_gradient)
 
     def fits(self, tensor: Tensor) -> bool:
         """Whether a tensor is like this."""
@@ -65,6 +71,8 @@ class Leaf:
             return False
         if tensor.requires_grad and tensor.is_leaf:
             return False
+        if len(tensor) == self.lanes:
+            return tensor.stride() == self.exactly
         own = self.stride or strides_of(shape, self.order)
         return _counting(shape, own) == _counting(shape, tensor.stride())
 
