@@ -211,11 +211,18 @@ class _Careful(Interpreter):
 _JOB = local()
 
 
+def made() -> int:
+    """How many graphs this thread has captured."""
+    count: int = getattr(_JOB, "made", 0)
+    return count
+
+
 def _backend(module: GraphModule, _: Any) -> Callable[..., Any]:
     for effect in compat.side_effects():
         if effect == "hook":
             raise Refusal(Reason.HOOKS, "a hook on a tensor that the step was given")
         raise Refusal(Reason.MUTATION, f"attribute {effect}")
+    _JOB.made = made() + 1
     captured = Captured(module)  # what is refused here is not called: not even once
 
     def noted(*flat: Any) -> tuple[_Mark, ...]:

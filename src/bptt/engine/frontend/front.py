@@ -96,8 +96,12 @@ class BuiltIn:
 
 
 def _kind_of(cell: nn.Module, inputs: Tensor, state: State) -> Any:
-    modes = tuple([module.training for module in nn.Module.modules(cell)])
-    return (torch.is_grad_enabled(), modes, *_place(inputs, state))
+    return (torch.is_grad_enabled(), cell.training, *_place(inputs, state))
+
+
+def _more(kind: Any, cell: nn.Module) -> Any:
+    """A kind of call, and the modes of all that the cell is made of."""
+    return kind, tuple([module.training for module in nn.Module.modules(cell)])
 
 
 def _place(inputs: Tensor, state: State) -> Any:
@@ -175,13 +179,13 @@ class Foreign:
         """
         self._calls += 1
         kind = _kind_of(cell, inputs, state)
-        verdict = self._verdicts.get(kind)
+        verdict = self._verdicts.get(_more(kind, cell)) if self._verdicts else None
         if verdict is not None:
             if verdict.holds(cell):
                 raise Refusal.of(verdict.reason)
             self._verdicts.clear()
         if not self._classes.hold():
-            self._count(kind)
+            self._count(cell, kind)
             self._renew(cell)
         try:
             return self._found(cell, kind, inputs, state)
@@ -190,23 +194,20 @@ class Foreign:
             if hooked:
                 reason = Ineligible(Reason.HOOKS, f"backward hooks of {type(cell).__name__}")
             if reason.reason not in _PASSING:
-                self._verdicts[kind] = _Verdict(reason, hooked)
+                self._verdicts[_more(kind, cell)] = _Verdict(reason, hooked)
             raise Refusal.of(reason) from None
 
-    def refuse(self, kind: Any, reason: Ineligible) -> None:
+    def refuse(self, cell: nn.Module, kind: Any, reason: Ineligible) -> None:
         """The step that was found for such a call has no program: it is not asked again, which
         takes longer than some steps."""
         if reason.reason not in _PASSING:
-            self._verdicts[kind] = _Verdict(reason)
+            self._verdicts[_more(kind, cell)] = _Verdict(reason)
 
     def _found(self, cell: nn.Module, kind: Any, inputs: Tensor, state: State) -> Found:
         key = (kind, _signature(inputs, state))
-        steps = self._steps
-        if steps is None or steps.forms >= compat.LIMIT // 2:
-            steps = self._take(cell)
-            self._known.clear()
+        steps = self._steps or self._take(cell)
         known = self._known.get(key)
-        forms = steps.forms
+        made = capture.made()
         flat: tuple[Any, ...] = ()
         if known is not None:
             captured, flat = capture.call(steps.step, cell, known.rows, known.input, known.state)
@@ -218,8 +219,11 @@ class Foreign:
                 self._keep(key, known)
         tensors = known.captured.tensors(flat)
         read, read_tensors = self._read(cell, steps, known)
-        if steps.forms > forms:
-            self._count(kind)
+        if capture.made() > made:
+            self._count(cell, kind)
+            if steps.forms >= compat.LIMIT // 2:  # the next call takes others
+                self._steps = None
+                self._known.clear()
         form = known.captured.forms.get(read)
         if form is None:
             form = self._form(cell, known, tensors, read, read_tensors)
@@ -293,12 +297,12 @@ class Foreign:
         needs = any(t.requires_grad for t in tensors)
         return Form(type(cell).__name__, lambda: step, lambda: output, needs, built_in=False)
 
-    def _count(self, kind: Any) -> None:
+    def _count(self, cell: nn.Module, kind: Any) -> None:
         """Bound how often a cell is captured anew."""
         made = self._captures.setdefault(kind, deque(maxlen=RECAPTURES))
         if len(made) == RECAPTURES and self._calls - made[0] < CALLS:
             what = "something that the cell reads and that changes in every call"
-            self._verdicts[kind] = _Verdict(Ineligible(Reason.MUTATION, what))
+            self._verdicts[_more(kind, cell)] = _Verdict(Ineligible(Reason.MUTATION, what))
             raise Refusal(Reason.MUTATION, what)
         made.append(self._calls)
 
@@ -382,7 +386,7 @@ def refuse(cell: nn.Module, inputs: Tensor, state: State, reason: Ineligible) ->
     """What `find` gave for such a call has no program."""
     front = _FRONTS.get(cell)
     if isinstance(front, Foreign):
-        front.refuse(_kind_of(cell, inputs, state), reason)
+        front.refuse(cell, _kind_of(cell, inputs, state), reason)
 
 
 def built_in_of(cell: nn.Module) -> BuiltIn | None:
