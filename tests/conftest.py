@@ -32,7 +32,10 @@ def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C is taken in, also where a shell runs the tests in the background and ignores it."""
+    """Ctrl-C is taken in, also where a shell runs the tests in the background and ignores it; and
+    so is the end of the terminal, where they outlive it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGINT, before)

@@ -50,7 +50,7 @@ def view(tr: Translator, value: Tensor, x: Rows, *sizes: Any) -> Rows:
     """Features regrouped; the lanes stay apart from them."""
     axis, shape = _place(value), _one_lane(value)
     before, after = int(np.prod(x.columns.shape[: x.axis])), int(np.prod(shape[:axis]))
-    if before != after:
+    if before != after or x.columns.size != int(np.prod(shape)):
         raise Refusal(Reason.LANES, "view")
     return Rows(x.columns.reshape(shape), axis)
 
