@@ -542,6 +542,7 @@ class TestRefusals:
             Run().fit(tmp_path / "run", die=5)
         state = unpack(_store.newest(tmp_path / "run").content)
         (state if len(place) == 1 else state[place[0]])[place[-1]] = value
+        (tmp_path / "other").mkdir()
         _store.write(tmp_path / "other", pack(state), keep=1)
         with pytest.raises(bptt.CheckpointError, match=r"is not where|saving took|Overflow"):
             Run().fit(tmp_path / "other", resume=True)
@@ -585,6 +586,7 @@ class TestRefusals:
             if part == "saving":
                 continue
             folder = tmp_path / part
+            folder.mkdir()
             _store.write(folder, pack({k: v for k, v in state.items() if k != part}), keep=1)
             with pytest.raises(bptt.CheckpointError, match=part):
                 make().fit(folder, resume=True)

@@ -96,7 +96,7 @@ def _numbers(run: _Run, plan: Plan, inputs: Tensor, state: State) -> list[Tensor
         given.requires_grad_()
     entering = map_state(Tensor.detach, state)
     if wanted.state:
-        entering = map_state(lambda leaf: leaf.clone().requires_grad_(), entering)
+        entering = map_state(_as_it_is, entering, state)
     outputs, last = run(given, entering)
     results = [outputs, *leaves(last)]
     compared = [outputs[:, :ROWS], *(leaf[:ROWS] for leaf in leaves(last))]
@@ -113,6 +113,12 @@ def _numbers(run: _Run, plan: Plan, inputs: Tensor, state: State) -> list[Tensor
     of = [t for t, flag in zip(asked, flags, strict=True) if flag]
     found = iter(torch.autograd.grad(cost, of, allow_unused=True))
     return [*numbers, *(next(found) if flag else None for flag in flags)]
+
+
+def _as_it_is(values: Tensor, leaf: Tensor) -> Tensor:
+    """Values that need a gradient, computed where ``leaf`` was: a step may ask."""
+    given = values.clone().requires_grad_()
+    return given if leaf.is_leaf else given.clone()
 
 
 def _weights(like: Tensor) -> Tensor:

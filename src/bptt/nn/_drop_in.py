@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.fx import Proxy
 from torch.nn.utils.rnn import PackedSequence
 
-from bptt.engine._torch_compat import is_compiling
 from bptt.nn._compiling import allow_in_graph
 from bptt.nn._tools import as_a_leaf, refuse_quantization, refuse_scripting
 from bptt.nn._unfolded import PYTORCHS, Hidden, unfolded
@@ -45,8 +45,9 @@ class Unfolded:
         """As `torch.nn`'s layer of the same name, whose arguments and results these are."""
         assert isinstance(self, nn.RNNBase)  # TorchScript stops here: bptt.decelerate(model) first
         theirs: Any = super()  # of the class that this is mixed into
-        # Where Dynamo looks inside, it has asked before: it cannot compare functions.
-        if not is_compiling() and theirs.forward.__func__ not in PYTORCHS:
+        # Where Dynamo looks inside, it has asked before: it cannot compare functions, and breaks
+        # the graph elsewhere if `is_compiling` of ours is called here.
+        if not torch.compiler.is_compiling() and theirs.forward.__func__ not in PYTORCHS:
             return theirs.forward(input, hx)
         found = unfolded(self, input, hx)
         if found is not None:
