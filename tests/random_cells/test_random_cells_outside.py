@@ -22,9 +22,8 @@ from tests.random_cells.writing import SPECIALS
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.usefixtures(
-    "lenient"
-)  # a step that asks for `is_leaf` is not verified as it is called
+# A step that asks for `is_leaf` is verified on states that are not quite those of the call.
+@pytest.mark.usefixtures("lenient")
 @pytest.mark.parametrize("seed", range(40))
 def test_auto_is_as_eager(seed: int) -> None:
     found = verdict(seed)
