@@ -1,8 +1,10 @@
+import signal
 from functools import partial
 
 import pytest
 
 from bptt import Network
+from bptt.training._step import Stepper
 
 from .cases import FAST, call, write_table
 
@@ -36,3 +38,24 @@ def runs(tmp_path_factory):
     assert call("fit", *columns, "--simulate", "--out", folder / "simulating").exit_code == 0
     assert call("fit", *FAST, "--out", folder / "sunspots").exit_code == 0
     return folder
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """Break off at an update: by a signal, or by an error."""
+
+    def at(update, how):
+        real, seen = Stepper.apply, [0]
+
+        def apply(*arguments):
+            seen[0] += 1
+            if seen[0] == update:
+                if isinstance(how, BaseException):
+                    raise how
+                signal.raise_signal(how)
+            return real(*arguments)
+
+        monkeypatch.setattr(Stepper, "apply", apply)
+        return lambda: monkeypatch.setattr(Stepper, "apply", real)
+
+    return at

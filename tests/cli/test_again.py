@@ -16,7 +16,7 @@ from bptt.training import Hold
 
 from .cases import FAST, call
 from .test_harm import COLUMNS, snapshot
-from .test_resume import broken, same  # noqa: F401  # a fixture
+from .test_resume import same
 from .test_signals import Path_of_bptt, wait_until
 
 FIT = ("fit", "data.csv", *COLUMNS, *FAST)
@@ -33,7 +33,7 @@ def options(run):
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_an_older_run_is_not_gone_on_with(finished, again, table, broken):  # noqa: F811
+def test_an_older_run_is_not_gone_on_with(finished, again, table, broken):
     mend = broken(11 if not finished else 10**9, MemoryError())
     call(*FIT, "--out", "run")
     mend()
@@ -48,7 +48,7 @@ def test_an_older_run_is_not_gone_on_with(finished, again, table, broken):  # no
 
 @pytest.mark.parametrize("force", [(), ("--force",)])
 @pytest.mark.parametrize("older", [True, False])
-def test_what_the_first_attempt_began_goes_on(older, force, again, table, broken):  # noqa: F811
+def test_what_the_first_attempt_began_goes_on(older, force, again, table, broken):
     assert call(*FIT, "--out", "whole").exit_code == 0
     if older:
         force = ("--force",)
@@ -73,7 +73,7 @@ def test_one_that_had_finished_is_made_anew_by_force(again, table):
     assert call(*FIT, "--out", "run", "--force").exit_code == 0
 
 
-def test_without_a_name_the_same_job_is_found(again, table, broken):  # noqa: F811
+def test_without_a_name_the_same_job_is_found(again, table, broken):
     for seed in ("0", "1", "1"):
         mend = broken(11, MemoryError())
         assert call(*FIT, "--seed", seed).exit_code == 1

@@ -13,33 +13,11 @@ import pytest
 from safetensors.torch import load_file
 
 import bptt
-from bptt.training._step import Stepper
 
 from .cases import FAST, call, words
 
 COLUMNS = ("--inputs", "u", "--target", "y")
 FILES = ("model.safetensors", "run.json")
-
-
-@pytest.fixture
-def broken(monkeypatch):
-    """Break off at an update: by a signal, or by an error."""
-
-    def at(update, how):
-        real, seen = Stepper.apply, [0]
-
-        def apply(*arguments):
-            seen[0] += 1
-            if seen[0] == update:
-                if isinstance(how, BaseException):
-                    raise how
-                signal.raise_signal(how)
-            return real(*arguments)
-
-        monkeypatch.setattr(Stepper, "apply", apply)
-        return lambda: monkeypatch.setattr(Stepper, "apply", real)
-
-    return at
 
 
 def same(one, other):

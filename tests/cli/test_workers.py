@@ -50,7 +50,7 @@ def test_as_the_workers_begin(number, whole, tmp_path):
     process = start("fit", data, *COLUMNS, *SMALL, *LONG, "--out", "run", "--checkpoint", "20")
     try:
         wait_until(lambda: workers_of(process.pid))
-        time.sleep(0.3)
+        time.sleep(0.3)  # into their imports, which take seconds
         (os.killpg if whole else os.kill)(process.pid, number)
         told = process.communicate(timeout=60)[1]  # its end comes when no process holds it
         wait_until(lambda: not group_of(process.pid), 10)

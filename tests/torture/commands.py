@@ -149,7 +149,7 @@ def _child(
             given = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
             os.execve(sys.executable, [sys.executable, "-m", "bptt", *command], given)
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  # of this process alone
-        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115  # the same
         app = bptt.cli.prepared()
         arm()
         app(prog_name="bptt", args=command)

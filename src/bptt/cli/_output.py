@@ -25,7 +25,7 @@ def lasting() -> None:
     for name, number, errors in (("stdout", 1, "replace"), ("stderr", 2, "backslashreplace")):
         stream = getattr(sys, name)
         if stream is None:  # it was closed, and its number may be another file's now
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # to the end
         elif os.name == "posix" and _is(stream, number):
             setattr(sys, name, _over(stream, number, errors))
         elif isinstance(stream, io.TextIOWrapper):

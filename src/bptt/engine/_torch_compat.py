@@ -52,7 +52,7 @@ def function_modes() -> bool:
     from torch.overrides import _get_current_function_mode_stack
     from torch.utils._device import DeviceContext
 
-    modes = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+    modes = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]  # PyTorch's
     return not all(isinstance(mode, DeviceContext) for mode in modes)
 
 

@@ -44,7 +44,7 @@ class Job(ABC):
 
 
 J = TypeVar("J", bound=Job)
-O = TypeVar("O")  # noqa: E741  # options
+Options = TypeVar("Options")
 
 
 def begin(folder: Path, job: Job) -> Path:
@@ -123,7 +123,7 @@ def begun(folder: Path, kinds: Iterable[type[J]]) -> J:
     return job
 
 
-def options_of(kind: type[O], content: Any) -> O:
+def options_of(kind: type[Options], content: Any) -> Options:
     """The options of a job, out of what was read.
 
     Raises:
