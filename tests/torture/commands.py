@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -9,8 +10,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -70,6 +72,17 @@ def warm(folder: Path) -> None:
             assert result.exit_code == 0, result.output
     finally:
         os.chdir(before)
+
+
+def conclude(score: Any, seed: int, began: float, path: Path | None) -> None:
+    """Print a score, a dataclass that lists what was ``lost``, and keep it; exit with 1 if anything
+    was."""
+    found = {**asdict(score), "seed": seed, "seconds": round(time.perf_counter() - began)}
+    print(json.dumps(found, indent=2))
+    if path:
+        path.write_text(json.dumps(found, indent=2) + "\n")
+    if score.lost:
+        sys.exit(1)
 
 
 def make_data(folder: Path, seed: int = 0) -> None:

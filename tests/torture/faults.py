@@ -13,17 +13,15 @@ from __future__ import annotations
 import argparse
 import errno
 import fcntl
-import json
 import math
 import os
 import random
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -32,6 +30,7 @@ import torch
 from tests.torture.commands import (
     COMMANDS,
     Later,
+    conclude,
     make_data,
     make_world,
     model,
@@ -280,12 +279,7 @@ def main() -> None:
     options = parser.parse_args()
     began = time.perf_counter()
     score = torture(options.cases, options.limit, options.seed, options.commands)
-    found = {**asdict(score), "seed": options.seed, "seconds": round(time.perf_counter() - began)}
-    print(json.dumps(found, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
-    if score.lost:
-        sys.exit(1)
+    conclude(score, options.seed, began, options.json)
 
 
 if __name__ == "__main__":

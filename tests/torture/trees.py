@@ -8,7 +8,6 @@ goes on after each death, must end with the weights of the one that nothing dist
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import random
@@ -19,11 +18,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from tests.torture.commands import COLUMNS, ROOT, SMALL, make_data, model, takes_signals
+from tests.torture.commands import COLUMNS, ROOT, SMALL, conclude, make_data, model, takes_signals
 
 FIT = ["data.csv", *COLUMNS, *SMALL, "--checkpoint", "5", "--patience", "1000", "--out", "run"]
 BPTT = [sys.executable, "-m", "bptt", "fit"]
@@ -199,13 +197,7 @@ def main() -> None:
     options = parser.parse_args()
     began = time.perf_counter()
     score = torture(options.kills, options.limit, options.seed, options.commands)
-    seconds = round(time.perf_counter() - began)
-    found: dict[str, Any] = {**asdict(score), "seed": options.seed, "seconds": seconds}
-    print(json.dumps(found, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
-    if score.lost:
-        sys.exit(1)
+    conclude(score, options.seed, began, options.json)
 
 
 if __name__ == "__main__":
