@@ -122,6 +122,9 @@ def unfold(
     if clip_state_gradient is not None:
         _check_clip(clip_state_gradient)
     usual = usual_of(cell, inputs) if backend != "eager" and isinstance(inputs, Tensor) else None
+    looped = backend == "eager"
+    if usual is not None and usual.short and backend == "auto" and len(inputs) <= 1:
+        usual, looped = None, True
     if usual is None:
         _check_inputs(cell, inputs)
     steps, lanes = inputs.shape[0], inputs.shape[1]
@@ -149,11 +152,16 @@ def unfold(
         active = torch.arange(steps, device=inputs.device)[:, None] < lengths
         inputs = torch.where(lane_mask(active, inputs), inputs, torch.zeros_like(inputs))
     plan = None
-    if backend != "eager":
+    if not looped:
         found = usual.plan(inputs, start, own) if usual else plan_for(cell, inputs, start, own)
         if isinstance(found, Plan) and not found.trust.program:
             found = _verified(cell, found, inputs, start)
         plan = _accepted(cell, found, backend, inputs.device)
+        if plan is not None and usual is None:
+            keep(cell, inputs, plan)
+        # What zero steps give is what was given: it needs a gradient as that does.
+        if plan is not None and (not steps or (steps == 1 and plan.short and backend == "auto")):
+            plan = None
     ran = None
     if plan is None and usual is not None:  # what a native call need not look at
         _check_inputs(cell, inputs)
@@ -167,8 +175,6 @@ def unfold(
         "clip": clip_state_gradient,
     }
     if plan is not None:
-        if usual is None:
-            keep(cell, inputs)
         with suppress(IndexError):  # of an embedding: the cell has its own words for it
             ran = native.run(cell, inputs, start, plan=plan, **options)
     outputs, last, states = ran or eager.run(cell, inputs, start, **options)

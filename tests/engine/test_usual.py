@@ -122,3 +122,52 @@ def test_transforms_are_not_usual() -> None:
     twice(cell, inputs[0])
     found = torch.func.vmap(lambda x: unfolded(cell, x))(inputs)
     torch.testing.assert_close(found[3], unfolded(cell, inputs[3]))
+
+
+class Own(nn.Module):
+    """A step of few operators or many."""
+
+    hidden_size = 3
+
+    def __init__(self, rounds: int) -> None:
+        super().__init__()
+        self.linear, self.rounds = nn.Linear(2, 3), rounds
+
+    def forward(self, input: Tensor, state: Tensor) -> Tensor:
+        for _ in range(self.rounds):
+            state = torch.tanh(self.linear(input) + state)
+        return state
+
+
+@pytest.mark.parametrize(
+    ("rounds", "backend", "natively"),
+    [(1, "auto", False), (1, "native", True), (9, "auto", True), (9, "native", True)],
+)
+def test_one_step_of_few_operators_is_left_to_pytorch(
+    rounds: int, backend: str, natively: bool
+) -> None:
+    """It takes PyTorch no longer than finding the program takes; in the first call, too, so that
+    a run that goes on has the same numbers."""
+    cell = Own(rounds)
+    for needs in (True, False, True):
+        inputs = torch.randn(1, 4, 2, requires_grad=needs)
+        outputs = unfolded(cell, inputs, backend=backend)
+        assert ("_Loop" in type(outputs.grad_fn).__name__) is natively
+        expected = unfolded(cell, inputs, backend="eager")
+        torch.testing.assert_close(outputs, expected)
+        assert natively or torch.equal(outputs, expected)
+    longer = unfolded(cell, torch.randn(2, 4, 2), backend=backend)
+    assert "_Loop" in type(longer.grad_fn).__name__
+
+
+@pytest.mark.parametrize("cell", [Own(1), Own(9), bptt.cells.GRU(2, 3)])
+def test_zero_steps_need_a_gradient_as_in_the_loop(cell: nn.Module) -> None:
+    twice(cell, torch.randn(3, 2, 2))
+    state = torch.randn(2, 3, requires_grad=True)
+    for given in (None, state):
+        for options in ({}, {"backend": "native"}):
+            outputs, last = bptt.unfold(cell, torch.randn(0, 2, 2), given, **options)
+            other, expected = bptt.unfold(cell, torch.randn(0, 2, 2), given, backend="eager")
+            assert outputs.requires_grad is other.requires_grad
+            assert last.requires_grad is expected.requires_grad
+            assert outputs.shape == (0, 2, 3)

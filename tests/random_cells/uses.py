@@ -86,7 +86,6 @@ class Use:
 
     seed: int
     backend: str
-    perturbed: float = 0.0
     results: Results = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -103,18 +102,12 @@ class Use:
             self.module = module_of(self.seed, self.drawn)
             try:
                 self.cell = self.module["Cell"]()
-                self._perturb()
                 getattr(self, f"_{self.kind}")()
             except (Exception, EngineError) as error:
                 self.results.append(("error", error))
             self._left()
             sys.modules.pop(self.module["__name__"])
         return self.results
-
-    def _perturb(self) -> None:
-        with torch.no_grad():
-            for p in self.cell.parameters():
-                p.mul_(1 + self.perturbed)
 
     def _left(self) -> None:
         """Where the generators stand, and what the cell has kept."""

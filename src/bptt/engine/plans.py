@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from bptt.engine.partition import Partition
 
 
+SHORT = 20
+"""Operators of a step that PyTorch runs in the time that it takes to find a foreign cell's plan."""
+
+
 @dataclass(eq=False)
 class Trust:
     """What is known of how right a program is (`bptt.engine.verify`).
@@ -63,6 +67,7 @@ class Plan:
         whole: its form for one call of the core each way, None if it has none.
         constants: tensors that the step makes of nothing: the last of its sources.
         trust: whether it may be used yet.
+        short: whether PyTorch takes no longer for one step than it takes to find the plan.
         tensors, output_tensors: what the step, and the output's function, read in this call.
     """
 
@@ -75,6 +80,7 @@ class Plan:
     whole: Whole | None
     constants: tuple[Tensor, ...]
     trust: Trust
+    short: bool
     tensors: list[Tensor]
     output_tensors: list[Tensor]
 
@@ -223,8 +229,21 @@ def _made(found: Found, inputs: Tensor, state: State, key: Any) -> Plan | Inelig
             whole = whole_of(program, frame, made, recipe, tensors, inputs)
             trust = Trust(form.built_in, form.built_in)
             constants = traced.constants
+            operators = sum(n.op == "call_function" for n in traced.graph.graph.nodes)
+            short = not form.built_in and operators <= SHORT
             return Plan(
-                program, frame, made, wanted, output, recipe, whole, constants, trust, [], []
+                program,
+                frame,
+                made,
+                wanted,
+                output,
+                recipe,
+                whole,
+                constants,
+                trust,
+                short,
+                [],
+                [],
             )
 
         sunk = parts.sunk

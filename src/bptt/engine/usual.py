@@ -28,11 +28,15 @@ class Usual:
         cell: the cell; it is not kept alive.
         inputs: such inputs.
         built_in: what is known of it, if its code is known.
+        short: see `bptt.engine.plans.Plan`.
     """
 
-    __slots__ = ("_built_in", "_cell", "_lanes", "_plans", "_told", "_zero", "_zeros")
+    __slots__ = ("_built_in", "_cell", "_lanes", "_plans", "_told", "_zero", "_zeros", "short")
 
-    def __init__(self, cell: nn.Module, inputs: Tensor, built_in: BuiltIn | None) -> None:
+    def __init__(
+        self, cell: nn.Module, inputs: Tensor, built_in: BuiltIn | None, short: bool
+    ) -> None:
+        self.short = short
         self._cell = weakref.ref(cell)
         self._built_in, self._told = built_in, _told(cell, inputs)
         self._plans: dict[Any, Plan] = {}
@@ -101,12 +105,12 @@ def usual_of(cell: nn.Module, inputs: Tensor) -> Usual | None:
     return usual
 
 
-def keep(cell: nn.Module, inputs: Tensor) -> None:
-    """Remember that a cell has a plan, and fits such inputs."""
+def keep(cell: nn.Module, inputs: Tensor, plan: Plan) -> None:
+    """Remember that a cell has such a plan, and fits such inputs."""
     kind = _kind(inputs)
     known = _KNOWN.setdefault(cell, {})
     if kind not in known:
-        known[kind] = Usual(cell, inputs, built_in_of(cell))
+        known[kind] = Usual(cell, inputs, built_in_of(cell), plan.short)
 
 
 def _told(cell: nn.Module, inputs: Tensor) -> Any:
