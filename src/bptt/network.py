@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bptt._counting import spend
 from bptt.cells._stack import output_of
 from bptt.engine.eager import check_step
 from bptt.errors import CellError, ShapeError
@@ -83,6 +84,7 @@ class Network(nn.Module):
         initial: State | None = None,
     ) -> tuple[Tensor, State]:
         """`bptt.unfold` of the cell, with this network's initial state and options."""
+        _spend(inputs)
         return unfold(
             self.cell,
             inputs,
@@ -98,7 +100,7 @@ class Network(nn.Module):
         self, inputs: Sequence[Tensor], states: Sequence[State], resets: Sequence[Tensor | None]
     ) -> list[tuple[Tensor, State]] | None:
         """`bptt.unfold.unfold_side_by_side` of the cell."""
-        return unfold_side_by_side(
+        found = unfold_side_by_side(
             self.cell,
             inputs,
             states,
@@ -108,6 +110,9 @@ class Network(nn.Module):
             clip_state_gradient=self.clip_state_gradient,
             backend=self.backend,
         )
+        if found is not None:
+            spend(sum(map(len, inputs)))
+        return found
 
     def unfold_states(
         self,
@@ -119,6 +124,7 @@ class Network(nn.Module):
         initial: State | None = None,
     ) -> tuple[Tensor, State, State]:
         """As `unfold`, and the states after every step."""
+        _spend(inputs)
         return unfold(
             self.cell,
             inputs,
@@ -190,9 +196,15 @@ class Network(nn.Module):
             state = own
         else:
             check_given(self.cell, state, own, "state")
+        spend(len(input))
         new: Any = self.cell(input, state)
         check_step(self.cell, new, state)
         return self.read(output_of(self.cell, new).unsqueeze(0)).squeeze(0), new
+
+
+def _spend(inputs: Tensor) -> None:
+    if isinstance(inputs, Tensor) and inputs.dim() >= 2:  # else it is refused
+        spend(inputs.shape[0] * inputs.shape[1])
 
 
 def check_trainable(network: Network) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import torch
 from torch import nn
 
 import bptt
+from bptt._counting import counting
 from bptt.comparison import METHODS, Comparison, Rival, Run
 from bptt.comparison._meter import Budget
+from bptt.training._native import Pass
 
 F64 = torch.float64
 COUNTED = "800"
@@ -35,12 +38,56 @@ def compare(methods: Any, **options: Any) -> Comparison:
     return bptt.compare(options.pop("network", network()), stream(), methods, **options)
 
 
-def test_updates_in_whole_stretches_are_counted() -> None:
+@pytest.mark.parametrize("method", ["truncated", "sliding-window"])
+def test_updates_in_whole_stretches_are_counted(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stretches: list[int] = []
+    made = Pass._stretch
+
+    def noted(self: Pass, *given: Any) -> Any:
+        stretches.append(1)
+        return made(self, *given)
+
+    monkeypatch.setattr(Pass, "_stretch", noted)
     cell = bptt.cells.Elman(1, 3, dtype=F64)
     net = bptt.Network(cell, nn.Linear(3, 1, dtype=F64))
-    for run in compare(["truncated", "sliding-window"], network=net, starts=1, budget="400").runs:
-        assert run.note == "budget spent"
-        assert 400 <= run.evaluations[-1] <= 400 + 40
+    (run,) = compare([method], network=net, starts=1, budget="400").runs
+    assert run.note == "budget spent"
+    assert 400 <= run.evaluations[-1] <= 400 + 40
+    assert stretches
+
+
+def test_of_many_quick_updates_few_are_looked_at() -> None:
+    """Else the core would be called for each."""
+    net = bptt.Network(bptt.cells.Elman(1, 3, dtype=F64), nn.Linear(3, 1, dtype=F64))
+    (run,) = compare(["sliding-window"], network=net, starts=1, budget="200000").runs
+    assert 200_000 <= run.evaluations[-1] <= 200_000 + 40
+    assert len(run.losses) < 1000  # of some 20,000 updates
+
+
+def test_counters_are_told_of_all_steps_in_their_own_thread() -> None:
+    class Kept:
+        steps = 0
+
+        def spend(self, steps: int) -> None:
+            self.steps += steps
+
+        def left(self) -> tuple[float, float]:
+            return math.inf, math.inf
+
+    outer, inner = Kept(), Kept()
+    net = network()
+    with counting(outer):
+        net(torch.zeros(5, 2, 1, dtype=F64))
+        with counting(inner):
+            net.unfold_states(torch.zeros(3, 2, 1, dtype=F64))
+            net.step(torch.zeros(2, 1, dtype=F64))
+            other = threading.Thread(target=net.unfold, args=(torch.zeros(9, 1, 1, dtype=F64),))
+            other.start()
+            other.join()
+    net(torch.zeros(5, 2, 1, dtype=F64))
+    assert (outer.steps, inner.steps) == (10 + 6 + 2, 6 + 2)
 
 
 def test_every_named_method_trains_and_stops_at_its_budget() -> None:

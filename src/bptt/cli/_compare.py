@@ -14,7 +14,7 @@ from bptt import _ending, cells, tasks
 from bptt.cli._forecast import read_series
 from bptt.cli._place import check_outs
 from bptt.cli._show import say, show_comparison
-from bptt.comparison import Comparison, check, compare
+from bptt.comparison import Budget, Comparison, check, compare
 from bptt.drawing import apart
 from bptt.errors import OptionError, at_least
 from bptt.files import make_folder, shown
@@ -67,8 +67,12 @@ def run(source: Source, options: Options, out: Path, force: bool, quiet: bool) -
         named = {"sunspots": _task(series, options), "adding": _adding(options)}
     else:
         named = {"comparison": _task(series, options)}
+    budget = Budget.of(options.budget)
+    runs = 0
     for _, network, stream in named.values():
-        check(network, stream, options.methods, "mse", options.depth, options.rate)
+        rivals = check(network, stream, options.methods, "mse", options.depth, options.rate)
+        runs += len(rivals) * options.starts
+    say(_cost(runs, budget))
     for file, (name, network, stream) in named.items():
         say(
             f"[bold]{escape(name)}[/bold]: {stream.steps} steps, "
@@ -89,6 +93,15 @@ def run(source: Source, options: Options, out: Path, force: bool, quiet: bool) -
         )
         _write(found, out, file)
         show_comparison(found)
+
+
+def _cost(runs: int, budget: Budget) -> str:
+    """What the command will take."""
+    each = f"{runs} run{'s' * (runs != 1)} of {budget}"
+    if budget.seconds is None:
+        return each
+    seconds = runs * budget.seconds
+    return f"{each}: about {seconds:.0f} s" if seconds < 100 else f"{each}: {seconds / 60:.0f} min"
 
 
 def _write(found: Comparison, out: Path, file: str) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from tqdm.auto import tqdm
 
+from bptt._counting import counting
 from bptt.comparison._meter import Budget, Meter, Spent
 from bptt.comparison._methods import Rival, chosen, refuse_unfit
 from bptt.comparison._result import Comparison, Run
@@ -26,6 +27,9 @@ DEFAULT = ("full", "truncated", "l-bfgs", "least-squares", "evolution", "cma-es"
 
 SAMPLES = 1.08
 """Losses are measured whenever what is spent has grown by this factor, off the clock."""
+
+OFTEN = 0.005
+"""Seconds: whether to measure is not asked more often, but at first."""
 
 
 def compare(
@@ -124,9 +128,14 @@ class _Sampler:
     bar: tqdm[None]
     shown: float = 0.0
     every: int = field(default=1, init=False)
+    called: float = field(default=0.0, init=False)
 
     def __call__(self, progress: Progress | None = None) -> None:
         spent, seconds = self.meter.evaluations, self.meter.seconds
+        # Some methods make an update in microseconds, a stretch of them in one call of the core.
+        if seconds - self.called < OFTEN:
+            self.every *= 2
+        self.called = seconds
         last = (self.run.seconds or [0.0])[-1]
         if progress is None or not self.run.seconds or seconds > last * SAMPLES:
             with self.meter.free():
@@ -155,22 +164,23 @@ def _run(
     # The engine's tracing is no training: it is done before the clock starts.
     next(iter(Full().updates(network, loss, copy.deepcopy(stream))))
     network.zero_grad()
-    meter = Meter(network, budget)
+    meter = Meter(budget)
     sampler = _Sampler(network, stream, loss, meter, run, bar)
     sampler()
     try:
-        fit(
-            network,
-            stream,
-            method=rival.method,
-            loss=loss,
-            optimizer=rival.optimizer,
-            epochs=10**9,
-            clip=rival.clip,
-            callbacks=[sampler],
-            progress=False,
-            seed=start,
-        )
+        with counting(meter):
+            fit(
+                network,
+                stream,
+                method=rival.method,
+                loss=loss,
+                optimizer=rival.optimizer,
+                epochs=10**9,
+                clip=rival.clip,
+                callbacks=[sampler],
+                progress=False,
+                seed=start,
+            )
     except Spent:
         run.note = "budget spent"
     except NonFiniteError:

@@ -7,10 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from math import inf
 
 from bptt.errors import OptionError
-from bptt.network import Network
 
 
 class Spent(Exception):
@@ -61,29 +60,36 @@ class Budget:
 
 
 class Meter:
-    """Counts what a network spends, and ends the run when that is the budget.
+    """Counts what a run spends, and ends it when that is the budget; see `bptt._counting`.
 
     Attributes:
         evaluations: so far.
     """
 
-    def __init__(self, network: Network, budget: Budget) -> None:
+    def __init__(self, budget: Budget) -> None:
         self.evaluations = 0
         self._budget = budget
         self._began, self._free = time.perf_counter(), False
-        for name in ("unfold", "unfold_states"):
-            # On this one network alone, which the run has to itself.
-            setattr(network, name, self._counted(getattr(network, name)))
 
-    def _counted(self, unfold: Any) -> Any:
-        def counted(inputs: Any, *rest: Any, **options: Any) -> Any:
-            if not self._free:
-                if self.share >= 1.0:
-                    raise Spent
-                self.evaluations += inputs.shape[0] * inputs.shape[1]
-            return unfold(inputs, *rest, **options)
+    def spend(self, steps: int) -> None:
+        """So many evaluations of the cell.
 
-        return counted
+        Raises:
+            Spent: nothing was left for them.
+        """
+        if self._free:
+            return
+        if self.share >= 1.0:
+            raise Spent
+        self.evaluations += steps
+
+    def left(self) -> tuple[float, float]:
+        """Evaluations and seconds."""
+        seconds, evaluations = self._budget.seconds, self._budget.evaluations
+        return (
+            inf if evaluations is None else max(evaluations - self.evaluations, 0),
+            inf if seconds is None else max(seconds - self.seconds, 0.0),
+        )
 
     @property
     def seconds(self) -> float:

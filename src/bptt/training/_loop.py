@@ -75,7 +75,7 @@ class Loop:
             self.loss,
             self.stepper,
             self.progress,
-            [e for c in self.callbacks if (e := getattr(c, "every", None))],
+            self.callbacks,
             self.criteria,
             self.recovery.policy,
             self.processes,

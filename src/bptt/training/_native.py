@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bptt import _counting
 from bptt.engine.online import Learner
 from bptt.gradients import GradientMethod, SlidingWindow, Update
 from bptt.gradients._context import Carried, Context, Recomputed, Span
@@ -197,7 +198,10 @@ class Pass:
     ) -> Generator[Stretch, None, str]:
         """One call of the core; gives why it came back."""
         most, seconds = self.limits()
-        most = max(1, min(most, STEPS))
+        steps = self.windows.depth * batch.lanes
+        steps_left, seconds_left = _counting.left()
+        most = max(1, int(min(most, STEPS, steps_left // steps)))
+        seconds = min(seconds, seconds_left)
         losses, norms, counts = (n[:most] for n in self._numbers)
         core = learner.core
         try:
@@ -208,6 +212,7 @@ class Pass:
             if updates:
                 self._note(learner, index, batch, Span(*last))
         if updates:
+            _counting.spend(updates * steps)
             made = self._update(learner, index, batch, Span(*last), losses, counts, updates - 1)
             yield _summed(made, losses[:updates], norms[:updates], counts[:updates])
         return str(halt)

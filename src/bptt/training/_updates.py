@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from bptt.gradients import GradientMethod
 from bptt.losses import Loss
@@ -25,7 +26,7 @@ class Updates:
     """The updates of one training run, epoch by epoch.
 
     Attributes:
-        every: after how many updates each callback is due.
+        callbacks: as of `bptt.fit`; some are due after so many updates.
         on_nonfinite: what happens to an update that is not finite, as of `bptt.fit`.
         processes: those that train together.
         verbose: whether to print how updates are made.
@@ -39,7 +40,7 @@ class Updates:
     loss: Loss
     stepper: Stepper
     progress: Progress
-    every: Sequence[int]
+    callbacks: Sequence[Any]
     criteria: Sequence[StoppingCriterion]
     on_nonfinite: str
     processes: Alone
@@ -91,7 +92,8 @@ class Updates:
     def _limits(self) -> tuple[int, float]:
         """Up to when nobody needs to be asked: updates, and seconds."""
         done = self.progress.updates
-        most = min([STEPS, *(every - done % every for every in self.every)])
+        every = [n for c in self.callbacks if (n := getattr(c, "every", None))]
+        most = min([STEPS, *(n - done % n for n in every)])
         if self.saver is not None:
             most = min(most, self.saver.left(done))
         seconds = SECONDS

@@ -65,7 +65,7 @@ def compare_methods(
             help="Of each run: a time (60s, 2min), or a number of evaluations of the cell (1e6).",
             rich_help_panel=TRAINING,
         ),
-    ] = "5s",
+    ] = "2.5s",
     starts: Annotated[
         int,
         typer.Option(help="Initial weights, the same for every method.", rich_help_panel=TRAINING),
