@@ -128,7 +128,7 @@ def _check_folder(out: Path) -> None:
 def _task(series: Series, options: Options) -> tuple[str, Network, Stream]:
     """Predict the target from its past and the inputs, all scaled."""
     scaling = Scaling.fit(series, len(series))
-    features, target = scaling.features(series, False), scaling.scale(series.target)
+    features, target = scaling.features(series), scaling.scale(series.target)
     stream = Stream(
         features,
         target[:, None],

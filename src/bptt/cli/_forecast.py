@@ -79,7 +79,7 @@ def _report(result: Result) -> None:
     kept = (
         f"epoch {history.best_epoch} was kept"
         if history.best_epoch
-        else "no epoch was better on the validation part than the linear path alone, which was kept"
+        else "no epoch was better on the validation part than the linear model alone"
     )
     say(f"Stopped after {len(history)} epochs ({history.stop_reason}); {kept}.\n")
     show_metrics(result.metrics, result.plan.series.target_name)

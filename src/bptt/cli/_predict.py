@@ -95,6 +95,5 @@ def _report(
     )
     truth = series.target[first : last + 1]
     if np.isfinite(truth).any():
-        kind = f"network ({forecaster.options.cell})"
-        metrics = Metrics.of(kind, predictions[: len(truth)], truth)
+        metrics = Metrics.of(forecaster.name, predictions[: len(truth)], truth)
         show_metrics((metrics,), series.target_name, "where the truth is known")

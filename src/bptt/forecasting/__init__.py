@@ -6,12 +6,11 @@ defaults do and why.
 """
 
 from bptt.forecasting._forecaster import Forecaster as Forecaster
+from bptt.forecasting._forecaster import Live as Live
 from bptt.forecasting._job import Job as Job
 from bptt.forecasting._linear import Linear as Linear
-from bptt.forecasting._linear import least_squares as least_squares
+from bptt.forecasting._linear import linear_model as linear_model
 from bptt.forecasting._metrics import Metrics as Metrics
-from bptt.forecasting._model import Readout as Readout
-from bptt.forecasting._model import Tapped as Tapped
 from bptt.forecasting._options import Options as Options
 from bptt.forecasting._report import PAGE as PAGE
 from bptt.forecasting._report import diagnose_run as diagnose_run

@@ -1,4 +1,4 @@
-"""`Forecaster`: a trained network with its scaling, ready for data in their own units."""
+"""`Forecaster`: a linear model and a trained network, ready for data in their own units."""
 
 from __future__ import annotations
 
@@ -8,56 +8,119 @@ import numpy as np
 import torch
 
 from bptt.errors import OptionError, at_least
+from bptt.forecasting._linear import Linear, hold
 from bptt.forecasting._options import Options
 from bptt.forecasting._scaling import Scaling
 from bptt.forecasting._series import Series
 from bptt.forecasting._tables import Floats
 from bptt.network import Network, place_of
+from bptt.state import State
 from bptt.streams import Stream
 from bptt.training import predict
 
 
 @dataclass(frozen=True)
-class Forecaster:
-    """A network that forecasts series in their own units.
+class Reader:
+    """What the network reads.
 
     Attributes:
-        network: reads scaled features [time, lane, feature]; `Network.step` serves live data.
         scaling: of inputs and target.
+        linear: whose predictions are among it.
+        horizon: of the predictions.
+        seasons: the targets so many steps before the one to predict are, in prediction.
+        simulate: whether no past targets are.
+    """
+
+    scaling: Scaling
+    linear: Linear
+    horizon: int
+    seasons: tuple[int, ...]
+    simulate: bool
+
+    def __call__(self, inputs: Floats, target: Floats) -> Floats:
+        """Features [rows, features], scaled, from ``inputs`` [rows, columns], scaled, and
+        ``target`` [rows] in the data's units; row t reads nothing later than row t."""
+        found = [inputs]
+        if not self.simulate:
+            held = hold(self.scaling.scale(target), 0.0)
+            rows = np.arange(len(held)) + self.horizon
+            ago = [season * -(-self.horizon // season) for season in self.seasons]
+            found += [held[:, None], *(held[np.maximum(rows - n, 0)][:, None] for n in ago)]
+        base = self.scaling.scale(self.linear(inputs, target))
+        return np.column_stack([*found, base])
+
+    @property
+    def back(self) -> int:
+        """How many rows it looks back, the present one among them."""
+        return max(self.linear.order, *(n + 1 for n in self.seasons), self.horizon + 1)
+
+
+@dataclass(frozen=True)
+class Forecaster:
+    """A linear model, and a network that adds to it.
+
+    Attributes:
+        network: reads the features of ``reader``; its prediction is of what the linear model leaves,
+            in units of ``gain``.
+        reader: makes them; it has the scaling and the linear model.
+        gain: what a unit of the network's prediction is, in the target's units; 0 where the network
+            did not help.
         options: what it was trained with.
         input_names: the columns that it reads.
         target_name: the column that it predicts.
         missing: how missing targets were treated, see `bptt.forecasting.select`.
+        spread: what a unit of the network's targets was while it was trained.
     """
 
     network: Network
-    scaling: Scaling
+    reader: Reader
+    gain: float
     options: Options
     input_names: tuple[str, ...]
     target_name: str
     missing: str = "refuse"
+    spread: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """Of the model, for tables."""
+        return self.reader.linear.name + (f" + {self.options.cell}" if self.gain else "")
 
     def predict(self, series: Series) -> Floats:
         """Predictions [rows]: row t, made after reading rows 0 to t, is of the target at
         t + horizon."""
-        features = self.scaling.features(series, self.options.simulate)
-        stream = Stream(features, np.zeros(len(features)), dtype=torch.float32)
-        found = predict(self.network, stream)
-        assert isinstance(found, torch.Tensor)
-        return self.scaling.unscale(found[:, 0].cpu().numpy().astype(np.float64))
+        reader = self.reader
+        inputs = reader.scaling.inputs(series)
+        found = reader.linear(inputs, series.target)
+        if self.gain:
+            features = reader(inputs, series.target)
+            stream = Stream(features, np.zeros(len(features)), dtype=torch.float32)
+            added = predict(self.network, stream)
+            assert isinstance(added, torch.Tensor)
+            found = found + self.gain * added[:, 0].cpu().numpy().astype(np.float64)
+        return found
 
     def stream(self, series: Series) -> Stream:
-        """``series`` as the network was trained on it: scaled, missing targets uncounted."""
-        target = self.scaling.scale(series.target)
+        """``series`` as the network was trained on it: what the linear model leaves, missing targets
+        uncounted."""
+        reader, horizon = self.reader, self.options.ahead
+        inputs = reader.scaling.inputs(series)
+        left = series.target.copy()
+        base = reader.linear(inputs, series.target)
+        left[horizon:] -= base[: len(base) - horizon]
+        left[:horizon] = np.nan
         return Stream(
-            self.scaling.features(series, self.options.simulate),
-            target[:, None],
-            horizon=self.options.ahead,
-            mask=np.isfinite(target),
+            reader(inputs, series.target),
+            left[:, None] / self.spread,
+            horizon=horizon,
+            mask=np.isfinite(left),
             dtype=torch.float32,
         )
 
-    @torch.no_grad()
+    def live(self, series: Series) -> Live:
+        """A forecaster that reads on, row by row, after the rows of ``series``."""
+        return Live(self, series)
+
     def free_run(self, series: Series, steps: int) -> Floats:
         """Predictions [steps] fed back as the past targets, one step after another.
 
@@ -70,18 +133,12 @@ class Forecaster:
         """
         self._check_free_run(series, steps)
         known = len(series) - (steps if self.input_names else 0)
-        features = self.scaling.features(series.rows(known), simulate=False)
-        later = self.scaling.features(series, simulate=True)[known:]
-        self.network.eval()
-        place = place_of(self.network)
-        prediction, state = self.network(_tensor(features, place)[:, None])
-        last = prediction[-1]
-        found = [last]
-        for t in range(steps - 1):
-            inputs = _tensor(later[t : t + 1], place) if self.input_names else last.new_empty(1, 0)
-            last, state = self.network.step(torch.cat([inputs, last], dim=1), state)
-            found.append(last)
-        return self.scaling.unscale(torch.cat(found)[:, 0].cpu().numpy().astype(np.float64))
+        live = self.live(series.rows(known))
+        found = [live.prediction]
+        for t in range(known, known + steps - 1):
+            inputs = series.inputs[t] if self.input_names else np.empty(0)
+            found.append(live.read(inputs, found[-1]))
+        return np.array(found)
 
     def _check_free_run(self, series: Series, steps: int) -> None:
         at_least(1, free_run=steps)
@@ -102,5 +159,45 @@ class Forecaster:
             )
 
 
-def _tensor(values: Floats, place: torch.device | None) -> torch.Tensor:
-    return torch.from_numpy(values).to(place, torch.float32)
+class Live:
+    """A forecaster that reads one row after another, in the time of one step each.
+
+    Args:
+        forecaster: the forecaster.
+        series: the rows that are known already.
+
+    Attributes:
+        prediction: of the target ``horizon`` rows after the last one that was read.
+    """
+
+    def __init__(self, forecaster: Forecaster, series: Series) -> None:
+        self.forecaster = forecaster
+        reader = forecaster.reader
+        inputs = reader.scaling.inputs(series)
+        self._inputs = inputs[-reader.back :]
+        self._target = hold(series.target, reader.linear.center)[-reader.back :]
+        self._state: State | None = None
+        self.prediction = float(reader.linear(inputs, series.target)[-1])
+        if forecaster.gain:
+            self._add(reader(inputs, series.target))
+
+    def read(self, inputs: Floats, target: float) -> float:
+        """Read a row, ``inputs`` [columns] and the target (NaN: it is missing), in the data's units;
+        gives the new prediction."""
+        reader, back = self.forecaster.reader, self.forecaster.reader.back
+        row = reader.scaling.scaled_inputs(inputs[None])
+        self._inputs = np.concatenate([self._inputs, row])[-back:]
+        known = target if np.isfinite(target) else self._target[-1]
+        self._target = np.append(self._target, known)[-back:]
+        self.prediction = float(reader.linear(self._inputs, self._target)[-1])
+        if self.forecaster.gain:
+            self._add(reader(self._inputs, self._target)[-1:])
+        return self.prediction
+
+    @torch.no_grad()
+    def _add(self, features: Floats) -> None:
+        network = self.forecaster.network
+        network.eval()
+        given = torch.from_numpy(features).to(place_of(network), torch.float32)
+        added, self._state = network(given[:, None], self._state)
+        self.prediction += self.forecaster.gain * float(added[-1, 0, 0])

@@ -43,6 +43,8 @@ class Options:
         test: the rows to test on, the last ones: a share of all rows, or a number of rows.
         seed: of the initial weights.
         on_nonfinite: ``"stop"``, ``"skip"`` or ``"rollback"``, see `bptt.fit`.
+        lags: steps of the past that the linear model reads; default: as many as serve best.
+        season: periods, in steps; default: found in the training part. ``()`` for none.
         lanes: into how many stretches, side by side, the training part is cut.
         starts: from how many initial weights to train; the best by validation loss is kept.
 
@@ -71,6 +73,8 @@ class Options:
     starts: int = 1
     on_nonfinite: str = "stop"
     lanes: int = 1
+    lags: int | None = None
+    season: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         at_least(
@@ -105,6 +109,12 @@ class Options:
             raise OptionError(
                 f"weight_decay must be a finite number of at least 0, not {self.weight_decay!r}."
             )
+        if self.season is not None:
+            object.__setattr__(self, "season", tuple(self.season))  # a record has a list
+        if self.lags is not None:
+            at_least(1, lags=self.lags)
+        for period in self.season or ():
+            at_least(2, season=period)
         for name in ("validation", "test"):
             _check_part(name, getattr(self, name))
         self._check_horizon()

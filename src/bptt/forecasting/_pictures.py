@@ -47,7 +47,7 @@ def _loss(axes: Axes, result: Result) -> None:
     kept = history.best_epoch
     best = start if kept == 0 else history.validations[kept - 1]
     axes.plot([kept], [best], "o", color=NETWORK, label=f"kept: epoch {kept}")
-    axes.axhline(start, color=LINEAR, linestyle="--", linewidth=1, label="validation, linear path")
+    axes.axhline(start, color=LINEAR, linestyle="--", linewidth=1, label="validation, linear model")
     shown = [start, *history.losses, *history.validations]
     if max(shown) > 20 * max(min(shown), 1e-12):
         axes.set_yscale("log")
@@ -62,13 +62,13 @@ def _prediction(axes: Axes, result: Result) -> None:
     rows = slice(plan.split.fitted, plan.split.total)
     place, truth = series.axis[rows], series.target[rows]
     axes.plot(place, truth, ".-", color=TRUTH, linewidth=1.1, markersize=4, label="truth")
-    network = result.metrics[0]
+    delivered = result.metrics[0]
     axes.plot(
         place,
         result.prediction,
         color=NETWORK,
         linewidth=1.6,
-        label=f"{network.name}: RMSE {network.rmse:.3g}",
+        label=f"{delivered.name}: RMSE {delivered.rmse:.3g}",
     )
     axes.set_xlabel(label(series.axis_name))
     axes.set_ylabel(label(series.target_name))
@@ -93,7 +93,7 @@ def _starts(axes: Axes, result: Result) -> None:
         axes.plot(range(len(curve)), curve, color=color, linewidth=width, zorder=order, label=label)
         axes.plot([start.epoch], [start.loss], "o", color=color, markersize=5, zorder=order)
     axes.plot([], [], "o-", color=QUIET, linewidth=0.9, markersize=5, label="others, and their end")
-    axes.axhline(before, color=LINEAR, linestyle="--", linewidth=1, label="linear path")
+    axes.axhline(before, color=LINEAR, linestyle="--", linewidth=1, label="linear model")
     shown = [before, *(loss for start in ended for loss in start.losses)]
     if max(shown) > 20 * max(min(shown), 1e-12):
         axes.set_yscale("log")

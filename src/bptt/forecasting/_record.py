@@ -8,22 +8,24 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from bptt.errors import BpttError, DataError, is_number, reason
-from bptt.forecasting._linear import MAX_ORDER
-from bptt.forecasting._model import Tapped
+from bptt.forecasting._forecaster import Reader
+from bptt.forecasting._linear import TRANSFORMS, Linear, Part
 from bptt.forecasting._options import Options
 from bptt.forecasting._scaling import Scaling
 from bptt.forecasting._series import MISSING
 from bptt.forecasting._train import Result
 from bptt.training import History
 
-FORMAT = 1
+FORMAT = 2
 """Of ``run.json`` and ``model.safetensors`` together; raised when an older reader would fail."""
 
-LATER = frozenset({"starts", "on_nonfinite", "lanes"})
-"""Options that older runs lack, and whose defaults are what those did."""
+
+MOST = 2**20
+"""Steps that a model may look back."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class Record:
         options: how it was trained.
         input_names, target_name: the columns.
         missing: how missing targets were treated.
-        scaling: fitted on the training part.
-        taps: steps in the network's delay line.
+        reader: what the network reads; the weights of its linear model are zeros.
+        gain, spread: see `bptt.forecasting.Forecaster`.
         about: data, split, training, metrics and versions, for people and not for loading.
     """
 
@@ -43,28 +45,29 @@ class Record:
     input_names: tuple[str, ...]
     target_name: str
     missing: str
-    scaling: Scaling
-    taps: int
+    reader: Reader
+    gain: float
+    spread: float
     about: dict[str, Any]
 
     @property
     def features(self) -> int:
         """How many numbers the network reads in a step."""
-        return len(self.input_names) + (0 if self.options.simulate else 1)
+        past = 0 if self.options.simulate else 1 + len(self.reader.seasons)
+        return len(self.input_names) + past + 1
 
     @classmethod
     def of(cls, result: Result) -> Record:
         """The record of a training result."""
         plan, forecaster = result.plan, result.forecaster
-        cell = forecaster.network.cell
-        assert isinstance(cell, Tapped)
         return cls(
             plan.options,
             forecaster.input_names,
             forecaster.target_name,
             plan.missing,
-            plan.scaling,
-            cell.taps,
+            forecaster.reader,
+            forecaster.gain,
+            forecaster.spread,
             _about(result),
         )
 
@@ -76,8 +79,11 @@ class Record:
             "inputs": list(self.input_names),
             "target": self.target_name,
             "missing": self.missing,
-            "scaling": asdict(self.scaling),
-            "taps": self.taps,
+            "scaling": asdict(self.reader.scaling),
+            "seasons": list(self.reader.seasons),
+            "linear": _described(self.reader.linear),
+            "gain": self.gain,
+            "spread": self.spread,
             **self.about,
         }
 
@@ -91,6 +97,10 @@ class Record:
         if not isinstance(content, dict):
             raise DataError(f"{path} is damaged: it holds no JSON object. Fit the run again.")
         written = content.get("format")
+        if written == 1:
+            raise DataError(
+                f"{path} is of a version of bptt whose linear model was another: fit the run again."
+            )
         if isinstance(written, int) and written > FORMAT:
             raise DataError(
                 f"{path} has format {written}; this version of bptt reads up to {FORMAT}: update "
@@ -113,15 +123,52 @@ def _parse(content: dict[str, Any]) -> Record:
     if not isinstance(content["target"], str) or content["missing"] not in MISSING:
         raise ValueError("target or missing is no known word")
     scaling = _scaling(content["scaling"], len(names))
-    taps = content["taps"]
-    if not isinstance(taps, int) or not 1 <= taps <= MAX_ORDER:
-        raise ValueError(f"taps is {taps!r}")
-    return Record(options, tuple(names), content["target"], content["missing"], scaling, taps, {})
+    seasons = content["seasons"]
+    if not isinstance(seasons, list) or not all(type(n) is int and 2 <= n < MOST for n in seasons):
+        raise ValueError(f"seasons are {seasons!r}")
+    gain, spread = content["gain"], content["spread"]
+    if not (is_number(gain) and is_number(spread) and gain >= 0 and spread > 0):
+        raise ValueError("gain or spread is no such number")
+    linear = _linear(content["linear"], len(names), options.simulate)
+    reader = Reader(scaling, linear, options.ahead, tuple(seasons), options.simulate)
+    target, missing = content["target"], content["missing"]
+    return Record(options, tuple(names), target, missing, reader, gain, spread, {})
+
+
+def _described(linear: Linear) -> dict[str, Any]:
+    """A linear model but for its weights."""
+    parts = [
+        {name: getattr(part, name) for name in ("transform", "center", "scale", "bias", "share")}
+        | {"order": len(part.weight)}
+        for part in linear.parts
+    ]
+    bounds = {name: getattr(linear, name) for name in ("reach", "low", "high")}
+    return {"name": linear.name, "parts": parts, **bounds}
+
+
+def _linear(content: dict[str, Any], inputs: int, simulate: bool) -> Linear:
+    """A linear model whose weights are zeros."""
+    parts = []
+    for part in content["parts"]:
+        numbers = [part[name] for name in ("center", "scale", "bias", "share")]
+        order = part["order"]
+        if part["transform"] not in TRANSFORMS or not all(map(is_number, numbers)):
+            raise ValueError("a part of the linear model is of no known kind")
+        if type(order) is not int or not 1 <= order < MOST or numbers[1] <= 0:
+            raise ValueError(f"a part of the linear model has the order {order!r}")
+        weight = np.zeros((order, inputs + (not simulate)))
+        center, scale, bias, share = map(float, numbers)
+        parts.append(Part(part["transform"], center, scale, weight, bias, share))
+    bounds = [content[name] for name in ("reach", "low", "high")]
+    if not parts or not all(map(is_number, bounds)) or not isinstance(content["name"], str):
+        raise ValueError("the linear model is incomplete")
+    reach, low, high = map(float, bounds)
+    return Linear(content["name"], tuple(parts), simulate, reach, low, high)
 
 
 def _known(content: Any, kind: type[Options]) -> dict[str, Any]:
     names = {field.name for field in fields(kind)}
-    if not isinstance(content, dict) or not names - LATER <= content.keys() <= names:
+    if not isinstance(content, dict) or content.keys() != names:
         raise ValueError(f"options are not the {len(names)} that are known")
     return content
 

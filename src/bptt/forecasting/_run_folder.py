@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors.torch import save as save_tensors
 
 from bptt.forecasting._forecaster import Forecaster
-from bptt.forecasting._model import build
+from bptt.forecasting._model import Weights, build
 from bptt.forecasting._pictures import pictures
 from bptt.forecasting._record import Record
 from bptt.forecasting._train import Result
@@ -28,7 +29,7 @@ from bptt.runs import (
 def made(result: Result) -> Made:
     """The run, to be written."""
     parts = {
-        MODEL: save_tensors(tensors_of(result.forecaster.network)),
+        MODEL: save_tensors(tensors_of(_weights(result.forecaster))),
         HISTORY: result.history.as_csv().encode(),
     }
     return Made(parts, Record.of(result).to_json(), pictures(result))
@@ -65,17 +66,28 @@ def load(folder: str | Path) -> Forecaster:
     hidden, layers = record.options.hidden, record.options.layers
     weights = run.part(MODEL)
     check_size(path, len(weights), hidden, layers, hidden * record.features)
-    network = build(record.options, record.features, record.taps)
-    load_weights(network, path, weights)
+    network, linear = build(record.options, record.features), record.reader.linear
+    stored = Weights(network, linear.parts)
+    load_weights(stored, path, weights)
     network.eval()
+    parts = [
+        replace(part, weight=stored.get_buffer(f"linear_{i}").numpy())
+        for i, part in enumerate(linear.parts)
+    ]
     return Forecaster(
         network,
-        record.scaling,
+        replace(record.reader, linear=replace(linear, parts=tuple(parts))),
+        record.gain,
         record.options,
         record.input_names,
         record.target_name,
         record.missing,
+        record.spread,
     )
+
+
+def _weights(forecaster: Forecaster) -> Weights:
+    return Weights(forecaster.network, forecaster.reader.linear.parts)
 
 
 def record_of(run: Files) -> Record:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bptt.errors import DataError
+from bptt.forecasting._linear import hold
 from bptt.forecasting._series import Series
 from bptt.forecasting._tables import Floats
 
@@ -53,19 +54,22 @@ class Scaling:
             raise DataError("the numbers are too large to scale: give the data in other units.")
         return found
 
-    def features(self, series: Series, simulate: bool) -> Floats:
-        """What the network reads, [rows, features]: the inputs and, unless ``simulate``, the
-        targets up to now as the last column.
+    def inputs(self, series: Series) -> Floats:
+        """The inputs [rows, columns], scaled."""
+        return self.scaled_inputs(series.inputs)
+
+    def scaled_inputs(self, inputs: Floats) -> Floats:
+        """Inputs [rows, columns], scaled."""
+        scaled: Floats = (inputs - np.array(self.input_mean)) / np.array(self.input_deviation)
+        return scaled
+
+    def features(self, series: Series) -> Floats:
+        """The inputs and, as the last column, the targets up to now, [rows, columns], scaled.
 
         Where a target is missing the last known one stands in for it; before the first known one
         the training mean does.
         """
-        scaled: Floats = (series.inputs - np.array(self.input_mean)) / np.array(
-            self.input_deviation
-        )
-        if simulate:
-            return scaled
-        return np.column_stack([scaled, _hold(self.scale(series.target))])
+        return np.column_stack([self.inputs(series), hold(self.scale(series.target), 0.0)])
 
     def scale(self, target: Floats) -> Floats:
         """Targets in the network's units."""
@@ -81,10 +85,3 @@ def _deviation(column: Floats) -> float:
     # A constant column's deviation may be rounding, not zero.
     constant = deviation <= 1e-12 * float(np.abs(column).max(initial=0.0))
     return 1.0 if constant else deviation
-
-
-def _hold(values: Floats) -> Floats:
-    """Missing values replaced by the last known one, by 0 before the first."""
-    known = np.isfinite(values)
-    last = np.maximum.accumulate(np.where(known, np.arange(len(values)), -1))
-    return np.where(last < 0, 0.0, values[last])

@@ -5,26 +5,28 @@ Everything that can be refused is refused by `plan`, before `train` does any wor
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import torch
 
 from bptt.errors import DataError, OptionError
-from bptt.forecasting._forecaster import Forecaster
-from bptt.forecasting._linear import Linear, highest_order, least_squares
-from bptt.forecasting._metrics import Metrics, baselines
-from bptt.forecasting._model import Readout, build
+from bptt.forecasting._forecaster import Forecaster, Reader
+from bptt.forecasting._linear import Linear, Study, hold, simplest
+from bptt.forecasting._metrics import Metrics
+from bptt.forecasting._model import build
 from bptt.forecasting._options import Options
 from bptt.forecasting._scaling import Scaling
+from bptt.forecasting._seasons import seasons_of
 from bptt.forecasting._series import Series
 from bptt.forecasting._split import Split
 from bptt.forecasting._tables import Floats
 from bptt.gradients import GradientMethod
-from bptt.network import Network
-from bptt.streams import Stream
-from bptt.training import Checkpoint, History, Patience, fit, predict
+from bptt.training import Checkpoint, History, Patience, fit
+
+CERTAIN = 0.5
+"""Standard errors of the mean by which a model's squared errors must be lower than the simplest
+model's on the validation part, to take its place."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,8 @@ class Plan:
         options: how to train.
         split: which rows train, validate and test.
         scaling: fitted on the training part.
-        features: float64 [rows, features], scaled.
-        target: float64 [rows], scaled, NaN where missing.
-        linear: the linear path, fitted on the training part.
-        taps: steps in the delay line.
+        seasons: periods, in steps.
+        study: the linear forms that serve, judged on the validation part.
         method: how the gradient is found.
         missing: how missing targets are treated.
     """
@@ -48,10 +48,8 @@ class Plan:
     options: Options
     split: Split
     scaling: Scaling
-    features: Floats
-    target: Floats
-    linear: Linear
-    taps: int
+    seasons: tuple[int, ...]
+    study: Study
     method: GradientMethod
     missing: str
 
@@ -62,10 +60,10 @@ class Result:
 
     Attributes:
         plan: what was trained on.
-        forecaster: the trained network.
+        forecaster: what is delivered.
         history: of the training.
-        metrics: of the network, then of the baselines, on the test part, in the data's units.
-        prediction: float64 [test rows], of the network, in the data's units.
+        metrics: of what is delivered, then of the baselines, on the test part, in the data's units.
+        prediction: float64 [test rows], of what is delivered, in the data's units.
     """
 
     plan: Plan
@@ -76,7 +74,7 @@ class Result:
 
 
 def plan(series: Series, options: Options, missing: str = "refuse") -> Plan:
-    """Split, scale and check.
+    """Split, scale, check, and judge linear forms.
 
     Raises:
         DataError: the series is too short, or a part of it has no known target.
@@ -90,13 +88,23 @@ def plan(series: Series, options: Options, missing: str = "refuse") -> Plan:
     horizon = options.ahead
     split = Split.of(len(series), horizon, options.validation, options.test)
     scaling = Scaling.fit(series, split.train)
-    features = scaling.features(series, options.simulate)
-    target = scaling.scale(series.target)
     _check_known(series, split, horizon)
-    taps = highest_order(features, target, horizon, split.train)
-    linear = least_squares(features, target, horizon, split.train)
+    seasons: tuple[int, ...] = ()
+    if not options.simulate:
+        past = hold(series.target, scaling.target_mean)[: split.train]
+        seasons = seasons_of(past) if options.season is None else options.season
+    study = Study.of(
+        scaling.inputs(series),
+        series.target,
+        horizon,
+        split.fitted,
+        split.train,
+        options.simulate,
+        seasons,
+        options.lags,
+    )
     method = options.gradient_method(split.train - horizon)
-    return Plan(series, options, split, scaling, features, target, linear, taps, method, missing)
+    return Plan(series, options, split, scaling, seasons, study, method, missing)
 
 
 def _check_known(series: Series, split: Split, horizon: int) -> None:
@@ -120,11 +128,12 @@ def train(
     checkpoint: Checkpoint | None = None,
     resume: bool | Literal["force"] = False,
 ) -> Result:
-    """Train, solve the linear path again, and test.
+    """Train on what the linear model leaves, choose what is delivered, and test.
 
-    The network starts as the linear model of the training part; the epoch with the lowest
-    validation loss is kept, that start among them. Then, with the correction held, the linear
-    path is solved again on training and validation part together.
+    The network starts at zero; the epoch with the lowest validation loss is kept, that start among
+    them. What is delivered is chosen on the validation part: the simplest model, unless the linear
+    one is better there; the network added, in the share that serves best, unless it does not help.
+    Then the linear model is fitted on training and validation part together.
 
     Args:
         plan: from `plan`.
@@ -138,21 +147,11 @@ def train(
             are several.
         Interrupted: Ctrl-C, SIGTERM or SIGHUP, and training is saved.
     """
-    options, split = plan.options, plan.split
-    network = build(options, plan.features.shape[1], plan.taps)
-    readout = _readout(network)
-    readout.set_linear(plan.linear, gain=_spread(plan))
-    stream = Stream(
-        plan.features,
-        plan.target[:, None],
-        lanes=options.lanes,
-        horizon=options.ahead,
-        mask=np.isfinite(plan.target),
-        # Steps whose lags are not all known train nothing.
-        burn_in=_burn_in(plan),
-        dtype=torch.float32,
-    )
-    training, validation, test = split.parts(stream)
+    options, split, series = plan.options, plan.split, plan.series
+    known = _forecaster(plan, plan.study.fitted(split.train))
+    stream = known.stream(series)
+    training, validation, _ = split.parts(stream)
+    network = known.network
     history = fit(
         network,
         training,
@@ -171,69 +170,93 @@ def train(
         checkpoint=checkpoint,
         resume=resume,
     )
-    _solve_again(network, plan)
     network.eval()
-    forecaster = Forecaster(
-        network,
-        plan.scaling,
+    linear = plan.study.fitted(split.fitted)
+    plain = simplest(series.target, split.fitted, len(series.input_names), options.simulate)
+    delivered = _chosen(plan, known, linear, plain)
+    prediction = _of_test(plan, delivered.predict(series))
+    inputs = plan.scaling.inputs(series)
+    truth = series.target[split.fitted :]
+    metrics = [Metrics.of(delivered.name, prediction, truth)]
+    for model in (plain, linear):
+        if model.name != delivered.name:
+            found = _of_test(plan, model(inputs, series.target))
+            metrics.append(Metrics.of(model.name, found, truth))
+    return Result(plan, delivered, history, tuple(metrics), prediction)
+
+
+def _forecaster(plan: Plan, linear: Linear) -> Forecaster:
+    """A linear model and a new network, whose unit is the linear model's error."""
+    options, series, split = plan.options, plan.series, plan.split
+    reader = Reader(plan.scaling, linear, options.ahead, plan.seasons, options.simulate)
+    errors = _errors(plan, linear(plan.scaling.inputs(series), series.target))
+    parts = errors[: split.train], errors[split.train : split.fitted]
+    spread = max(*(_rms(part) for part in parts), 1e-9 * plan.scaling.target_deviation)
+    columns = reader(plan.scaling.inputs(series)[:1], series.target[:1]).shape[1]
+    return Forecaster(
+        build(options, columns),
+        reader,
+        spread,
         options,
-        plan.series.input_names,
-        plan.series.target_name,
+        series.input_names,
+        series.target_name,
         plan.missing,
+        spread,
     )
-    prediction = _test_prediction(network, test, plan)
-    return Result(plan, forecaster, history, _metrics(plan, prediction), prediction)
 
 
-def _readout(network: Network) -> Readout:
-    assert isinstance(network.readout, Readout)
-    return network.readout
+def _chosen(plan: Plan, known: Forecaster, linear: Linear, plain: Linear) -> Forecaster:
+    """What is delivered.
+
+    Args:
+        plan: the plan.
+        known: the forecaster that knows the training part alone, trained.
+        linear, plain: the linear and the simplest model, fitted on all before the test part.
+    """
+    series, split = plan.series, plan.split
+    judged = slice(split.train, split.fitted)
+    inputs = plan.scaling.inputs(series)
+
+    def errors(prediction: Floats) -> Floats:
+        found = _errors(plan, prediction)[judged]
+        return found[np.isfinite(found)]
+
+    base = known.reader.linear(inputs, series.target)
+    alone, added = errors(base), errors(known.predict(series))
+    rival = errors(plain(inputs, series.target))
+    # The share of the correction that leaves the least squared error.
+    moved = alone - added
+    share = float(np.clip(alone @ moved / max(moved @ moved, 1e-300), 0.0, 1.0))
+    together = alone - share * moved
+    if not _better(together, alone):
+        share, together = 0.0, alone
+    if not _better(together, rival):
+        share, linear = 0.0, plain
+    reader = replace(known.reader, linear=linear)
+    return replace(known, reader=reader, gain=share * known.spread)
 
 
-def _burn_in(plan: Plan) -> int:
-    """As many steps as the linear path looks back, while that leaves something to count."""
-    horizon = plan.options.ahead
-    known = np.isfinite(plan.target[horizon : plan.split.train])
-    return min(plan.linear.order - 1, int(np.flatnonzero(known)[-1]))
+def _better(errors: Floats, other: Floats) -> bool:
+    """Whether squared errors are lower than others, by more than chance makes them."""
+    gain = other**2 - errors**2
+    least = CERTAIN * gain.std() / len(gain) ** 0.5
+    return bool(gain.mean() > least)
 
 
-def _spread(plan: Plan) -> float:
-    """The linear path's root mean squared error on the training part."""
-    horizon, order = plan.options.ahead, plan.linear.order
-    rows = np.arange(order - 1, plan.split.train - horizon)
-    error = plan.linear(plan.features)[rows] - plan.target[rows + horizon]
-    return max(float(np.sqrt(np.nanmean(error**2))), 1e-6)
+def _errors(plan: Plan, prediction: Floats) -> Floats:
+    """Target minus prediction [rows], by the row of the target; NaN where there is none."""
+    horizon, target = plan.options.ahead, plan.series.target
+    found = np.full(len(target), np.nan)
+    found[horizon:] = target[horizon:] - prediction[: len(target) - horizon]
+    return found
 
 
-@torch.no_grad()
-def _solve_again(network: Network, plan: Plan) -> None:
-    """Least squares of what the correction leaves, on all targets before the test part."""
-    horizon, fitted = plan.options.ahead, plan.split.fitted
-    inputs = torch.from_numpy(plan.features[: fitted - horizon]).to(torch.float32)
-    outputs, _ = network.unfold(inputs[:, None])
-    readout = _readout(network)
-    remaining = plan.target[:fitted].copy()
-    remaining[horizon:] -= readout.corrected(outputs)[:, 0, 0].numpy()
-    linear = least_squares(plan.features[:fitted], remaining, horizon, fitted, plan.taps)
-    readout.set_linear(linear)
+def _rms(errors: Floats) -> float:
+    known = errors[np.isfinite(errors)]
+    return float(np.sqrt(np.mean(known**2))) if len(known) else 0.0
 
 
-def _test_prediction(network: Network, test: Stream, plan: Plan) -> Floats:
-    found = predict(network, test)
-    assert isinstance(found, torch.Tensor)
-    rows = plan.split.total - plan.split.fitted
-    return plan.scaling.unscale(found[:rows, 0].numpy().astype(np.float64))
-
-
-def _metrics(plan: Plan, prediction: Floats) -> tuple[Metrics, ...]:
-    options, split = plan.options, plan.split
-    truth = plan.series.target[split.fitted :]
-    rows = slice(split.fitted - options.ahead, split.total - options.ahead)
-    simple = baselines(plan.features, plan.target, options.ahead, split.fitted, options.simulate)
-    return (
-        Metrics.of(f"network ({options.cell})", prediction, truth),
-        *(
-            Metrics.of(one.name, plan.scaling.unscale(one.prediction[rows]), truth)
-            for one in simple
-        ),
-    )
+def _of_test(plan: Plan, prediction: Floats) -> Floats:
+    """Of the targets in the test part."""
+    horizon, split = plan.options.ahead, plan.split
+    return prediction[split.fitted - horizon : split.total - horizon]

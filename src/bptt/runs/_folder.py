@@ -24,7 +24,6 @@ from safetensors import SafetensorError
 from bptt import files
 from bptt.errors import BpttError, DataError, reason
 from bptt.files import shown
-from bptt.network import Network
 
 MODEL, RECORD, HISTORY = "model.safetensors", "run.json", "history.csv"
 CHECKPOINTS = "checkpoints"
@@ -162,7 +161,7 @@ def read_json(folder: Path) -> Any:
         ) from error
 
 
-def tensors_of(network: Network) -> dict[str, torch.Tensor]:
+def tensors_of(network: nn.Module) -> dict[str, torch.Tensor]:
     """Parameters and buffers, as safetensors wants them."""
     return {name: value.detach().contiguous() for name, value in network.state_dict().items()}
 
@@ -189,7 +188,7 @@ def check_size(path: Path, found: int, hidden: int, layers: int, more: int) -> N
         )
 
 
-def load_weights(network: Network, path: Path, data: bytes) -> None:
+def load_weights(network: nn.Module, path: Path, data: bytes) -> None:
     """Fill a network.
 
     Args:
