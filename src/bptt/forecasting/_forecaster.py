@@ -60,8 +60,8 @@ class Forecaster:
     """A linear model, and a network that adds to it.
 
     Attributes:
-        network: reads the features of ``reader``; its prediction is of what the linear model leaves,
-            in units of ``gain``.
+        network: reads the features of ``reader``; its prediction is of what the linear model
+            leaves, in units of ``gain``.
         reader: makes them; it has the scaling and the linear model.
         gain: what a unit of the network's prediction is, in the target's units; 0 where the network
             did not help.
@@ -101,8 +101,8 @@ class Forecaster:
         return found
 
     def stream(self, series: Series) -> Stream:
-        """``series`` as the network was trained on it: what the linear model leaves, missing targets
-        uncounted."""
+        """``series`` as the network was trained on it: what the linear model leaves, where a
+        target is known."""
         reader, horizon = self.reader, self.options.ahead
         inputs = reader.scaling.inputs(series)
         left = series.target.copy()
@@ -182,8 +182,8 @@ class Live:
             self._add(reader(inputs, series.target))
 
     def read(self, inputs: Floats, target: float) -> float:
-        """Read a row, ``inputs`` [columns] and the target (NaN: it is missing), in the data's units;
-        gives the new prediction."""
+        """The new prediction, after a row: ``inputs`` [columns] and the target (NaN: it is
+        missing), in the data's units."""
         reader, back = self.forecaster.reader, self.forecaster.reader.back
         row = reader.scaling.scaled_inputs(inputs[None])
         self._inputs = np.concatenate([self._inputs, row])[-back:]

@@ -1,4 +1,4 @@
-"""Linear forecasts: ridge regression on lags, with everything about it chosen by rolling validation.
+"""Linear forecasts: ridge regression on lags, all about it chosen by rolling validation.
 
 The prediction of the target at t + h is affine in what is known at t, t−1, …, t−order+1: the inputs
 and the past targets (ARX; AR without inputs), or the inputs alone (a finite impulse response). Each
@@ -11,16 +11,17 @@ horizon has its own model (the direct forecast). Many forms are tried:
 - the ridge, which shrinks towards "no change" where differences are taken
   (A. E. Hoerl, R. W. Kennard: Ridge regression, 1970).
 
-Each is fitted on what comes before a stretch of rows and judged on the stretch, three times over. The
-forecast is the mean of all forms, weighted by how well they did (weights exp(−n/4·log(MSE/least)),
-after J. M. Bates and C. W. J. Granger: The combination of forecasts, 1969): one form alone is chosen
-by luck where the rows are few. All sums are in float64.
+Each is fitted on what comes before a stretch of rows and judged on the stretch, three times over.
+The forecast is the mean of all forms, weighted by how well they did (weights
+exp(−n/4·log(MSE/least)), after J. M. Bates and C. W. J. Granger: The combination of forecasts,
+1969): one form alone is chosen by luck where the rows are few. All sums are in float64.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +46,7 @@ ROWS_PER_WEIGHT = 0.7
 """No order is tried that leaves fewer rows for each of its weights; the ridge bounds the rest."""
 
 TEMPER = 0.5
-"""Of the weights of forms: the errors of neighbouring rows are alike, which counts them for less."""
+"""Of the weights of forms: errors of neighbouring rows are alike, which counts them for less."""
 
 LEAST_WEIGHT = 1e-3
 """Of a form in the mean, beside the best one's."""
@@ -409,7 +410,7 @@ class _Judging:
         counts = dict.fromkeys(forms, 0)
         common: _Sums | None = None
         seen = 0
-        for start, stop in zip(ends, ends[1:], strict=False):
+        for start, stop in pairwise(ends):
             # The sums of all lags, to which each fold adds; fewer lags are a part of them, and of
             # the few rows before.
             fresh = family.rows(widest, seen, start)

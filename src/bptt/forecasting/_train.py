@@ -226,7 +226,7 @@ def _chosen(plan: Plan, known: Forecaster, linear: Linear, plain: Linear) -> For
     rival = errors(plain(inputs, series.target))
     # The share of the correction that leaves the least squared error.
     moved = alone - added
-    share = float(np.clip(alone @ moved / max(moved @ moved, 1e-300), 0.0, 1.0))
+    share = float(np.clip(alone @ moved / max(float(moved @ moved), 1e-300), 0.0, 1.0))
     together = alone - share * moved
     if not _better(together, alone):
         share, together = 0.0, alone
@@ -239,7 +239,7 @@ def _chosen(plan: Plan, known: Forecaster, linear: Linear, plain: Linear) -> For
 def _better(errors: Floats, other: Floats) -> bool:
     """Whether squared errors are lower than others, by more than chance makes them."""
     gain = other**2 - errors**2
-    least = CERTAIN * gain.std() / len(gain) ** 0.5
+    least = CERTAIN * float(gain.std()) / len(gain) ** 0.5
     return bool(gain.mean() > least)
 
 

@@ -161,7 +161,7 @@ def read_json(folder: Path) -> Any:
         ) from error
 
 
-def tensors_of(network: nn.Module) -> dict[str, torch.Tensor]:
+def tensors_of(network: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Parameters and buffers, as safetensors wants them."""
     return {name: value.detach().contiguous() for name, value in network.state_dict().items()}
 
@@ -188,7 +188,7 @@ def check_size(path: Path, found: int, hidden: int, layers: int, more: int) -> N
         )
 
 
-def load_weights(network: nn.Module, path: Path, data: bytes) -> None:
+def load_weights(network: torch.nn.Module, path: Path, data: bytes) -> None:
     """Fill a network.
 
     Args:
