@@ -128,6 +128,10 @@ def _make_functional(node: Node, target: Node) -> None:
         node.target = _aten.expand.default
         node.args = (node.args[1], list(target.meta["val"].shape))
         return
+    if name == "fill_" and isinstance(node.args[1], Node):  # one number in a tensor
+        node.target = _aten.expand.default
+        node.args = (node.args[1], list(target.meta["val"].shape))
+        return
     if name in ("fill_", "zero_"):
         node.target = _aten.full_like.default
         node.args = (target, node.args[1] if name == "fill_" else 0.0)
