@@ -14,11 +14,8 @@ from bptt import files
 from bptt.errors import BpttError, DataError, reason
 from bptt.files import shown
 from bptt.runs._folder import CHECKPOINTS
-from bptt.runs._owned import JOB, owned, replacements
+from bptt.runs._owned import FORMAT, JOB, owned, remove_saved, replacements
 from bptt.training import checkpoints_in
-
-FORMAT = 1
-"""Of ``job.json``; raised when an older reader would fail."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +68,7 @@ def forget(folder: Path, saved: Path) -> None:
     if not checkpoints_in(saved):
         place = folder if saved == folder / CHECKPOINTS else saved
         files.remove(place / JOB)
-        files.drop_if_empty(saved)
+        remove_saved(saved)  # without a job nobody would know whose the seed of starts is
 
 
 def saved_in(folder: Path) -> Path:

@@ -86,11 +86,12 @@ def best_of(
         checkpoint: start i has the folder ``start-i`` in it.
 
     Raises:
-        OptionError: there is no start, or a parameter cannot be drawn anew.
+        OptionError: there is no start, ``jobs`` is 0, or a parameter cannot be drawn anew.
         CheckpointError: a start cannot be saved, or another run trains it.
         BpttError: all starts failed; or several jobs are asked for and joblib is not installed.
     """
     numbers = _numbers(starts)
+    check_jobs(jobs)
     with undrawn():
         draw_anew(copy.deepcopy(network))  # refuses before work
     root = int(torch.randint(2**62, ())) if seed is None else seed
@@ -167,6 +168,16 @@ def _reset(module: nn.Module) -> None:
     reset = getattr(module, "reset_parameters", None)
     if callable(reset):
         reset()
+
+
+def check_jobs(jobs: int | None) -> None:
+    """Refuse a number of starts at a time that means nothing.
+
+    Raises:
+        OptionError: it is 0.
+    """
+    if jobs == 0:
+        raise OptionError("jobs must be a number of starts at a time, or -1 for all, not 0.")
 
 
 def _numbers(starts: Any) -> list[int]:
