@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from bptt.runs import put, read_run, settle
+from bptt import files
+from bptt.cli._fit import TASKS
+from bptt.runs import Made, begin, begun, put, read_run, settle
 from bptt.training import Hold
 from bptt.training._step import Stepper
 
@@ -162,6 +164,26 @@ class TestFolders:
         assert snapshot(".") == before
         assert not os.path.exists("run")
 
+    def test_a_fault_before_the_job_is_noted_leaves_no_folder(self, table, monkeypatch):
+        fit("--out", "run", "--checkpoint", "never")
+        before = set(os.listdir("run"))
+
+        def full(*given):
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("bptt.runs._job.note", full)
+            new = ("fit", table, *COLUMNS, *FAST, "--out", "run", "--force")
+            assert call(*new).exit_code == 1
+        assert set(os.listdir("run")) == before
+
+    def test_a_replacement_is_the_newest_whatever_is_there(self, table):
+        fit("--out", "run")
+        os.mkdir("run/checkpoints-7")
+        job = begun(Path("run"), TASKS)
+        assert begin(Path("run"), job) == Path("run/checkpoints-8")
+        assert begin(Path("run"), job) == Path("run/checkpoints-9")
+
     def test_what_is_refused_leaves_no_folder(self, table):
         result = call("fit", table, "--target", "x", *FAST, "--out", "a/b/run")
         assert result.exit_code == 2
@@ -202,6 +224,24 @@ class TestRuns:
         assert at > 20
         assert code == DONE
         assert ends == {0, 1}
+
+    def test_a_run_that_is_replaced_while_it_is_read_is_read_again(self, table, monkeypatch):
+        """All of the replacement comes between the record and the model."""
+        fit("--out", "run", "--checkpoint", "never")
+        fit("--out", "other", "--seed", "1", "--checkpoint", "never")
+        new = read_run("other")
+        real, seen = files.read_bytes, []
+
+        def read(path):
+            data = real(path)
+            if str(path) == "run/run.json" and not seen:
+                seen.append(1)
+                about = {k: v for k, v in new.record.items() if k not in ("files", "pictures")}
+                put(Path("run").absolute(), Made(new.parts, about), saved=False)
+            return data
+
+        monkeypatch.setattr(files, "read_bytes", read)
+        assert read_run("run").parts == new.parts
 
     def test_a_model_of_another_run_is_no_run(self, table):
         fit("--out", "run")

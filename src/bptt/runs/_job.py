@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
@@ -54,12 +53,16 @@ def begin(folder: Path, job: Job) -> Path:
     if not owned(folder) and not replacements(folder):
         note(folder, job)
         return folder / CHECKPOINTS
-    number = 2
-    while os.path.lexists(folder / f"{CHECKPOINTS}-{number}"):
-        number += 1
+    # The highest is the newest: a gap between others is not filled.
+    taken = (path.name.removeprefix(f"{CHECKPOINTS}-") for path in folder.glob(f"{CHECKPOINTS}-*"))
+    number = max([1, *(int(text) for text in taken if text.isdecimal())]) + 1
     saved = folder / f"{CHECKPOINTS}-{number}"
-    files.make_folder(saved)
-    note(saved, job)
+    try:
+        files.make_folder(saved)
+        note(saved, job)
+    except BaseException:
+        files.drop_if_empty(saved)
+        raise
     return saved
 
 
