@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import sys
+import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +144,68 @@ def test_starts_in_processes_are_the_same_and_survive_the_death_of_one(
     assert torch.equal(weights(net), weights(alone))
     assert history.starts[serial.start] == serial.starts[serial.start]
     assert "Terminated" in history.starts[doomed].error
+
+
+def _die_once(progress: bptt.Progress) -> None:
+    """Kills the process that is the first to come here."""
+    with suppress(FileExistsError):
+        os.close(os.open(os.environ["DIED"], os.O_CREAT | os.O_EXCL))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+_die_once.every = 8  # type: ignore[attr-defined]  # a function's own attribute
+
+
+def test_what_is_saved_outlives_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The starts that were at work as it died go on from their checkpoints, and none is left
+    out."""
+    pytest.importorskip("joblib")
+    whole, net = network(), network()
+    serial = fit(whole, starts=2)
+    monkeypatch.setenv("DIED", str(tmp_path / "died"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        history = fit(net, starts=2, jobs=2, callbacks=[_die_once], checkpoint=tmp_path / "saved")
+    assert (tmp_path / "died").exists()
+    assert history.starts == serial.starts
+    assert torch.equal(weights(net), weights(whole))
+
+
+class Odd(Exception):
+    """Cannot be read where it is sent to."""
+
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(f"{one} {other}")
+
+
+def _odd(progress: bptt.Progress) -> None:
+    if f"{progress.history.losses[0]:.6g}" == os.environ.get("DOOMED"):
+        raise Odd("no", "luck")
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_an_exception_that_cannot_be_sent_costs_its_own_start_alone(
+    saved: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("joblib")
+    serial = fit(network(), starts=3)
+    monkeypatch.setenv("DOOMED", f"{serial.starts[1].losses[0]:.6g}")
+    more = {"checkpoint": tmp_path / "saved"} if saved else {}
+    with pytest.warns(UserWarning, match="start 1 failed and is left out: Odd: no luck"):
+        history = fit(network(), starts=3, jobs=2, callbacks=[_odd], **more)
+    assert history.starts[::2] == serial.starts[::2]
+    assert history.starts[1].error == "Odd: no luck"
+
+
+def test_starts_that_are_saved_are_refused_at_once_unless_they_go_on(tmp_path: Path) -> None:
+    before = fit(network(), starts=2, checkpoint=tmp_path)
+    seen: list[bptt.Progress] = []
+    with pytest.raises(bptt.OptionError, match=r"start-1 holds the checkpoints of a run: go on"):
+        fit(network(), starts=[2, 1], checkpoint=tmp_path, callbacks=[seen.append])
+    assert not seen
+    assert not (tmp_path / "start-2").exists()
+    assert len(fit(network(), starts=[2], checkpoint=tmp_path)) == 2
+    assert fit(network(), starts=2, checkpoint=tmp_path, resume=True).starts == before.starts
 
 
 def test_threads_take_turns() -> None:

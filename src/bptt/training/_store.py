@@ -141,8 +141,9 @@ def strange_checkpoints(folder: Path) -> list[str]:
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Remove the checkpoints in a folder, and those of starts in it; what else is there stays."""
-    for path in folder.iterdir() if folder.is_dir() else ():
+    """Remove the checkpoints in a folder, and those of starts in it; what else is there stays, and
+    so does what a link leads to."""
+    for path in folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ():
         if _is_own(path):
             (files.remove_folder if path.is_dir() else files.remove)(path)
 
