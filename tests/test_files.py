@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -54,20 +56,123 @@ def test_permissions_and_links_stay(tmp_path: Path) -> None:
     assert twin.read_bytes() == b"old"  # another name of the old file keeps what it had
 
 
+def run(code: str) -> int:
+    """The exit code of another process."""
+    before = "import os, signal; from pathlib import Path; from bptt import files\n"
+    paths = {"PYTHONPATH": str(Path(files.__file__).parents[1])}
+    command = [sys.executable, "-c", before + code]
+    return subprocess.run(command, check=False, env={**os.environ, **paths}).returncode
+
+
 def test_what_a_killed_process_left_is_swept_by_the_next(tmp_path: Path) -> None:
     killed = (
-        "import os, signal; from bptt import files;"
-        "os.replace = lambda *a: os.kill(os.getpid(), signal.SIGKILL);"
+        "os.replace = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"files.write_bytes({str(tmp_path / 'out')!r}, b'half')"
     )
-    done = subprocess.run([sys.executable, "-c", killed], check=False)
-    assert done.returncode == -signal.SIGKILL
-    (left,) = os.listdir(tmp_path)
-    assert left.startswith(files.UNFINISHED)
-    other = tmp_path / f"{left.rpartition('.')[0]}.{os.getppid()}"  # of a process that lives
-    other.write_bytes(b"")
+    assert run(killed) == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(files.UNFINISHED)
+    assert files.is_unfinished(left)
+    with files.Unfinished(tmp_path) as other:
+        files.write_bytes(tmp_path / "out", b"whole")
+        assert sorted(os.listdir(tmp_path)) == sorted(["out", other.path.name])
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("number", [os.getpid(), 2**22 + 1])
+def test_the_number_of_a_process_says_nothing(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In another container it is another process's, or nobody's."""
+    real, swept = os.replace, f"files.sweep(Path({str(tmp_path)!r}))"
+
+    def replace(unfinished: Any, place: Any) -> None:
+        assert run(f"os.getpid = lambda: {number}\n{swept}") == 0
+        real(unfinished, place)
+
+    monkeypatch.setattr(os, "getpid", lambda: number)
+    monkeypatch.setattr(os, "replace", replace)
     files.write_bytes(tmp_path / "out", b"whole")
-    assert sorted(os.listdir(tmp_path)) == sorted(["out", other.name])
+    assert (tmp_path / "out").read_bytes() == b"whole"
+
+
+def test_threads_that_write_one_file_do_not_meet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second begins while the first has written a part."""
+    path, real = tmp_path / "out", os.write
+    half, over = threading.Event(), threading.Event()
+    failed: list[Exception] = []
+
+    def write(handle: int, data: Any) -> int:
+        if threading.current_thread() is slow and len(data) > 4:
+            written = real(handle, data[:4])
+            half.set()
+            over.wait(10)
+            return written
+        return real(handle, data)
+
+    def work() -> None:
+        try:
+            files.write_bytes(path, b"slow" * 10)
+        except Exception as error:
+            failed.append(error)
+
+    monkeypatch.setattr(os, "write", write)
+    slow = threading.Thread(target=work)
+    slow.start()
+    half.wait(10)
+    files.write_bytes(path, b"fast" * 10)
+    assert path.read_bytes() == b"fast" * 10
+    over.set()
+    slow.join()
+    assert failed == []
+    assert path.read_bytes() == b"slow" * 10
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_file_that_is_tried_as_it_is_made_gets_another_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process sweeps between the making of the file and its lock."""
+    real, tried = fcntl.flock, []
+
+    def flock(handle: int, kind: int) -> None:
+        if not tried:
+            tried.append(handle)
+            assert run(f"files.sweep(Path({str(tmp_path)!r}))") == 0
+        real(handle, kind)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    files.write_bytes(tmp_path / "out", b"whole")
+    assert tried
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_where_there_are_no_locks_nothing_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*arguments: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    left = tmp_path / f"{files.UNFINISHED}0123456789abcdef"
+    left.write_bytes(b"half")
+    files.write_bytes(tmp_path / "out", b"whole")
+    assert sorted(os.listdir(tmp_path)) == sorted([left.name, "out"])
+    monkeypatch.undo()
+    files.sweep(tmp_path)
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may list every folder")
+def test_a_folder_that_may_not_be_listed_can_be_written(tmp_path: Path) -> None:
+    tmp_path.chmod(0o300)
+    try:
+        files.write_bytes(tmp_path / "out", b"whole")
+    finally:
+        tmp_path.chmod(0o700)
+    assert (tmp_path / "out").read_bytes() == b"whole"
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "socket", "device"])

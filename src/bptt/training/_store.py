@@ -142,6 +142,7 @@ def strange_checkpoints(folder: Path) -> list[str]:
 
 def remove_checkpoints(folder: Path) -> None:
     """Remove the checkpoints in a folder, and those of starts in it; what else is there stays."""
+    files.sweep(folder)
     for path in folder.iterdir() if folder.is_dir() else ():
         if _is_own(path):
             (files.remove_folder if path.is_dir() else files.remove)(path)
