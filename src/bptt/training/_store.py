@@ -87,6 +87,18 @@ def make(folder: Path) -> None:
         raise CheckpointError(_why(error, folder, 0)) from error
 
 
+def mark(folder: Path) -> files.Unfinished:
+    """A file in ``folder`` that says that this process is at work there.
+
+    Raises:
+        CheckpointError: it cannot be made.
+    """
+    try:
+        return files.Unfinished(folder)
+    except OSError as error:
+        raise CheckpointError(_why(error, folder, 0)) from error
+
+
 def write(folder: Path, content: Packed, keep: int, **about: Any) -> Path:
     """Add a checkpoint, then remove all but the ``keep`` newest.
 
