@@ -43,6 +43,57 @@ def test_whatever_call_fails_the_old_file_is_intact(
     assert ("are free" in files.why(caught.value, 3000)) == (number == errno.ENOSPC)
 
 
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP])
+def test_a_disk_without_permissions_can_be_written(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "old"
+    path.write_bytes(b"old")
+    failing(monkeypatch, "chmod", number)
+    files.write_bytes(path, b"new")
+    assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
+def test_a_disk_that_flushes_no_folders_can_be_written(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{handle}"):
+            raise OSError(number, os.strerror(number))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    if number == errno.EIO:  # the disk fails
+        with pytest.raises(OSError, match=os.strerror(number)):
+            files.flush(tmp_path)
+        return
+    files.write_bytes(tmp_path / "out", b"new")
+    assert (tmp_path / "out").read_bytes() == b"new"
+
+
+def test_a_folder_that_may_not_be_opened_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be written to, but not listed."""
+    real = os.open
+
+    def opened(path: Any, *more: Any) -> int:
+        if os.path.isdir(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(path, *more)
+
+    def listed(*given: Any) -> list[str]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "open", opened)
+    monkeypatch.setattr(os, "listdir", listed)
+    files.write_bytes(tmp_path / "out", b"whole")
+    assert (tmp_path / "out").read_bytes() == b"whole"
+
+
 def test_permissions_and_links_stay(tmp_path: Path) -> None:
     path, link, twin = tmp_path / "file", tmp_path / "link", tmp_path / "twin"
     path.write_bytes(b"old")
@@ -163,16 +214,6 @@ def test_where_there_are_no_locks_nothing_is_swept(
     monkeypatch.undo()
     files.sweep(tmp_path)
     assert os.listdir(tmp_path) == ["out"]
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may list every folder")
-def test_a_folder_that_may_not_be_listed_can_be_written(tmp_path: Path) -> None:
-    tmp_path.chmod(0o300)
-    try:
-        files.write_bytes(tmp_path / "out", b"whole")
-    finally:
-        tmp_path.chmod(0o700)
-    assert (tmp_path / "out").read_bytes() == b"whole"
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "socket", "device"])

@@ -42,6 +42,9 @@ _BINARY = getattr(os, "O_BINARY", 0)  # Windows would change the ends of lines
 
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 
+_NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""What disks answer that flush no folders."""
+
 _writing: set[Path] = set()
 """What this process is writing at the moment."""
 
@@ -93,7 +96,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
         sweep(place.parent)
         with Unfinished(place.parent) as unfinished:
             unfinished.write(data)
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # absent; or FAT and the like, which have none
                 os.chmod(unfinished.path, stat.S_IMODE(os.stat(place).st_mode))
             if fcntl is None:
                 unfinished.close()  # Windows renames no file that is open
@@ -195,12 +198,19 @@ def _write(handle: int, data: bytes) -> None:
 
 
 def flush(folder: Path) -> None:
-    """The names in ``folder``, down to the disk; only POSIX lets a folder be flushed."""
+    """The names in ``folder``, down to the disk; only POSIX lets a folder be flushed, and not on
+    every disk."""
     if os.name != "posix":
         return
-    handle = os.open(folder, os.O_RDONLY)
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        return  # it may be written, but not listed
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_FLUSH:
+            raise
     finally:
         os.close(handle)
 
