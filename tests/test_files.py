@@ -54,6 +54,7 @@ def test_a_disk_without_permissions_can_be_written(
     assert path.read_bytes() == b"new"
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
 def test_a_disk_that_flushes_no_folders_can_be_written(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -230,6 +231,15 @@ def test_what_is_no_file_is_refused_at_once(kind: str, tmp_path: Path) -> None:
         files.read_bytes(path)
     with pytest.raises(DataError, match=kind):
         files.write_bytes(path, b"")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_folder_that_is_read_leaves_nothing_open(tmp_path: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    for _ in range(3):
+        with pytest.raises(IsADirectoryError):
+            files.read_bytes(tmp_path)
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_names_of_any_length_and_bytes(tmp_path: Path) -> None:

@@ -76,10 +76,13 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         OSError: it cannot be read.
     """
     regular(path)
-    # Not to wait, where a FIFO took the file's place just now.
-    handle = os.open(path, os.O_RDONLY | _BINARY | _NO_WAIT)
-    with open(handle, "rb") as file:
+    with open(path, "rb", opener=_opened) as file:
         return file.read()
+
+
+def _opened(path: str, flags: int) -> int:
+    """Not to wait, where a FIFO took the file's place just now."""
+    return os.open(path, flags | _NO_WAIT)
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
