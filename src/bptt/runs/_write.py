@@ -141,6 +141,9 @@ def settle(folder: Path) -> None:
                 os.replace(path, folder / path.name)
         for name in in_place(folder) - {RECORD, JOB, *record["files"]}:
             files.remove(folder / name)
+        # Disks may keep renames in another order: a record in its place says that all else is.
+        files.flush(folder)
+        files.flush(whole)
         os.replace(whole / RECORD, folder / RECORD)
         files.flush(folder)
     _settle_saved(folder, whole)
@@ -174,6 +177,7 @@ def _settle_saved(folder: Path, whole: Path) -> None:
             os.rename(newest, saved)
         if is_record(content_of(saved / JOB)):
             files.remove(saved / JOB)
+        files.flush(folder)
         os.replace(whole / JOB, folder / JOB)
     elif record.get("saved") is False and is_record(content_of(folder / JOB)):
         for one in [saved, *replacements(folder)]:
