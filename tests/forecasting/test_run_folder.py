@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from bptt import files
 from bptt.errors import DataError, OptionError
-from bptt.forecasting import load, save
-from bptt.runs import check_folder
+from bptt.forecasting import _report, _run_folder, diagnose_run, load, save
+from bptt.runs import check_folder, read_run
 
 from .cases import driven
 
@@ -85,6 +85,28 @@ def test_the_record_takes_its_place_after_all_else_is_on_the_disk(
     save(fitted, tmp_path / "run", force=force)
     run = tmp_path / "run"
     assert at_last == [({run, run / ".whole"}, {run, run / ".whole"})]
+
+
+def test_what_is_diagnosed_is_one_run(run, monkeypatch):
+    """Another may take its place while it is read."""
+    read = []
+
+    class Enough(Exception):
+        pass
+
+    def reading(folder):
+        read.append(folder)
+        return read_run(folder)
+
+    def diagnosing(*given, **options):
+        raise Enough
+
+    for module in (_report, _run_folder):
+        monkeypatch.setattr(module, "read_run", reading)
+    monkeypatch.setattr(_report, "diagnose", diagnosing)
+    with pytest.raises(Enough):
+        diagnose_run(run, driven())
+    assert read == [run]
 
 
 def test_a_file_is_no_folder(tmp_path):
