@@ -144,6 +144,9 @@ def settle(folder: Path) -> None:
                 os.replace(path, folder / path.name)
         for name in in_place(folder) - {RECORD, JOB, *record["files"]}:
             files.remove(folder / name)
+        # Disks may keep renames in another order: a record in its place says that all else is.
+        files.flush(folder)
+        files.flush(whole)
         os.replace(whole / RECORD, folder / RECORD)
         files.flush(folder)
     _settle_saved(folder, whole)
@@ -177,6 +180,7 @@ def _settle_saved(folder: Path, whole: Path) -> None:
             os.rename(newest, saved)
         if is_job(content_of(saved / JOB)):
             files.remove(saved / JOB)
+        files.flush(folder)
         os.replace(whole / JOB, folder / JOB)
     elif record.get("saved") is False:
         # What was to replace the run before this one is older than this one.

@@ -111,7 +111,8 @@ def best_of(
     place = None if checkpoint is None else Place(checkpoint.path)
     best: Outcome | None = None
     found = []
-    with Watch() as watch, Signals(checkpoint is not None, told=watch.leave) as signals:
+    watch = Watch(None if checkpoint is None else checkpoint.path)
+    with watch, Signals(checkpoint is not None, told=watch.leave) as signals:
         trained = partial(_trained_one, network, stream, train, callbacks, root)
         one = partial(_train_one, trained, checkpoint, place, watch.asked)
         with closing(_run(one, numbers, jobs, watch)) as outcomes:
