@@ -235,7 +235,8 @@ def sum_(
     dtype: Any = None,
 ) -> Any:
     """Over features; over lanes it is what follows the loop."""
-    if value.dtype is not tr.dtype:
+    counts = not value.is_floating_point() and value.dtype is not torch.bool
+    if not counts and value.dtype is not tr.dtype:
         raise Refusal(Reason.OPERATOR, f"aten::sum as {value.dtype}")
     over = _dims(x, dims)
     if x.axis not in over:
