@@ -115,6 +115,10 @@ class _Loop(torch.autograd.Function):
         exposed = len(call.exposed)
         results[:exposed] = shown = [states.data for states in results[:exposed]]
         ctx.changes = [_changes(states) for states in shown]
+        # Spikes and masks need none in the loop: what refuses tensors that do takes them.
+        quiet = call.plan.around.reach.quiet(call, ctx.needs_input_grad[1:])
+        if quiet:
+            ctx.mark_non_differentiable(*[results[i] for i in quiet])
         return tuple(results)
 
     @staticmethod

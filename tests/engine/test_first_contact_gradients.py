@@ -1,0 +1,122 @@
+"""Which results need a gradient, and which tensors get one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bptt
+from bptt.state import State, leaves, map_state
+
+from .contact import SIZE, Base, agree, cell_of, given
+
+pytestmark = [
+    pytest.mark.usefixtures("core", "double"),
+    pytest.mark.filterwarnings("ignore:.*Python loop"),
+]
+
+
+class Parts(Base):
+    """A state of several tensors."""
+
+    parts = 2
+
+    def initial_state(self, lanes: int) -> tuple[Tensor, ...]:
+        return (torch.zeros(lanes, SIZE),) * self.parts
+
+
+def spiking(s: Any, i: Tensor, state: Any) -> Any:
+    v = state[0] * 0.9 + s.u(i)
+    return v, (v > 0.2).to(v.dtype)
+
+
+def shifting(s: Any, i: Tensor, state: Any) -> Any:
+    """What the first leaf is given reaches the last one two steps later."""
+    return torch.tanh(s.u(i)), state[0] * 1.0, state[1] @ s.w
+
+
+class Spikes(Parts):
+    def output(self, state: Any) -> Tensor:
+        found: Tensor = state[1]
+        return found
+
+
+class Difference(Parts):
+    def output(self, state: Any) -> Tensor:
+        found: Tensor = state[1] * 2 - 1
+        return found
+
+
+class Shifting(Parts):
+    parts = 3
+
+
+def needing(found: tuple[State, ...]) -> list[bool]:
+    """Of each result, whether it needs a gradient."""
+    return [leaf.requires_grad for leaf in leaves(found)]
+
+
+def agree_on_needs(cell: nn.Module, inputs: Tensor, **options: Any) -> list[bool]:
+    """The same results need a gradient as in the loop; gives which."""
+    wanted = needing(bptt.unfold(cell, inputs, backend="eager", **options))
+    assert needing(bptt.unfold(cell, inputs, backend="auto", **options)) == wanted
+    agree(cell, inputs, **options)
+    return wanted
+
+
+@pytest.mark.parametrize("base", [Parts, Spikes, Difference])
+@pytest.mark.parametrize("return_states", [False, True])
+def test_a_result_without_a_gradient_needs_none(base: type[Parts], return_states: bool) -> None:
+    cell = cell_of(spiking, base)
+    found = agree_on_needs(cell, given(), return_states=return_states)
+    assert found[:3] == [base is Parts, True, False]
+    bptt.unfold(cell, given())[1][1].numpy()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+def test_a_gradient_takes_its_steps_to_a_leaf(steps: int) -> None:
+    cell = cell_of(shifting, Shifting)
+    found = agree_on_needs(cell, given(steps=steps))
+    assert found == [True, True, steps > 1, True]
+    cell.w.requires_grad_(False)
+    for lengths in (None, torch.full((3,), steps), torch.tensor([steps, 1, steps])):
+        found = agree_on_needs(cell, given(steps=steps), lengths=lengths)
+        assert found == [True, True, steps > 1, steps > 2]
+
+
+def test_a_start_that_needs_a_gradient_alone() -> None:
+    cell = cell_of(shifting, Shifting).requires_grad_(False)
+    zeros = cell.initial_state(3)
+    inputs = given().detach()
+    assert not any(agree_on_needs(cell, inputs))
+    for leaf in range(3):
+        start = tuple(z.clone().requires_grad_(j == leaf) for j, z in enumerate(zeros))
+        for steps in (1, 2, 5):
+            agree_on_needs(cell, inputs[:steps], state=start)
+        reset = torch.zeros(5, 3, dtype=torch.bool)
+        agree_on_needs(cell, inputs, initial=start, state=zeros, reset=reset)
+        reset[4, 1] = True
+        agree_on_needs(cell, inputs, initial=start, state=zeros, reset=reset)
+
+
+def test_segments_and_second_derivatives_of_spikes() -> None:
+    cell, inputs = cell_of(spiking, Parts), given()
+    found = []
+    for backend in ("native", "eager"):
+        first, between = bptt.unfold(cell, inputs[:2], backend=backend)
+        second, last = bptt.unfold(cell, inputs[2:], between, backend=backend)
+        assert needing((between, last)) == [True, False] * 2
+        slope = torch.autograd.grad((second**3).sum(), inputs, create_graph=True)[0]
+        found.append(torch.autograd.grad((slope**2).sum() + first.sum(), [*cell.parameters()][1:]))
+    torch.testing.assert_close(*found)
+
+
+def test_a_stack_whose_lower_cell_is_frozen() -> None:
+    cell = bptt.cells.Stack(nn.GRUCell(SIZE, SIZE), nn.GRUCell(SIZE, SIZE))
+    cell.cells[0].requires_grad_(False)
+    assert agree_on_needs(cell, given().detach()) == [True, False, True]
+    start = map_state(lambda s: s.requires_grad_(), cell.initial_state(3))
+    assert all(agree_on_needs(cell, given().detach(), state=start))
