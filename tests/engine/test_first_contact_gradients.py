@@ -1,7 +1,8 @@
-"""Which results need a gradient, and which tensors get one."""
+"""Which results need a gradient, and what may change before it is computed."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 import bptt
 from bptt.state import State, leaves, map_state
 
-from .contact import SIZE, Base, agree, cell_of, given
+from .contact import SIZE, Base, agree, cell_of, drive, given
 
 pytestmark = [
     pytest.mark.usefixtures("core", "double"),
@@ -120,3 +121,118 @@ def test_a_stack_whose_lower_cell_is_frozen() -> None:
     assert agree_on_needs(cell, given().detach()) == [True, False, True]
     start = map_state(lambda s: s.requires_grad_(), cell.initial_state(3))
     assert all(agree_on_needs(cell, given().detach(), state=start))
+
+
+# What changes between the way forth and the way back ---------------------------------------------
+
+
+def added(s: Any, i: Tensor, h: Tensor) -> Tensor:
+    return torch.tanh(i + h @ s.w)
+
+
+def gained(s: Any, i: Tensor, h: Tensor) -> Tensor:
+    """The input is a factor: its values are read again."""
+    return torch.tanh(i * h + s.u(i) @ s.w)
+
+
+MADE: dict[str, Callable[[], Any]] = {
+    "GRU": lambda: nn.GRUCell(SIZE, SIZE),
+    "LSTM": lambda: nn.LSTMCell(SIZE, SIZE),
+    "own": lambda: cell_of(drive),
+    "added": lambda: cell_of(added),
+    "gained": lambda: cell_of(gained),
+}
+Change = Callable[[Any, Tensor, Any], None]
+
+
+def biases(cell: Any, inputs: Tensor, state: Any) -> None:
+    for name, parameter in cell.named_parameters():
+        if "bias" in name:
+            parameter.add_(0.1)
+
+
+def weights(cell: Any, inputs: Tensor, state: Any) -> None:
+    for name, parameter in cell.named_parameters():
+        if "bias" not in name:
+            parameter.add_(0.1)
+
+
+def buffer(cell: Any, inputs: Tensor, state: Any) -> None:
+    inputs.zero_()
+
+
+def start(cell: Any, inputs: Tensor, state: Any) -> None:
+    leaves(state)[0].zero_()
+
+
+def after(
+    change: Change, cell: nn.Module, trained: Callable[[str], bool], backend: str
+) -> list[Tensor | None] | str:
+    """All gradients after a change, or the error."""
+    before = {name: p.detach().clone() for name, p in cell.named_parameters()}
+    for name, parameter in cell.named_parameters():
+        parameter.requires_grad_(trained(name))
+    inputs = given().detach()
+    state: Any = torch.full((3, SIZE), 0.3)
+    if isinstance(cell, nn.LSTMCell):
+        state = (state, state.clone())
+    asked = [p for p in cell.parameters() if p.requires_grad]
+    if trained("state"):
+        state = map_state(lambda leaf: leaf.requires_grad_(), state)
+        asked += leaves(state)
+    outputs = bptt.unfold(cell, inputs, state, backend=backend)[0]
+    with torch.no_grad():
+        change(cell, inputs, state)
+    if not outputs.requires_grad:
+        return "nothing is trained"
+    try:
+        return list(torch.autograd.grad((outputs**2).sum(), asked, allow_unused=True))
+    except RuntimeError as error:
+        return "changed" if "modified by an inplace operation" in str(error) else str(error)
+    finally:
+        for name, parameter in cell.named_parameters():
+            parameter.data.copy_(before[name])
+
+
+@pytest.mark.parametrize("kind", MADE)
+@pytest.mark.parametrize("change", [biases, weights, buffer, start])
+def test_what_autograd_would_not_save_may_change(kind: str, change: Change) -> None:
+    cell = MADE[kind]()
+    choices: list[Callable[[str], bool]] = [
+        lambda name: "bias" in name,
+        lambda name: name in ("weight_ih", "u.weight"),
+        lambda name: name in ("weight_hh", "w"),
+        lambda name: name == "state",
+        lambda name: True,
+    ]
+    for trained in choices:
+        found = after(change, cell, trained, "auto")
+        expected = after(change, cell, trained, "eager")
+        if isinstance(found, str) or isinstance(expected, str):
+            # The loop has a copy of the start: a change of it seldom does any harm.
+            assert found == expected or (change is start and expected == "changed")
+            continue
+        for one, other in zip(found, expected, strict=True):
+            if other is not None:
+                torch.testing.assert_close(one, other)
+
+
+def test_what_unfolds_again_does_not_take_changed_values() -> None:
+    cell, inputs = nn.GRUCell(SIZE, SIZE), given()
+    outputs = bptt.unfold(cell, inputs)[0]
+    with torch.no_grad():
+        cell.bias_hh.add_(0.1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(outputs.sum(), inputs, create_graph=True)
+    outputs = bptt.unfold(cell, inputs)[0]
+    with torch.no_grad():
+        outputs.relu_()
+        cell.bias_hh.add_(0.1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        outputs.sum().backward()
+
+
+def test_inputs_of_inference_mode_that_are_only_added() -> None:
+    with torch.inference_mode():
+        inputs = given().detach()
+    agree(cell_of(added), inputs)
