@@ -236,3 +236,51 @@ def test_inputs_of_inference_mode_that_are_only_added() -> None:
     with torch.inference_mode():
         inputs = given().detach()
     agree(cell_of(added), inputs)
+
+
+# What the loss does not reach ---------------------------------------------------------------------
+
+
+def second(s: Any, i: Tensor, state: Any) -> Any:
+    """Nothing of the second part is read by the first."""
+    h = torch.tanh(s.u(i) + state[0])
+    return h, torch.tanh(h + state[1] @ s.w)
+
+
+NESTED: dict[str, Callable[[], Any]] = {
+    "second": lambda: cell_of(second, Parts),
+    "shifting": lambda: cell_of(shifting, Shifting),
+    "spiking": lambda: cell_of(spiking, Parts),
+    "stack": lambda: bptt.cells.Stack(nn.GRUCell(SIZE, SIZE), nn.LSTMCell(SIZE, SIZE)),
+    "LSTM": lambda: nn.LSTMCell(SIZE, SIZE),
+}
+
+
+def gradients_of_each(cell: nn.Module, backend: str, **options: Any) -> list[list[Tensor | None]]:
+    """The gradients of each result alone, and of the first and last one together."""
+    inputs = given(steps=options.pop("steps"))
+    with torch.no_grad():
+        start = bptt.unfold(cell, inputs[:1], backend="eager")[1]
+    start = map_state(lambda leaf: leaf.requires_grad_(), start)
+    found = bptt.unfold(cell, inputs, start, backend=backend, **options)
+    results = [r for r in leaves(found) if r.requires_grad]
+    asked = [*cell.parameters(), inputs, *leaves(start)]
+    sums = [(r**2).sum() for r in results]
+    sums += [sums[0] + sums[-1]]
+    return [list(torch.autograd.grad(s, asked, retain_graph=True, allow_unused=True)) for s in sums]
+
+
+@pytest.mark.parametrize("kind", NESTED)
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_what_a_loss_does_not_reach_has_no_gradient(kind: str, steps: int) -> None:
+    cell = NESTED[kind]()
+    reset = torch.zeros(steps, 3, dtype=torch.bool)
+    reset[-1, 1] = True
+    ways: list[dict[str, Any]] = [{}, {"return_states": True}, {"reset": reset}]
+    ways += [{"lengths": torch.tensor([steps, 1, steps])}]
+    for options in ways:
+        found = gradients_of_each(cell, "auto", steps=steps, **options)
+        expected = gradients_of_each(cell, "eager", steps=steps, **options)
+        for one, other in zip(found, expected, strict=True):
+            assert [g is None for g in one] == [g is None for g in other]
+            torch.testing.assert_close(one, other)

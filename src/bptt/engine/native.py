@@ -143,7 +143,11 @@ class _Loop(torch.autograd.Function):
             kept = _anew(call, tensors, kept)
         for place, memory in ctx.memory:
             tensors[place] = memory
-        return (None, *backward_loop(call, tensors, kept, needed, grads))
+        received = call.plan.around.reach.received(call, needed, grads)
+        found = backward_loop(call, tensors, kept, received, grads)
+        if received is needed:
+            return (None, *found)
+        return (None, *(g if r else None for g, r in zip(found, received, strict=True)))
 
 
 def _version(tensor: Tensor) -> int:

@@ -1,7 +1,8 @@
 """Which tensors the gradient of a result reaches, as autograd finds it in the Python loop.
 
-What reaches nothing that needs a gradient needs none itself. Sets of leaves and of heads are the
-bits of whole numbers: some cells have them asked for in every call.
+What reaches nothing that needs a gradient needs none itself, and what the loss does not reach has
+the gradient None, not zeros: an optimizer passes over the one, and lets the other decay. Sets of
+leaves and of heads are the bits of whole numbers: some cells have them asked for in every call.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Reach:
         inline: see `bptt.engine.around.Around`.
     """
 
-    __slots__ = ("_answers", "_carries", "_count", "_heads", "_states")
+    __slots__ = ("_answers", "_carries", "_count", "_heads", "_meets", "_states")
 
     def __init__(
         self, heads: tuple[int, ...], states: tuple[int, ...], count: int, inline: bool
@@ -34,6 +35,8 @@ class Reach:
         self._heads, self._states, self._count = heads, states, count
         # What runs outside may make something that needs no gradient of what needs one.
         self._carries = inline and all(heads)
+        # Whether the gradient of any leaf reaches all that any other's does.
+        self._meets = len({*heads}) == 1 and {*states} == {(1 << len(heads)) - 1}
         self._answers: dict[Any, Any] = {}
 
     def quiet(self, call: Call, needed: Sequence[bool]) -> tuple[int, ...]:
@@ -46,6 +49,27 @@ class Reach:
         if found is None:
             found = self._keep(key, self._quiet(*key))
         return found
+
+    def received(self, call: Call, needed: Sequence[bool], grads: Sequence[Any]) -> Sequence[bool]:
+        """Which of what is ``needed`` (see `quiet`) the results that have gradients reach; the same
+        object if all of it."""
+        state = call.plan.wanted.state
+        if self._meets and call.steps and not (state and call.reset is not None):
+            for grad in grads:
+                if grad is not None:
+                    return needed
+        last = over = 0
+        for j, grad in enumerate(grads[len(call.exposed) :]):
+            last |= 0 if grad is None else 1 << j
+        for j, grad in zip(call.exposed, grads, strict=False):
+            over |= 0 if grad is None else 1 << j
+        key = (call.steps, _shortest(call), last, over, _resets(call, needed))
+        reached: tuple[bool, ...] | None = self._answers.get(key)
+        if reached is None:
+            reached = self._keep(key, self._reached(*key)[: len(needed)])
+        if all(reached):
+            return needed
+        return tuple([need and r for need, r in zip(needed, reached, strict=False)])
 
     def _quiet(
         self,
