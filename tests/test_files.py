@@ -131,7 +131,7 @@ def test_what_a_killed_process_left_is_swept_by_the_next(tmp_path: Path) -> None
     assert os.listdir(tmp_path) == ["out"]
 
 
-@pytest.mark.parametrize("number", [os.getpid(), 2**22 + 1])
+@pytest.mark.parametrize("number", [os.getpid(), 2**22 + 1], ids=["living", "none"])
 def test_the_number_of_a_process_says_nothing(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
