@@ -284,3 +284,50 @@ def test_what_a_loss_does_not_reach_has_no_gradient(kind: str, steps: int) -> No
         for one, other in zip(found, expected, strict=True):
             assert [g is None for g in one] == [g is None for g in other]
             torch.testing.assert_close(one, other)
+
+
+class Followed(nn.Module):
+    """The second part of the state follows the first, which is the output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.GRUCell(1, SIZE), nn.GRUCell(SIZE, SIZE)
+
+    def initial_state(self, batch: int) -> tuple[Tensor, Tensor]:
+        return torch.zeros(batch, SIZE), torch.zeros(batch, SIZE)
+
+    def forward(self, input: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        new = self.first(input, state[0])
+        return new, self.second(new, state[1])
+
+
+METHODS = {
+    "full": bptt.Full(),
+    "segments": bptt.Full(segment=4),
+    "truncated": bptt.Truncated(8, 4),
+    "one step": bptt.Truncated(1),
+    "stored": bptt.Truncated(8, 4, history="stored"),
+    "sliding window": bptt.SlidingWindow(5),
+}
+
+
+@pytest.mark.parametrize("learn_initial_state", [False, True])
+@pytest.mark.parametrize("name", METHODS)
+def test_training_passes_over_what_no_loss_reaches(name: str, learn_initial_state: bool) -> None:
+    """An optimizer that lets weights decay would move it, if its gradient were zeros."""
+    trained = []
+    for backend in ("auto", "eager"):
+        torch.manual_seed(1)
+        network = bptt.Network(Followed(), nn.Linear(SIZE, 1), learn_initial_state, backend=backend)
+        before = network.cell.second.weight_hh.detach().clone()  # type: ignore[union-attr]
+        bptt.fit(
+            network,
+            bptt.Stream(torch.sin(0.3 * torch.arange(40.0)), horizon=1),
+            method=METHODS[name],
+            optimizer=torch.optim.AdamW(network.parameters(), 0.02, weight_decay=0.3),
+            epochs=2,
+            progress=False,
+        )
+        assert torch.equal(network.cell.second.weight_hh, before)  # type: ignore[union-attr]
+        trained.append([p.detach() for p in network.parameters()])
+    torch.testing.assert_close(trained[0], trained[1])
