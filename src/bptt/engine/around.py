@@ -19,7 +19,7 @@ from bptt.engine.partition import Partition, is_view, lanes_by_name
 from bptt.engine.program import Code, StepProgram
 from bptt.engine.reach import Reach
 from bptt.engine.tidy import code_of, tidy
-from bptt.engine.tracing import differentiate_rows, fakes_for
+from bptt.engine.tracing import ALL, differentiate_rows, fakes_for
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +125,7 @@ def _reach(program: StepProgram, hoisted: _Hoisted | None, inline: bool) -> Reac
         ]
     heads = [0] * len(program.reached)
     for j, bits in enumerate(program.reached):
+        heads[j] = ALL if bits == ALL else 0
         for i, own in enumerate(behind):
             heads[j] |= own if bits >> i & 1 else 0
     states = tuple(bits >> len(given) for bits in program.reached)

@@ -15,7 +15,7 @@ from torch.fx import GraphModule, Interpreter
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.traceback import preserve_node_meta
 
-from bptt.engine.assignments import without_writes
+from bptt.engine.assignments import OVERWRITES, without_writes
 from bptt.engine.nodes import LANES, ends
 from bptt.engine.normalization import layer_norm, layer_norm_backward
 from bptt.engine.origins import OriginInterpreter
@@ -140,7 +140,7 @@ def differentiate(
         with preserve_node_meta():
             new = OriginInterpreter(step).run(LANES[0], *primals)
         nonlocal reached
-        reached = _reached(new, primals)
+        reached = _reached(step, new, primals)
         carried = [(n, g) for n, g in zip(new, cotangents, strict=True) if n.requires_grad]
         asked = [p for p, need in zip(primals, wanted, strict=True) if need]
         if not carried or not asked:
@@ -157,9 +157,17 @@ def differentiate(
     return _second_stage(joint, [*inputs, *cotangents]), reached
 
 
-def _reached(results: Sequence[Any], primals: Sequence[Tensor]) -> tuple[int, ...]:
+ALL = -1
+"""Bits of everything there is, also of what the graph has lost."""
+
+
+def _reached(
+    module: GraphModule, results: Sequence[Any], primals: Sequence[Tensor]
+) -> tuple[int, ...]:
     """Of each result, as bits, the primals (leaves of autograd) that its gradient reaches."""
     bits = {id(primal): 1 << i for i, primal in enumerate(primals) if primal.requires_grad}
+    if any(OVERWRITES in node.meta for node in module.graph.nodes):
+        return (ALL,) * len(results)
     return tuple(_behind(r, bits) if isinstance(r, Tensor) else 0 for r in results)
 
 
@@ -191,7 +199,7 @@ def differentiate_rows(
         primals = [t.detach().requires_grad_(w) for t, w in zip(flat, wanted, strict=False)]
         results = Interpreter(hoisted).run(LANES[0], *primals)
         nonlocal reached
-        reached = _reached(results, primals)
+        reached = _reached(hoisted, results, primals)
         carried = [(results[i], g) for i, g in zip(flowing, flat[len(inputs) :], strict=True)]
         carried = [(r, g) for r, g in carried if r.requires_grad]
         asked = [p for p, w in zip(primals, wanted, strict=True) if w]
