@@ -124,48 +124,56 @@ def test_a_network_that_explodes_is_a_failure_too() -> None:
         fit(network(), starts=[2], optimizer=make)
 
 
-def _die(progress: bptt.Progress) -> None:
-    """Kills the process of the start whose first loss is the one asked for."""
-    if f"{progress.history.losses[0]:.6g}" == os.environ.get("DOOMED"):
-        os._exit(9)
+class Dies:
+    """Ends the process of the start whose first loss it is given. An object: the environment of a
+    worker that is there already is that of before."""
+
+    def __init__(self, first: float) -> None:
+        self.doomed = f"{first:.6g}"
+
+    def __call__(self, progress: bptt.Progress) -> None:
+        if f"{progress.history.losses[0]:.6g}" == self.doomed:
+            os._exit(9)
 
 
-def test_starts_in_processes_are_the_same_and_survive_the_death_of_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+class DiesOnce:
+    """Kills the process that is the first to come here."""
+
+    every = 8
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __call__(self, progress: bptt.Progress) -> None:
+        with suppress(FileExistsError):
+            os.close(os.open(self.mark, os.O_CREAT | os.O_EXCL))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_starts_in_processes_are_the_same_and_survive_the_death_of_one() -> None:
     pytest.importorskip("joblib")
     serial = fit(network(), starts=2)
     doomed = 1 - serial.start
-    monkeypatch.setenv("DOOMED", f"{serial.starts[doomed].losses[0]:.6g}")
+    dies = Dies(serial.starts[doomed].losses[0])
     net, alone = network(), network()
     with pytest.warns(UserWarning, match=f"start {doomed} failed"):
-        history = fit(net, starts=2, jobs=2, callbacks=[_die])
+        history = fit(net, starts=2, jobs=2, callbacks=[dies])
     fit(alone, starts=[serial.start])
     assert torch.equal(weights(net), weights(alone))
     assert history.starts[serial.start] == serial.starts[serial.start]
     assert "Terminated" in history.starts[doomed].error
 
 
-def _die_once(progress: bptt.Progress) -> None:
-    """Kills the process that is the first to come here."""
-    with suppress(FileExistsError):
-        os.close(os.open(os.environ["DIED"], os.O_CREAT | os.O_EXCL))
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-_die_once.every = 8  # type: ignore[attr-defined]  # a function's own attribute
-
-
-def test_what_is_saved_outlives_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_saved_outlives_a_worker(tmp_path: Path) -> None:
     """The starts that were at work as it died go on from their checkpoints, and none is left
     out."""
     pytest.importorskip("joblib")
     whole, net = network(), network()
     serial = fit(whole, starts=2)
-    monkeypatch.setenv("DIED", str(tmp_path / "died"))
+    dies = DiesOnce(tmp_path / "died")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        history = fit(net, starts=2, jobs=2, callbacks=[_die_once], checkpoint=tmp_path / "saved")
+        history = fit(net, starts=2, jobs=2, callbacks=[dies], checkpoint=tmp_path / "saved")
     assert (tmp_path / "died").exists()
     assert history.starts == serial.starts
     assert torch.equal(weights(net), weights(whole))
@@ -178,21 +186,27 @@ class Odd(Exception):
         super().__init__(f"{one} {other}")
 
 
-def _odd(progress: bptt.Progress) -> None:
-    if f"{progress.history.losses[0]:.6g}" == os.environ.get("DOOMED"):
-        raise Odd("no", "luck")
+class Fails:
+    """Raises `Odd` in the start whose first loss it is given."""
+
+    def __init__(self, first: float) -> None:
+        self.doomed = f"{first:.6g}"
+
+    def __call__(self, progress: bptt.Progress) -> None:
+        if f"{progress.history.losses[0]:.6g}" == self.doomed:
+            raise Odd("no", "luck")
 
 
 @pytest.mark.parametrize("saved", [False, True])
 def test_an_exception_that_cannot_be_sent_costs_its_own_start_alone(
-    saved: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    saved: bool, tmp_path: Path
 ) -> None:
     pytest.importorskip("joblib")
     serial = fit(network(), starts=3)
-    monkeypatch.setenv("DOOMED", f"{serial.starts[1].losses[0]:.6g}")
+    fails = Fails(serial.starts[1].losses[0])
     more = {"checkpoint": tmp_path / "saved"} if saved else {}
     with pytest.warns(UserWarning, match="start 1 failed and is left out: Odd: no luck"):
-        history = fit(network(), starts=3, jobs=2, callbacks=[_odd], **more)
+        history = fit(network(), starts=3, jobs=2, callbacks=[fails], **more)
     assert history.starts[::2] == serial.starts[::2]
     assert history.starts[1].error == "Odd: no luck"
 
