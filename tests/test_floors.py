@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1] / "src" / "bptt"
 FLOOR = {
     "errors": 0,
     "_ending": 0,
+    "_counting": 0,
     "_identity": 0,
     "files": 0,
     "drawing": 0,

@@ -42,6 +42,11 @@ def line(name: str = "Stopped") -> str:
     return f"{name}. {_said}"
 
 
+def speaks() -> bool:
+    """Whether it is this process, of those that torchrun started, that tells how all ended."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def end(number: int, frame: FrameType | None = None) -> NoReturn:
     """End the process now, as by a signal: exit code 130, 143 or 129."""
     for one in SIGNALS:
@@ -51,7 +56,7 @@ def end(number: int, frame: FrameType | None = None) -> NoReturn:
             clean()
     with suppress(Exception):  # it may be writing just now
         sys.stdout.flush()
-    if os.environ.get("RANK", "0") == "0":  # of torchrun's processes one speaks
+    if speaks():
         bar = "\n" if sys.stderr is not None and sys.stderr.isatty() else ""
         with suppress(OSError):
             os.write(2, f"{bar}{line()}\n".encode(errors="backslashreplace"))

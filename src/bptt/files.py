@@ -10,18 +10,26 @@ import contextlib
 import errno
 import os
 import re
+import secrets
 import shutil
 import stat
-import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from bptt.errors import DataError
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]  # Windows
 
 UNFINISHED = ".writing-"
 """What the names of files begin with that are being written, or were when their process died."""
 
-_LEFT = re.compile(rf"{re.escape(UNFINISHED)}[0-9a-f]{{8}}\.(\d+)")
-"""What `write_bytes` calls a file that it has not renamed yet; the number is of its process."""
+_NAME = re.compile(rf"{re.escape(UNFINISHED)}[0-9a-f]{{16}}")
+"""What `Unfinished` calls its files: at random, as numbers of processes repeat in containers."""
 
 _KINDS = {
     stat.S_IFIFO: "a FIFO (named pipe)",
@@ -31,6 +39,11 @@ _KINDS = {
 }
 
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would change the ends of lines
+
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)
+
+_NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""What disks answer that flush no folders."""
 
 _writing: set[Path] = set()
 """What this process is writing at the moment."""
@@ -63,10 +76,13 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         OSError: it cannot be read.
     """
     regular(path)
-    # Not to wait, where a FIFO took the file's place just now.
-    handle = os.open(path, os.O_RDONLY | _BINARY | getattr(os, "O_NONBLOCK", 0))
-    with open(handle, "rb") as file:
+    with open(path, "rb", opener=_opened) as file:
         return file.read()
+
+
+def _opened(path: str, flags: int) -> int:
+    """Not to wait, where a FIFO took the file's place just now."""
+    return os.open(path, flags | _NO_WAIT)
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
@@ -79,22 +95,88 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """
     regular(path)
     place = Path(os.path.realpath(path))
-    unfinished = place.parent / f"{_beside(place.name)}{os.getpid()}"
-    _writing.add(unfinished)
     try:
-        _sweep_of_dead(place)
-        unfinished.unlink(missing_ok=True)
-        write_new(unfinished, data)
-        with contextlib.suppress(FileNotFoundError):
-            os.chmod(unfinished, stat.S_IMODE(os.stat(place).st_mode))
-        os.replace(unfinished, place)
-        flush(place.parent)
+        sweep(place.parent)
+        with Unfinished(place.parent) as unfinished:
+            unfinished.write(data)
+            with contextlib.suppress(OSError):  # absent; or FAT and the like, which have none
+                os.chmod(unfinished.path, stat.S_IMODE(os.stat(place).st_mode))
+            if fcntl is None:
+                unfinished.close()  # Windows renames no file that is open
+            os.replace(unfinished.path, place)
+            flush(place.parent)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), os.fspath(path)) from error
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        _writing.discard(unfinished)
+
+
+class Unfinished:
+    """A new, empty file, and a lock on it, which the system lets go when the process dies: a file
+    of such a name that can be locked was left over. It is removed at the end, unless it was renamed
+    until then. Where there are no such locks (Windows, some network disks), nothing is swept.
+
+    Args:
+        folder: where to make it.
+
+    Attributes:
+        path: its name, which no other has.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        while not self._make(folder / f"{UNFINISHED}{secrets.token_hex(8)}"):
+            self.remove()
+
+    def _make(self, path: Path) -> bool:
+        """Whether the file was made and locked before another process tried whether it is left
+        over, and removed it."""
+        self.path = path
+        self._handle: int | None = None
+        _writing.add(path)  # first, as a signal may end the process at any moment
+        try:
+            self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
+        except OSError:
+            _writing.discard(path)
+            raise
+        try:
+            if fcntl is not None:
+                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass  # there are no locks here
+        return os.path.lexists(path)
+
+    def write(self, data: bytes) -> None:
+        """The whole of ``data``, down to the disk."""
+        assert self._handle is not None
+        _write(self._handle, data)
+
+    def close(self) -> None:
+        """Let the lock go; again and again does nothing."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            os.close(handle)
+
+    def remove(self) -> None:
+        """Remove the file, unless it was renamed; again and again does nothing."""
+        self.close()
+        remove(self.path)
+        _writing.discard(self.path)
+
+    def __enter__(self) -> Self:
+        """Begin; the file is there already."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """`remove`."""
+        self.remove()
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -106,21 +188,32 @@ def write_new(path: Path, data: bytes) -> None:
     """The whole of ``data`` down to the disk, under a name that is not taken."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
     try:
-        left = memoryview(data)
-        while left:
-            left = left[os.write(handle, left) :]
-        os.fsync(handle)
+        _write(handle, data)
     finally:
         os.close(handle)
 
 
+def _write(handle: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(handle, left) :]
+    os.fsync(handle)
+
+
 def flush(folder: Path) -> None:
-    """The names in ``folder``, down to the disk; only POSIX lets a folder be flushed."""
+    """The names in ``folder``, down to the disk; only POSIX lets a folder be flushed, and not on
+    every disk."""
     if os.name != "posix":
         return
-    handle = os.open(folder, os.O_RDONLY)
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        return  # it may be written, but not listed
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_FLUSH:
+            raise
     finally:
         os.close(handle)
 
@@ -139,19 +232,44 @@ def drop_if_empty(folder: Path) -> None:
 
 
 def is_unfinished(path: Path) -> bool:
-    """Whether it is what `write_bytes` of a process that is gone left beside a file."""
-    match = _LEFT.fullmatch(path.name)
-    if match is None or path in _writing or not is_plain(path):
-        return False
-    owner = int(match[1])
-    return owner == os.getpid() or not lives(owner)
+    """Whether it is an `Unfinished` file that a process left when it died."""
+    with _left(path) as left:
+        return left
+
+
+@contextlib.contextmanager
+def _left(path: Path) -> Iterator[bool]:
+    """`is_unfinished`; within, a process that has just made the file does not get its lock."""
+    handle = None
+    if fcntl is not None and _NAME.fullmatch(path.name) and is_plain(path):
+        with contextlib.suppress(OSError):
+            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | _NO_WAIT)
+    if handle is None:
+        yield False
+        return
+    try:
+        try:
+            # Shared, so that two that try it do not take each other for its writer.
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            left = True
+        except OSError:  # it is being written, or nobody knows, as there are no locks here
+            left = False
+        yield left
+    finally:
+        os.close(handle)
 
 
 def sweep(folder: Path) -> None:
-    """Remove what `write_bytes` of processes that died left in ``folder``."""
-    for path in folder.iterdir() if os.path.isdir(folder) else ():
-        if is_unfinished(path):
-            remove(path)
+    """Remove the `Unfinished` files that processes left in ``folder`` when they died."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return  # it is absent, or may be written but not listed
+    for name in names:
+        if _NAME.fullmatch(name):
+            with _left(folder / name) as left:
+                if left:
+                    remove(folder / name)
 
 
 def is_plain(path: str | os.PathLike[str]) -> bool:
@@ -235,27 +353,3 @@ def amount(count: int) -> str:
         if count >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count} bytes"
-
-
-def _beside(name: str) -> str:
-    """What the name of an unfinished file begins with, short enough for every file system."""
-    return f"{UNFINISHED}{zlib.crc32(os.fsencode(name)):08x}."
-
-
-def _sweep_of_dead(place: Path) -> None:
-    """Remove what processes that are gone left of this file."""
-    beside = _beside(place.name)
-    for name in os.listdir(place.parent):
-        if name.startswith(beside) and is_unfinished(place.parent / name):
-            remove(place.parent / name)
-
-
-def lives(process: int) -> bool:
-    """Whether there is a process of this number on this machine."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True

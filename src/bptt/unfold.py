@@ -155,7 +155,7 @@ def unfold(
     if not looped:
         found = usual.plan(inputs, start, own) if usual else plan_for(cell, inputs, start, own)
         if isinstance(found, Plan) and not found.trust.program:
-            found = _verified(cell, found, inputs, start)
+            found = _verified(cell, found, inputs, start, own)
         plan = _accepted(cell, found, backend, inputs.device)
         if plan is not None and usual is None:
             keep(cell, inputs, plan)
@@ -203,9 +203,9 @@ def unfold_side_by_side(
     if not isinstance(plan, Plan) or plan.whole is None:
         return None
     if not plan.trust.beside:
-        found = _verified_beside(cell, plan, inputs, states)
-        if found is not None:
-            plan.trust.verdict = found
+        wrong = _verified_beside(cell, plan, inputs, states)
+        if wrong is not None:
+            plan.trust.verdict = found = Ineligible(*wrong)
             _warn_once(cell, found, inputs[0].device)
             return None
         plan.trust.beside = True
@@ -216,7 +216,7 @@ def unfold_side_by_side(
 
 def _verified_beside(
     cell: nn.Module, plan: Plan, inputs: Sequence[Tensor], states: Sequence[State]
-) -> Ineligible | None:
+) -> tuple[Reason, str] | None:
     def run(few: Sequence[Tensor], starts: Sequence[State]) -> list[tuple[Tensor, State]]:
         none = [None for _ in few]
         return beside.run(cell, few, starts, initials=starts, resets=none, clip=None, plan=plan)
@@ -229,18 +229,30 @@ def _verified_beside(
     return verify.differs_beside(run, alone, plan, inputs, states)
 
 
-def _verified(cell: nn.Module, plan: Plan, inputs: Tensor, state: State) -> Plan | Ineligible:
+def _verified(
+    cell: nn.Module, plan: Plan, inputs: Tensor, start: State, own: State
+) -> Plan | Ineligible:
     """A plan that was just made, once it gave what the Python loop gives."""
-    try:
-        found = verify.differs(cell, plan, inputs, state)
-    except Exception as error:  # the Python loop's own, which it raises in its place
-        return Ineligible(Reason.CONTEXT, f"{type(error).__name__} in the Python loop")
-    if found is None:
-        plan.trust.program = bool(len(inputs)) and bool(inputs.shape[1])
-        return plan
-    plan.trust.verdict = found
-    return found
+    found = None
+    for _ in range(_TRIALS):
+        try:
+            found = verify.differs(cell, plan, inputs, start)
+        except Exception as error:  # the Python loop's own, which it raises in its place
+            return Ineligible(Reason.CONTEXT, f"{type(error).__name__} in the Python loop")
+        if found is None:
+            plan.trust.program = bool(len(inputs)) and bool(inputs.shape[1])
+            return plan
+        # Another thread may have changed what the cell reads between the two.
+        now = plan_for(cell, inputs, start, own)
+        if isinstance(now, Plan) and now.trust is not plan.trust:
+            return Ineligible(Reason.CONTEXT, "a cell that changes while it is called")
+    assert found is not None
+    plan.trust.verdict = Ineligible(*found)
+    return plan.trust.verdict
 
+
+_TRIALS = 5
+"""So often a program must differ from the Python loop before it is never used."""
 
 _WARNED: ByIdentity[bool] = ByIdentity()
 # Where PyTorch's own transforms are at work, or tensors are of a class that stands for others, the

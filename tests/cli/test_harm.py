@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from bptt.runs import put, read_run, settle
+from bptt import files
+from bptt.cli._fit import TASKS
+from bptt.runs import Made, begin, begun, put, read_run, settle
 from bptt.training import Hold
 from bptt.training._step import Stepper
 
@@ -92,6 +94,20 @@ class TestFolders:
         fit("--out", "run", "--force", "--checkpoint", "never")
         assert not {"job.json", "checkpoints"} & set(os.listdir("run"))
 
+    def test_a_run_that_was_abandoned_never_replaces_a_newer_one(self, table, broken):
+        fit("--out", "run", "--seed", "1", "--checkpoint", "never")
+        mended = broken(9, MemoryError())
+        new = ("fit", table, *COLUMNS, *FAST, "--out", "run", "--force")
+        assert call(*new, "--seed", "2").exit_code == 1
+        mended()
+        assert os.path.isdir("run/checkpoints-2")
+        fit("--out", "run", "--seed", "3", "--force", "--checkpoint", "never")
+        assert not os.path.exists("run/checkpoints-2")
+        resumed = call("fit", "--resume", "run", "--quiet")
+        assert resumed.exit_code == 2
+        assert "holds no run that can go on" in words(resumed.output)
+        assert json.loads(Path("run/run.json").read_text())["options"]["seed"] == 3
+
     @pytest.mark.parametrize("saved", ["30s", "never"])
     def test_a_second_run_is_refused_at_once(self, saved, table):
         os.mkdir("run")
@@ -115,6 +131,58 @@ class TestFolders:
         assert changed.exit_code == 2
         assert "changed since the checkpoint" in words(changed.output)
         assert snapshot("run") == before
+
+    @pytest.mark.parametrize("forced", [False, True])
+    def test_starts_that_end_before_their_first_checkpoint_leave_nothing(
+        self, forced, table, monkeypatch
+    ):
+        """The seed that they would have had blocks no other run."""
+        more = ("--force",) if forced else ()
+        if forced:
+            fit("--out", "run", "--checkpoint", "never")
+        before = snapshot(".")
+
+        def full(*given):
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "rename", full)
+            stopped = call("fit", table, *COLUMNS, *FAST, "--starts", "2", "--out", "run", *more)
+        assert "no room for a checkpoint" in words(stopped.output)
+        assert snapshot(".") == before
+        assert not os.path.exists("run/checkpoints-2")
+        fit("--starts", "2", "--seed", "4", "--out", "run", *more)
+
+    @pytest.mark.parametrize("option", [(), ("--resume",)])
+    def test_no_jobs_at_all_are_refused_before_anything_is_written(self, option, table):
+        fit("--starts", "2", "--out", "there")
+        before = snapshot(".")
+        new = ("fit", table, *COLUMNS, *FAST, "--starts", "2", "--out", "run")
+        result = call(*(("fit", "--resume", "there") if option else new), "--jobs", "0")
+        assert result.exit_code == 2
+        assert "jobs must be a number of starts at a time" in words(result.output)
+        assert snapshot(".") == before
+        assert not os.path.exists("run")
+
+    def test_a_fault_before_the_job_is_noted_leaves_no_folder(self, table, monkeypatch):
+        fit("--out", "run", "--checkpoint", "never")
+        before = set(os.listdir("run"))
+
+        def full(*given):
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("bptt.runs._job.note", full)
+            new = ("fit", table, *COLUMNS, *FAST, "--out", "run", "--force")
+            assert call(*new).exit_code == 1
+        assert set(os.listdir("run")) == before
+
+    def test_a_replacement_is_the_newest_whatever_is_there(self, table):
+        fit("--out", "run")
+        os.mkdir("run/checkpoints-7")
+        job = begun(Path("run"), TASKS)
+        assert begin(Path("run"), job) == Path("run/checkpoints-8")
+        assert begin(Path("run"), job) == Path("run/checkpoints-9")
 
     def test_what_is_refused_leaves_no_folder(self, table):
         result = call("fit", table, "--target", "x", *FAST, "--out", "a/b/run")
@@ -156,6 +224,24 @@ class TestRuns:
         assert at > 20
         assert code == DONE
         assert ends == {0, 1}
+
+    def test_a_run_that_is_replaced_while_it_is_read_is_read_again(self, table, monkeypatch):
+        """All of the replacement comes between the record and the model."""
+        fit("--out", "run", "--checkpoint", "never")
+        fit("--out", "other", "--seed", "1", "--checkpoint", "never")
+        new = read_run("other")
+        real, seen = files.read_bytes, []
+
+        def read(path):
+            data = real(path)
+            if str(path) == "run/run.json" and not seen:
+                seen.append(1)
+                about = {k: v for k, v in new.record.items() if k not in ("files", "pictures")}
+                put(Path("run").absolute(), Made(new.parts, about), saved=False)
+            return data
+
+        monkeypatch.setattr(files, "read_bytes", read)
+        assert read_run("run").parts == new.parts
 
     def test_a_model_of_another_run_is_no_run(self, table):
         fit("--out", "run")

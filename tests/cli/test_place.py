@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bptt.errors import DataError
-from bptt.runs import read_run
+from bptt import files
+from bptt.errors import CheckpointError, DataError
+from bptt.runs import Made, read_run, write_run
+from bptt.training import Hold
 
 from .cases import FAST, call, words
 from .test_harm import COLUMNS, fit, in_fork, snapshot
@@ -70,6 +72,51 @@ class TestNames:
         assert snapshot(".") == before
         assert os.path.islink(f"run/{name}")
 
+    def test_a_strangers_record_owns_nothing(self, table):
+        """Other programs write a ``run.json`` too."""
+        os.mkdir("llm")
+        Path("llm/run.json").write_text('{"format": "hf", "options": {"lr": 1}}')
+        for name in ("model.safetensors", "loss.png"):
+            Path("llm", name).write_text("years of work")
+        before = snapshot("llm")
+        result = call(*FIT, "--out", "llm", "--force")
+        assert result.exit_code == 2
+        assert "loss.png, model.safetensors, run.json, which no run" in words(result.output)
+        assert snapshot("llm") == before
+
+    def test_a_run_of_an_older_version_owns_what_it_surely_wrote(self, table):
+        fit("--out", "run", *NEVER)
+
+        def older(record):
+            for name in ("files", "pictures", "saved"):
+                del record[name]
+
+        edit("run/run.json", older)
+        before = snapshot("run")
+        refused = call(*FIT, "--out", "run", "--force")
+        assert "holds loss.png, prediction.png, which no run" in words(refused.output)
+        assert snapshot("run") == before
+        for name in ("loss.png", "prediction.png"):
+            os.unlink(f"run/{name}")
+        fit("--out", "run", "--force", *NEVER)
+
+    @pytest.mark.parametrize("name", ["checkpoints", "checkpoints-2"])
+    def test_checkpoints_that_a_link_leads_to_are_anothers(self, name, table):
+        for run in ("run", "other"):
+            fit("--out", run)
+        if name == "checkpoints":
+            shutil.rmtree("run/checkpoints")
+        else:
+            shutil.copy("other/job.json", "other/checkpoints")
+        os.symlink("../other/checkpoints", f"run/{name}")
+        before = snapshot("other")
+        result = call(*FIT, "--out", "run", "--force")
+        assert snapshot("other") == before
+        assert os.path.islink(f"run/{name}")
+        if name == "checkpoints":
+            assert result.exit_code == 2
+            assert "holds checkpoints, which no run" in words(result.output)
+
     def test_a_run_of_its_own_is_no_replacement(self, table):
         fit("--out", "run")
         shutil.copytree("run", "run/checkpoints-2")
@@ -89,6 +136,30 @@ def killed_before_settling(folder):
 
     os.rename = rename
     return call(*FIT, "--out", folder, *NEVER).exit_code
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_save_that_is_refused_leaves_the_folder_of_another_run(there, monkeypatch):
+    """It may have been made by a run that is about to write to it."""
+    if there:
+        os.mkdir("run")
+    real = files.make_folder
+    held = []
+
+    def made(folder):
+        real(folder)
+        held.append(Hold(folder))
+
+    monkeypatch.setattr(files, "make_folder", made)
+    with pytest.raises(CheckpointError, match="being written to by another run"):
+        write_run("run", Made({}, {}))
+    held[0].check()
+    held[0].release()
+    monkeypatch.undo()
+    monkeypatch.setattr("bptt.runs._write._stage", lambda *given: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_run("new", Made({}, {}))
+    assert not os.path.exists("new")
 
 
 class TestWaiting:
@@ -130,7 +201,7 @@ class TestWaiting:
 
 class TestUnfinished:
     @pytest.mark.parametrize(
-        "name", [".writing-novel", ".writing-novel/a", ".writing-00000000.x", ".writing-run.txt"]
+        "name", [".writing-novel", ".writing-novel/a", ".writing-00000000.7", ".writing-run.txt"]
     )
     @pytest.mark.parametrize("place", [".", "checkpoints"])
     def test_only_what_was_being_written_here_is_swept(self, name, place, table):
@@ -148,10 +219,10 @@ class TestUnfinished:
 
     def test_what_was_is_swept(self, table):
         fit("--out", "run")
-        dead = 2**22 + 1  # no process has such a number
+        dead = ".writing-0123456789abcdef"
         left = [
-            Path("run", f".writing-0123abcd.{dead}"),
-            Path("run/checkpoints", f".writing-0123abcd.{dead}"),
+            Path("run", dead),
+            Path("run/checkpoints", dead),
             Path("run/.writing-run/model.safetensors"),
             Path("run/checkpoints/.writing-checkpoint-00000007/state.json"),
             Path("run/checkpoints/.removing-checkpoint-00000007/state.json"),
@@ -159,11 +230,10 @@ class TestUnfinished:
         for path in left:
             path.parent.mkdir(exist_ok=True)
             path.write_text("half")
-        live = Path("run", f".writing-0123abcd.{os.getppid()}")
-        live.write_text("half")
-        assert call("fit", "--resume", "run", "--epochs", "3", "--quiet").exit_code == 0
+        with files.Unfinished(Path("run")) as live:
+            assert call("fit", "--resume", "run", "--epochs", "3", "--quiet").exit_code == 0
+            assert live.path.exists()
         assert not any(path.exists() for path in left)
-        assert live.read_text() == "half"
 
 
 def test_a_run_without_its_record_is_refused_before_training(table, monkeypatch):

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 
 import bptt
+from bptt.cli._show import stop
 
 from .cases import call, write_table
 from .test_resume import same
@@ -180,3 +182,12 @@ def test_a_start_that_is_locked_is_not_a_start_that_failed(tmp_path, monkeypatch
     same("whole", "run")
     assert call("fit", "--resume", "run", "--quiet").exit_code == 0
     same("whole", "run")
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_of_several_processes_one_says_that_they_are_stopped(rank, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", rank)
+    with pytest.raises(typer.Exit) as left:
+        stop(signal.SIGTERM)
+    assert left.value.exit_code == 143
+    assert capsys.readouterr().err.count("Stopped.") == (rank == "0")

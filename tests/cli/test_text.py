@@ -147,3 +147,10 @@ def test_a_damaged_run_is_refused(run: Path, tmp_path: Path) -> None:
     ]:
         with pytest.raises(bptt.DataError, match=message):
             text.load(damaged(**changes))
+
+
+@pytest.mark.parametrize("command", ["diagnose", "report"])
+def test_what_is_of_tables_alone_is_refused_in_words(command: str, run: Path) -> None:
+    result = call(command, run)
+    assert result.exit_code == 2
+    assert f"bptt {command} is of runs that forecast a table" in words(result.output)

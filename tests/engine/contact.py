@@ -178,7 +178,7 @@ def assert_close(name: str, got: Tensor, want: Tensor, tolerance: float = TOLERA
     assert type(got) is type(want), f"{name} is a {type(got).__name__}"
     assert got.shape == want.shape, f"{name}: {list(got.shape)} for {list(want.shape)}"
     assert got.dtype == want.dtype, f"{name}: {got.dtype} for {want.dtype}"
-    assert got.requires_grad or not want.requires_grad, f"{name} has no gradient"
+    assert got.requires_grad is want.requires_grad, f"{name}: requires_grad is {got.requires_grad}"
     if want.numel():
         got, want = got.detach(), want.detach()
         scale = max(1.0, float(want.abs().max()))

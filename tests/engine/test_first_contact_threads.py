@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import bptt
+from bptt.engine import verify
 
 from .contact import SIZE, agree, assert_equal, cell_of, drive, given, seen
 
@@ -140,6 +141,34 @@ def test_changes_beside_calls_in_another_thread() -> None:
             assert any(torch.allclose(one_step, want[:1]) for want in wanted)
 
     at_once([change, use, use])
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["for good", "and back"])
+def test_a_change_in_another_thread_is_no_verdict(
+    back: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What changes between a program and the loop that it is held against does not refuse it."""
+    cell = cell_of(lambda s, i, h: torch.tanh(s.u(i) + h @ s.w) * s.gain, gain=1.0)
+    inputs, loop, changes = given().detach(), verify.eager.run, []
+
+    def changed(*args: Any, **kwargs: Any) -> Any:
+        gain = cell.gain
+        if not changes:
+            changes.append(gain)
+            cell.gain = 0.5
+        found = loop(*args, **kwargs)
+        if back:
+            cell.gain = gain
+        return found
+
+    monkeypatch.setattr(verify.eager, "run", changed)
+    bptt.unfold(cell, inputs)
+    monkeypatch.undo()
+    assert changes
+    for gain in (1.0, 0.5):
+        cell.gain = gain
+        found, _ = bptt.unfold(cell, inputs, backend="native")
+        torch.testing.assert_close(found, bptt.unfold(cell, inputs, backend="eager")[0])
 
 
 def test_calls_while_the_python_loop_runs_elsewhere() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import bptt
+from bptt.engine.frontend.front import Foreign
 from bptt.engine.usual import usual_of
 from bptt.errors import ShapeError
 
@@ -171,3 +175,73 @@ def test_zero_steps_need_a_gradient_as_in_the_loop(cell: nn.Module) -> None:
             assert outputs.requires_grad is other.requires_grad
             assert last.requires_grad is expected.requires_grad
             assert outputs.shape == (0, 2, 3)
+
+
+class Start(nn.Module):
+    """An initial state of one's own, as a module."""
+
+    def forward(self, batch: int) -> Tensor:
+        return torch.full((batch, 3), 0.5)
+
+
+def put_on_the_cell(cell: nn.Module) -> None:
+    cell.initial_state = Start()  # type: ignore[assignment]
+
+
+def put_on_a_part(cell: nn.Module) -> None:
+    assert isinstance(cell, bptt.cells.Stack)
+    cell.cells[0].initial_state = Start()  # type: ignore[assignment]
+
+
+def put_on_the_class_of_a_part(cell: nn.Module) -> None:
+    assert isinstance(cell, bptt.cells.Stack)
+    kind: Any = type(cell.cells[0])
+    kind.initial_state = lambda self, batch: torch.full((batch, 3), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("stacked", "put"),
+    [(False, put_on_the_cell), (True, put_on_a_part), (True, put_on_the_class_of_a_part)],
+)
+def test_an_initial_state_that_comes_later_is_asked(
+    stacked: bool, put: Callable[[nn.Module], None]
+) -> None:
+    kind: Any = type("Part", (Own,), {})
+    cell = bptt.cells.Stack(kind(9), nn.GRUCell(3, 3)) if stacked else kind(9)
+    inputs = torch.randn(4, 2, 2)
+    twice(cell, inputs)
+    put(cell)
+    found, expected = (unfolded(cell, inputs, backend=b) for b in ("auto", "eager"))
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(unfolded(cell, inputs), expected)
+
+
+def test_a_refusal_is_found_at_once_and_ends_with_what_it_is_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Here the mode of a part."""
+    looked: list[int] = []
+    find = Foreign.find
+
+    def noted(self: Foreign, *given: Any) -> Any:
+        looked.append(1)
+        return find(self, *given)
+
+    class Dropped(Own):
+        def __init__(self) -> None:
+            super().__init__(9)
+            self.drop = nn.Sequential(nn.Dropout(0.5))
+
+        def forward(self, input: Tensor, state: Tensor) -> Tensor:
+            return super().forward(self.drop(input), state)
+
+    cell, inputs = Dropped(), torch.randn(4, 2, 2)
+    with pytest.warns(UserWarning, match="Python loop"):
+        unfolded(cell, inputs)
+    monkeypatch.setattr(Foreign, "find", noted)
+    unfolded(cell, inputs)
+    assert not looked
+    cell.drop.eval()
+    assert "_Loop" in type(unfolded(cell, inputs).grad_fn).__name__
+    cell.drop.train()
+    assert "_Loop" not in type(unfolded(cell, inputs).grad_fn).__name__

@@ -1,13 +1,16 @@
 import hashlib
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from bptt import files
 from bptt.errors import DataError, OptionError
-from bptt.forecasting import load, save
-from bptt.runs import check_folder
+from bptt.forecasting import _report, _run_folder, diagnose_run, load, save
+from bptt.runs import check_folder, read_run
 
 from .cases import driven
 
@@ -53,6 +56,57 @@ def test_a_full_folder_is_kept_unless_forced(fitted, run):
     save(fitted, run, force=True)
     assert (run / "notes.txt").read_text() == "mine"
     load(run)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_the_record_takes_its_place_after_all_else_is_on_the_disk(
+    force, fitted, tmp_path, monkeypatch
+):
+    """A disk may keep renames in another order than they were made in."""
+    moved, flushed, at_last = set(), set(), []
+    replace, flush = os.replace, files.flush
+
+    def replaced(source, place):
+        if Path(source).parent.name == ".whole":
+            if Path(place).name == "run.json":
+                at_last.append((set(moved), set(flushed)))
+            moved.update({Path(source).parent, Path(place).parent})
+            flushed.clear()
+        replace(source, place)
+
+    def flushing(folder):
+        flushed.add(folder)
+        flush(folder)
+
+    if force:
+        save(fitted, tmp_path / "run")
+    monkeypatch.setattr(os, "replace", replaced)
+    monkeypatch.setattr(files, "flush", flushing)
+    save(fitted, tmp_path / "run", force=force)
+    run = tmp_path / "run"
+    assert at_last == [({run, run / ".whole"}, {run, run / ".whole"})]
+
+
+def test_what_is_diagnosed_is_one_run(run, monkeypatch):
+    """Another may take its place while it is read."""
+    read = []
+
+    class Enough(Exception):
+        pass
+
+    def reading(folder):
+        read.append(folder)
+        return read_run(folder)
+
+    def diagnosing(*given, **options):
+        raise Enough
+
+    for module in (_report, _run_folder):
+        monkeypatch.setattr(module, "read_run", reading)
+    monkeypatch.setattr(_report, "diagnose", diagnosing)
+    with pytest.raises(Enough):
+        diagnose_run(run, driven())
+    assert read == [run]
 
 
 def test_a_file_is_no_folder(tmp_path):

@@ -1,5 +1,6 @@
 import contextlib
 import os
+import sys
 import threading
 from decimal import Decimal
 
@@ -9,8 +10,9 @@ import pytest
 from pyarrow import parquet
 
 import bptt
-from bptt.errors import DataError, OptionError
+from bptt.errors import BpttError, DataError, OptionError
 from bptt.forecasting import read_table, select, sunspots
+from bptt.streams import Table, _parse
 
 
 @pytest.fixture
@@ -33,6 +35,30 @@ def test_columns_by_name(write):
 def test_other_separators(write, mark):
     table = read_table(write(f"a{mark}b\n1{mark}2\n"))
     assert table.columns(["b"])[0].tolist() == [2.0]
+
+
+@pytest.mark.parametrize("name", ["data.csv", "data.parquet"])
+def test_without_pyarrow_it_is_named(name, write, monkeypatch):
+    path = write("a\n1\n", name)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for reading in (read_table, Table.of):
+        with pytest.raises(BpttError, match=rf"reading {name} needs pyarrow: pip install"):
+            reading(path)
+
+
+def test_lines_that_are_parsed_in_several_blocks(write, monkeypatch):
+    """As those of more than 2 GiB are."""
+    monkeypatch.setattr(_parse, "LARGEST", 100)
+    rows = [f"{i},{i / 7}," if i % 5 else f"{i},," for i in range(500)]
+    table = read_table(write("\n".join(["a,b,c", *rows, ""])))
+    first, second = table.columns(["a", "b"])
+    assert first.tolist() == list(range(500))
+    assert np.isnan(second[::5]).all()
+    assert second[1] == 1 / 7
+    assert second[499] == 499 / 7
+    rows[400] = "400,x,"
+    with pytest.raises(DataError, match="row 401, column 'b': 'x' is no number"):
+        read_table(write("\n".join(["a,b,c", *rows, ""]))).columns(["b"])
 
 
 def test_a_byte_order_mark_and_quotes(write):

@@ -164,3 +164,10 @@ def test_state_dict_hooks_and_gradients_stay() -> None:
     expected = gradients(layer(x), list(layer.parameters()))
     accelerate(layer)
     same(gradients(layer(x), list(layer.parameters())), expected)
+
+
+def test_a_layer_whose_weight_is_made_in_its_forward_is_left_to_pytorch() -> None:
+    layer = nn.GRU(4, 4)
+    del layer._parameters["weight_hh_l0"]
+    report = bptt.accelerate(nn.ModuleDict({"layer": layer}))
+    assert "weight_hh_l0 is missing" in str(report)

@@ -162,7 +162,9 @@ def _nothing(value: Any) -> bool:
 
 def _unlike(one: Any, other: Any, tolerance: float) -> str | None:
     if not isinstance(other, Tensor) or not isinstance(one, Tensor):
-        return None if one == other else f"is {one} for {other}"[:200]
+        # By what is printed: a number that is not one is unlike itself.
+        same = one == other or repr(one) == repr(other)
+        return None if same else f"is {one} for {other}"[:200]
     if one.shape != other.shape or one.dtype != other.dtype:
         return f"{one.dtype} {list(one.shape)} for {other.dtype} {list(other.shape)}"
     if type(one) is not type(other):

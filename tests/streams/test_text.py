@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,22 @@ def test_offsets_survive_blocks_that_split_characters(
         batch = next(stream.in_order())
         chunk = batch.chunk(0, batch.length)
         assert "".join(map(stream.vocabulary.decode, chunk.inputs.T)) == text
+
+
+@pytest.mark.parametrize("unit", ["character", "byte"])
+def test_what_the_system_reads_in_parts_is_read_whole(
+    unit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does what is larger than 2 GiB."""
+    text = "aé漢🙂\n" * 30
+    (tmp_path / "a").write_bytes(text.encode())
+    real = os.pread
+    monkeypatch.setattr(os, "pread", lambda handle, size, at: real(handle, min(size, 5), at))
+    stream = bptt.Stream.from_text(tmp_path / "a", unit=unit, chunk=90)
+    assert stream.vocabulary is not None
+    batch = next(stream.in_order())
+    chunk = batch.chunk(0, batch.length)
+    assert "".join(map(stream.vocabulary.decode, chunk.inputs.T)) == text
 
 
 def test_csv_offsets_survive_blocks_that_split_lines(

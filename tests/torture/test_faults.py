@@ -10,6 +10,9 @@ from pathlib import Path
 
 import bptt
 
+AT_CALLS = ("error", "kill", "SIGTERM", "SIGINT")
+"""The faults that come at a call, and not at a moment that may come too late."""
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -30,3 +33,6 @@ def test_what_was_there_is_there_and_what_was_begun_ends(tmp_path: Path) -> None
     score = json.loads((tmp_path / "score.json").read_text())
     assert score["cases"] == 6
     assert score["lost"] == []
+    at_calls = {kind: n for kind, n in score["by_kind"].items() if kind in AT_CALLS}
+    assert at_calls  # a test without a fault says nothing
+    assert {kind: score["fired"][kind] for kind in at_calls} == at_calls

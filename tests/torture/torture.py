@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import random
 import signal
-import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from tests.torture.commands import conclude
 from tests.torture.victim import METHODS, OPTIMIZERS, train
 
 BACKENDS = ("eager", "native")
@@ -162,12 +161,7 @@ def main() -> None:
         enough = score.kills >= options.kills and score.combinations >= options.combinations
         if enough or score.lost:
             break
-    found = {**asdict(score), "seed": options.seed, "seconds": round(time.perf_counter() - began)}
-    print(json.dumps(found, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
-    if score.lost:
-        sys.exit(f"lost: {', '.join(score.lost)}")
+    conclude(score, options.seed, began, options.json)
 
 
 if __name__ == "__main__":

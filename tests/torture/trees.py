@@ -141,6 +141,10 @@ class Torture:
                 self._lose(which, code, f"{len(living)} processes are left", told)
             if "Traceback" in told and self.name != "torchrun":  # which raises where one fails
                 self._lose(which, code, "a traceback", told)
+            if "is left out" in told:
+                self._lose(which, code, "a start that was disturbed counts as failed", told)
+            if code == 0 and number < deaths and model(place / "run") != self.expected:
+                self._lose(which, code, "other weights", told)  # going on could mend them
             if number == deaths and code != 0:
                 self._lose(which, code, "it does not go on", told)
         if model(place / "run") != self.expected:

@@ -763,6 +763,35 @@ class TestSignals:
         assert not isinstance(caught.value, bptt.Interrupted)
         assert len(_store.checkpoints(tmp_path)) == 1  # the first; nothing was saved half-way
 
+    @pytest.mark.parametrize("where", ["the last save", "the last callback"])
+    def test_one_that_comes_after_the_last_update_is_not_lost(
+        self, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """All is saved, and whoever waits for the signal gets it."""
+        caught: list[int] = []
+        before = signal.signal(signal.SIGTERM, lambda number, frame: caught.append(number))
+        saves: list[int] = []
+        real = _store.write
+
+        def write(*given: Any, **about: Any) -> Path:
+            saves.append(1)
+            if where == "the last save" and len(saves) == 2:
+                signal.raise_signal(signal.SIGTERM)
+            return real(*given, **about)
+
+        def last(progress: bptt.Progress) -> None:
+            if where == "the last callback" and progress.epoch == 3:
+                signal.raise_signal(signal.SIGTERM)
+
+        monkeypatch.setattr(_store, "write", write)
+        try:
+            history = Run().fit(tmp_path, callbacks=[last], every=10**6)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        assert len(history) == 3
+        assert caught == [signal.SIGTERM]
+        assert len(_store.checkpoints(tmp_path)) == 2
+
     def test_without_checkpoints_nothing_changes(self) -> None:
         def loss(prediction: Tensor, target: Tensor) -> Tensor:
             signal.raise_signal(signal.SIGINT)
@@ -855,6 +884,36 @@ class TestStarts:
         assert all(
             torch.equal(a, b) for a, b in zip(mended.parameters(), whole.parameters(), strict=True)
         )
+
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_a_signal_as_one_ends_leaves_the_others(self, fails: bool, tmp_path: Path) -> None:
+        """In its last callback, be it that an error follows."""
+        ended: list[int] = []
+
+        def last(progress: bptt.Progress) -> None:
+            if progress.epoch == 2:
+                ended.append(1)
+                signal.raise_signal(signal.SIGINT)
+                if fails:
+                    raise ZeroDivisionError
+
+        with pytest.raises(bptt.Interrupted, match="after 1 of 3 starts"):
+            self.fit(checkpoint=tmp_path, callbacks=[last])
+        assert ended == [1]
+
+    def test_a_second_signal_leaves_at_once(self, tmp_path: Path) -> None:
+        seen: list[int] = []
+
+        def twice(progress: bptt.Progress) -> None:
+            for _ in range(2):
+                seen.append(1)
+                signal.raise_signal(signal.SIGINT)
+            raise AssertionError("it went on")
+
+        with pytest.raises(KeyboardInterrupt) as caught:
+            self.fit(checkpoint=tmp_path, callbacks=[twice])
+        assert not isinstance(caught.value, bptt.Interrupted)
+        assert len(seen) == 2
 
     def test_one_seed_and_one_kind_of_run_in_a_folder(self, tmp_path: Path) -> None:
         options = {"checkpoint": tmp_path / "starts", "resume": True}

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import sys
+import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -121,26 +124,102 @@ def test_a_network_that_explodes_is_a_failure_too() -> None:
         fit(network(), starts=[2], optimizer=make)
 
 
-def _die(progress: bptt.Progress) -> None:
-    """Kills the process of the start whose first loss is the one asked for."""
-    if f"{progress.history.losses[0]:.6g}" == os.environ.get("DOOMED"):
-        os._exit(9)
+class Dies:
+    """Ends the process of the start whose first loss it is given. An object: the environment of a
+    worker that is there already is that of before."""
+
+    def __init__(self, first: float) -> None:
+        self.doomed = f"{first:.6g}"
+
+    def __call__(self, progress: bptt.Progress) -> None:
+        if f"{progress.history.losses[0]:.6g}" == self.doomed:
+            os._exit(9)
 
 
-def test_starts_in_processes_are_the_same_and_survive_the_death_of_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+class DiesOnce:
+    """Kills the process that is the first to come here."""
+
+    every = 8
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __call__(self, progress: bptt.Progress) -> None:
+        with suppress(FileExistsError):
+            os.close(os.open(self.mark, os.O_CREAT | os.O_EXCL))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_starts_in_processes_are_the_same_and_survive_the_death_of_one() -> None:
     pytest.importorskip("joblib")
     serial = fit(network(), starts=2)
     doomed = 1 - serial.start
-    monkeypatch.setenv("DOOMED", f"{serial.starts[doomed].losses[0]:.6g}")
+    dies = Dies(serial.starts[doomed].losses[0])
     net, alone = network(), network()
     with pytest.warns(UserWarning, match=f"start {doomed} failed"):
-        history = fit(net, starts=2, jobs=2, callbacks=[_die])
+        history = fit(net, starts=2, jobs=2, callbacks=[dies])
     fit(alone, starts=[serial.start])
     assert torch.equal(weights(net), weights(alone))
     assert history.starts[serial.start] == serial.starts[serial.start]
     assert "Terminated" in history.starts[doomed].error
+
+
+def test_what_is_saved_outlives_a_worker(tmp_path: Path) -> None:
+    """The starts that were at work as it died go on from their checkpoints, and none is left
+    out."""
+    pytest.importorskip("joblib")
+    whole, net = network(), network()
+    serial = fit(whole, starts=2)
+    dies = DiesOnce(tmp_path / "died")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        history = fit(net, starts=2, jobs=2, callbacks=[dies], checkpoint=tmp_path / "saved")
+    assert (tmp_path / "died").exists()
+    assert history.starts == serial.starts
+    assert torch.equal(weights(net), weights(whole))
+
+
+class Odd(Exception):
+    """Cannot be read where it is sent to."""
+
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(f"{one} {other}")
+
+
+class Fails:
+    """Raises `Odd` in the start whose first loss it is given."""
+
+    def __init__(self, first: float) -> None:
+        self.doomed = f"{first:.6g}"
+
+    def __call__(self, progress: bptt.Progress) -> None:
+        if f"{progress.history.losses[0]:.6g}" == self.doomed:
+            raise Odd("no", "luck")
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_an_exception_that_cannot_be_sent_costs_its_own_start_alone(
+    saved: bool, tmp_path: Path
+) -> None:
+    pytest.importorskip("joblib")
+    serial = fit(network(), starts=3)
+    fails = Fails(serial.starts[1].losses[0])
+    more = {"checkpoint": tmp_path / "saved"} if saved else {}
+    with pytest.warns(UserWarning, match="start 1 failed and is left out: Odd: no luck"):
+        history = fit(network(), starts=3, jobs=2, callbacks=[fails], **more)
+    assert history.starts[::2] == serial.starts[::2]
+    assert history.starts[1].error == "Odd: no luck"
+
+
+def test_starts_that_are_saved_are_refused_at_once_unless_they_go_on(tmp_path: Path) -> None:
+    before = fit(network(), starts=2, checkpoint=tmp_path)
+    seen: list[bptt.Progress] = []
+    with pytest.raises(bptt.OptionError, match=r"start-1 holds the checkpoints of a run: go on"):
+        fit(network(), starts=[2, 1], checkpoint=tmp_path, callbacks=[seen.append])
+    assert not seen
+    assert not (tmp_path / "start-2").exists()
+    assert len(fit(network(), starts=[2], checkpoint=tmp_path)) == 2
+    assert fit(network(), starts=2, checkpoint=tmp_path, resume=True).starts == before.starts
 
 
 def test_threads_take_turns() -> None:

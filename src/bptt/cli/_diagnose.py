@@ -12,9 +12,11 @@ from bptt.cli._predict import read
 from bptt.cli._show import say
 from bptt.diagnostics import PARTS as PARTS
 from bptt.diagnostics import is_page
+from bptt.errors import OptionError
 from bptt.files import shown
 from bptt.forecasting import PAGE, diagnose_run, load
 from bptt.forecasting import report as write_report
+from bptt.runs import task_of
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Asked:
 
 def diagnose(run: Path, data: Path | None, missing: str | None, asked: Asked) -> None:
     """Diagnose ``run`` on ``data``, say what was found, and leave it in RUN/diagnosis."""
+    _check_task(run, "diagnose")
     series = read(load(run), run, data, missing, command="diagnose")
     diagnosis, files = diagnose_run(run, series, **asdict(asked))
     say(f"[bold]{escape(str(diagnosis).splitlines()[0])}[/bold]\n")
@@ -42,9 +45,18 @@ def diagnose(run: Path, data: Path | None, missing: str | None, asked: Asked) ->
 
 def report(run: Path, out: Path | None, force: bool) -> None:
     """Write the page of ``run``; in its folder the one that was made before is replaced."""
+    _check_task(run, "report")
     own = out is None and is_page(run / PAGE)
     target = run / PAGE if out is None else out
     if run.is_dir():
         check_out(target, force or own, run)
     written = write_report(run, out)
     say(f"Written: [bold]{escape(shown(written))}[/bold], to be opened in a browser")
+
+
+def _check_task(run: Path, command: str) -> None:
+    if task_of(run) == "text":
+        raise OptionError(
+            f"bptt {command} is of runs that forecast a table, but {shown(run)} is of a text: bptt "
+            f"predict {shown(run)} samples it, and tells how well it predicts another text."
+        )

@@ -40,7 +40,7 @@ def held(
         folder = choose()
         absent = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
         made.extend([folder] if new else absent)
-        while not holds or not folder.is_dir():  # another process may remove it when it leaves
+        while not holds or not holds[0].is_there():  # another process may remove it as it leaves
             release()
             files.make_folder(folder)
             holds.append(Hold(folder))
@@ -50,7 +50,7 @@ def held(
         return folder
 
     def drop() -> None:
-        if all(hold.is_there() for hold in holds):  # else it is another's
+        if holds and holds[0].is_there():  # else it is another's
             for path in made:
                 files.drop_if_empty(path)
 

@@ -63,7 +63,8 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
 
 def stop(number: signal.Signals) -> NoReturn:
     """End as by a signal: one line says what is saved, and how to go on."""
-    print(_ending.line(), file=sys.stderr)
+    if _ending.speaks():
+        print(_ending.line(), file=sys.stderr)
     raise typer.Exit(128 + number)
 
 

@@ -7,6 +7,7 @@ alone, so that a release of PyTorch which changes one is told by name.
 from __future__ import annotations
 
 import builtins
+import logging
 import os
 import random
 import types
@@ -138,6 +139,8 @@ class CompiledStep:
                 alone(),
                 generators_kept(),
                 _untimed(),
+                _as_if_run(),
+                unlogged(),
                 warnings.catch_warnings(),
                 config.patch({n: v for n, v in _SETTINGS.items() if hasattr(config, n)}),
             ):
@@ -201,6 +204,38 @@ def _untimed() -> Iterator[None]:
         yield
     finally:
         setattr(guards, name, before)
+
+
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """What a trace on stand-ins cannot run is a reason, and told as one: PyTorch's log would show a
+    traceback of it."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
+
+
+@contextmanager
+def _as_if_run() -> Iterator[None]:
+    """Code that asks whether it is being compiled is told that it is not: its step must be the
+    one that the Python loop would run."""
+    from torch._dynamo import convert_frame
+    from torch._dynamo.variables import torch as functions
+
+    told: dict[Any, Any] = getattr(functions, "tracing_state_functions", dict)()
+    asked = [f for f in told if getattr(f, "__name__", "") in _ASKED and told[f] is True]
+    with convert_frame.compile_lock:  # no other compilation is told so
+        try:
+            told.update(dict.fromkeys(asked, False))
+            yield
+        finally:
+            told.update(dict.fromkeys(asked, True))
+
+
+_ASKED = ("is_compiling", "is_dynamo_compiling")
 
 
 def _forget(code: types.CodeType) -> None:

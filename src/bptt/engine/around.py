@@ -17,8 +17,9 @@ from torch.fx import Graph, GraphModule, Node
 from bptt.engine.nodes import ends, placeholders
 from bptt.engine.partition import Partition, is_view, lanes_by_name
 from bptt.engine.program import Code, StepProgram
+from bptt.engine.reach import Reach
 from bptt.engine.tidy import code_of, tidy
-from bptt.engine.tracing import differentiate_rows, fakes_for
+from bptt.engine.tracing import ALL, differentiate_rows, fakes_for
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,7 @@ class Around:
         rows). turned: which of its results ``before`` leaves out, and the heads whose transposes
         they are. before: ``(lanes, *heads) -> (*matrices, *units, *extras, *times, *kept)``. after:
         ``(lanes, *heads, *extras, *kept, *rows, *gradients of times) -> (*gradients of heads)``.
+        reach: which heads, and leaves before it, the leaves of a new state reach.
     """
 
     inline: bool
@@ -38,6 +40,7 @@ class Around:
     turned: tuple[tuple[int, int], ...]
     before: Code
     after: Code | None
+    reach: Reach
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +53,7 @@ class _Hoisted:
     outputs: tuple[Any, ...]
     gradients: dict[int, Any]
     flowing: tuple[int, ...]
+    reached: tuple[int, ...]
 
 
 class _Weaver:
@@ -105,7 +109,27 @@ def around(program: StepProgram, parts: Partition, wanted: tuple[bool, ...]) -> 
     turned = _leave_out_transposes(before.graph)
     deep = inline and _only_projects(before.graph)
     after = None if program.after is None else _after(program, hoisted, inline)
-    return Around(inline, deep, turned, code_of(before.graph), after)
+    reach = _reach(program, hoisted, inline)
+    return Around(inline, deep, turned, code_of(before.graph), after, reach)
+
+
+def _reach(program: StepProgram, hoisted: _Hoisted | None, inline: bool) -> Reach:
+    """What the step reaches, and through what the hoisted part."""
+    given = [*program.params, *program.times]
+    behind = [1 << i for i in range(len(given))]
+    if inline:
+        through = (0,) * len(given) if hoisted is None else hoisted.reached
+        behind = [
+            bits if g.source is None else 1 << _place(g.source, program)
+            for g, bits in zip(given, through, strict=True)
+        ]
+    heads = [0] * len(program.reached)
+    for j, bits in enumerate(program.reached):
+        heads[j] = ALL if bits == ALL else 0
+        for i, own in enumerate(behind):
+            heads[j] |= own if bits >> i & 1 else 0
+    states = tuple(bits >> len(given) for bits in program.reached)
+    return Reach(tuple(heads), states, _heads(program, inline), inline)
 
 
 def _leave_out_transposes(module: GraphModule) -> tuple[tuple[int, int], ...]:
@@ -154,7 +178,7 @@ def _differentiated(program: StepProgram, parts: Partition, wanted: tuple[bool, 
     flowing = tuple(i for i, flows in enumerate(has) if flows and given[i].source is None)
     inputs = [n for n in parts.hoisted.graph.nodes if n.op == "placeholder"][1:]
     asked = [w and n.meta["val"].is_floating_point() for w, n in zip(wanted, inputs, strict=True)]
-    module = differentiate_rows(parts.hoisted, fakes_for(inputs), asked, flowing)
+    module, reached = differentiate_rows(parts.hoisted, fakes_for(inputs), asked, flowing)
     results = ends(module.graph)
     outputs = tuple(results[: len(given)])
     found = _upstream([o for o in outputs if isinstance(o, Node)])
@@ -170,7 +194,7 @@ def _differentiated(program: StepProgram, parts: Partition, wanted: tuple[bool, 
         and any((u not in ahead or _is_view_of_heads(u)) and u.op != "output" for u in n.users)
     )
     gradients = dict(zip([i for i, a in enumerate(asked) if a], results[len(given) :], strict=True))
-    return _Hoisted(module, ahead, kept, outputs, gradients, flowing)
+    return _Hoisted(module, ahead, kept, outputs, gradients, flowing, reached[: len(given)])
 
 
 def _before(program: StepProgram, hoisted: _Hoisted | None, inline: bool) -> Code:

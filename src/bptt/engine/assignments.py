@@ -121,10 +121,21 @@ def _rewrite(graph: Graph, node: Node, memories: _Memories) -> None:
     memories.written(root, placed)
 
 
+OVERWRITES = "overwrites"
+"""In the meta of what was put in the place of other values: autograd goes on to those, with zeros,
+where the graph no longer does."""
+
+
 def _make_functional(node: Node, target: Node) -> None:
     packet = getattr(node.target, "overloadpacket", node.target)
     name, overload = str(packet).split(".")[-1], getattr(node.target, "_overloadname", "")
+    if name in ("copy_", "fill_", "zero_"):
+        node.meta[OVERWRITES] = True
     if name == "copy_":
+        node.target = _aten.expand.default
+        node.args = (node.args[1], list(target.meta["val"].shape))
+        return
+    if name == "fill_" and isinstance(node.args[1], Node):  # one number in a tensor
         node.target = _aten.expand.default
         node.args = (node.args[1], list(target.meta["val"].shape))
         return

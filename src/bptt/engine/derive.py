@@ -59,9 +59,13 @@ def derive(
     states = inputs[len(params) + len(times) :]
     flags = [g.differentiable for g in [*params, *times]] + [True for _ in states]
     fakes = fakes_for(inputs)
-    module = differentiate(parts.step, fakes, flags) if wanted.any else decompose(parts.step, fakes)
+    reached: tuple[int, ...] = ()
+    if wanted.any:
+        module, reached = differentiate(parts.step, fakes, flags)
+    else:
+        module = decompose(parts.step, fakes)
     joint = _translate(module, params, times, states, dtype, wanted.any)
-    return _assemble(name, sources, parts, dtype, params, times, joint, flags)
+    return _assemble(name, sources, parts, dtype, params, times, joint, flags, reached)
 
 
 def _given(
@@ -138,6 +142,7 @@ def _assemble(
     times: tuple[Given, ...],
     joint: Joint,
     flags: list[bool],
+    reached: tuple[int, ...],
 ) -> StepProgram:
     tr, build = joint.translator, joint.translator.builder
     widths = tuple(s.columns.size for s in joint.states)
@@ -196,6 +201,7 @@ def _assemble(
         recomputed=cut.recomputed,
         deltas=deltas,
         after=after,
+        reached=reached,
         step=code_of(parts.step),
     )
 

@@ -106,7 +106,14 @@ class _Loop(torch.autograd.Function):
         results, kept = call.ran or forward_loop(call, tensors[: call.plan.recipe.heads])
         call.ran = None
         ctx.call, ctx.count = call, len(tensors)
-        ctx.save_for_backward(*tensors, *kept)
+        # What autograd would not save may be changed before the way back.
+        saved: list[Tensor | None] = list(tensors)
+        ctx.aside = aside = []
+        for i in call.plan.recipe.unread:
+            if i < len(tensors):
+                aside.append((i, tensors[i], _version(tensors[i])))
+                saved[i] = None
+        ctx.save_for_backward(*saved, *kept)
         # What is saved is the parameter itself: `parameter.data = ...` would change what it holds.
         ctx.memory = [
             (i, t.detach()) for i, t in enumerate(tensors) if t.requires_grad and t.is_leaf
@@ -115,21 +122,49 @@ class _Loop(torch.autograd.Function):
         exposed = len(call.exposed)
         results[:exposed] = shown = [states.data for states in results[:exposed]]
         ctx.changes = [_changes(states) for states in shown]
+        # Spikes and masks need none in the loop: what refuses tensors that do takes them.
+        quiet = call.plan.around.reach.quiet(call, ctx.needs_input_grad[1:])
+        if quiet:
+            ctx.mark_non_differentiable(*[results[i] for i in quiet])
         return tuple(results)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         call, count, needed = ctx.call, ctx.count, ctx.needs_input_grad[1:]
         held = ctx.saved_tensors
-        tensors, kept = held[:count], held[count:]
+        tensors, kept = list(held[:count]), held[count:]
+        for place, tensor, _ in ctx.aside:
+            tensors[place] = tensor
         if torch.is_grad_enabled() or _transformed(grads):
+            _check_versions(ctx.aside)
             return (None, *differentiable(call, tensors, kept, needed, grads))
         if any(map(_VERSION, ctx.changes)):
+            _check_versions(ctx.aside)
             kept = _anew(call, tensors, kept)
-        tensors = list(tensors)
         for place, memory in ctx.memory:
             tensors[place] = memory
-        return (None, *backward_loop(call, tensors, kept, needed, grads))
+        received = call.plan.around.reach.received(call, needed, grads)
+        found = backward_loop(call, tensors, kept, received, grads)
+        if received is needed:
+            return (None, *found)
+        return (None, *(g if r else None for g, r in zip(found, received, strict=True)))
+
+
+def _version(tensor: Tensor) -> int:
+    """How often it was changed in place; what is made in inference mode does not count that."""
+    return -1 if tensor.is_inference() else tensor._version
+
+
+def _check_versions(aside: Sequence[tuple[int, Tensor, int]]) -> None:
+    """What unfolds once more reads all tensors again, as they were."""
+    for _, tensor, version in aside:
+        if _version(tensor) != version:
+            raise RuntimeError(
+                "one of the variables needed for gradient computation has been modified by an "
+                f"inplace operation: a tensor {list(tensor.shape)} that an unfolding was given is "
+                f"at version {tensor._version}; expected version {version} instead. Gradients of "
+                "gradients, and those after outputs were changed in place, unfold once more."
+            )
 
 
 def _transformed(grads: Sequence[Any]) -> bool:

@@ -102,7 +102,7 @@ def learner_for(
     units = [unit] if reader is None else [unit, reader]
     tensors = _tensors(units, learned)
     parts = Parts(dtype, tensors)
-    plan, gradients, prediction = _plan(parts, tensors, unit, reader, own, learned, example)
+    plan, gradients, prediction = _plan(parts, tensors, unit, reader, own, learned, example, steps)
     plan |= {"steps": steps, "loss": loss, "clip_state": -1.0 if clip is None else float(clip)}
     from bptt import _core
 
@@ -150,6 +150,7 @@ def _plan(
     own: list[Tensor],
     learned: list[nn.Parameter],
     example: Tensor,
+    steps: int,
 ) -> tuple[dict[str, Any], dict[int, int], int]:
     """The plan but for its options, the buffers of gradients, and the width of a prediction."""
     arrays, buffers = parts.arrays, parts.buffers
@@ -164,11 +165,15 @@ def _plan(
     else:
         prediction, slope, upstream, reading = _read(parts, readout, outputs)
     numbers = {id(t): i for i, t in enumerate(tensors)}
-    gradients = parts.gradients(numbers)
+    reached, entered_by = _reached(cell, steps)
+    if readout is not None:
+        reached |= {id(t) for t in readout.tensors}
+    # What no loss reaches has no gradient, not zeros: the optimizer passes over it.
+    gradients = {n: g for n, g in parts.gradients(numbers).items() if id(tensors[n]) in reached}
     found = []
     for j, leaf in enumerate(own):
         gradient = -1
-        if learned and learned[j].requires_grad:
+        if learned and learned[j].requires_grad and j in entered_by:
             gradient = buffers.number(buffers.new(leaf.shape[1]))
             gradients[numbers[id(learned[j])]] = gradient
         initial = numbers[id(learned[j])] if learned else buffers.number(buffers.new(*leaf.shape))
@@ -204,6 +209,27 @@ def _plan(
         ),
     }
     return plan, gradients, prediction.width
+
+
+def _reached(cell: Unit, steps: int) -> tuple[set[int], set[int]]:
+    """The tensors, by identity, that the gradient of an output reaches in a window of so many
+    steps, and the leaves of the state before it."""
+    program, output = cell.program, cell.output
+    assert output is not None
+    first = len(program.params) + len(program.times)
+    found: set[int] = set()
+    before: set[int] = set()
+    for _ in range(steps):
+        leaves_now, before = before | {output}, set()
+        for leaf in leaves_now:
+            bits = program.reached[leaf]
+            for i, given in enumerate(program.params):
+                if bits >> i & 1 and given.source is not None:
+                    found.add(id(cell.tensors[given.source]))
+            before |= {j for j in range(len(program.reached)) if bits >> (first + j) & 1}
+        if before | {output} == leaves_now:
+            break
+    return found, before
 
 
 def _cell(

@@ -67,9 +67,15 @@ for _packet, _opcode in {
     _aten.logical_not: "not",
     _aten.logical_and: "and",
     _aten.logical_or: "or",
-    _aten.logical_xor: "ne",
 }.items():
     HANDLERS[_packet] = _simple(_opcode)
+
+
+@handles(_aten.logical_xor)
+def logical_xor(tr: Translator, value: Tensor, a: Any, b: Any) -> Rows:
+    """Whether one of two is not zero, and not both."""
+    truths = [_pointwise(tr, "ne", x, 0.0) for x in (a, b)]
+    return _pointwise(tr, "ne", *truths)
 
 
 def _bitwise(opcode: str) -> Callable[..., Rows]:
@@ -93,7 +99,9 @@ def _scaled(tr: Translator, x: Any, alpha: float) -> Any:
 
 @handles(_aten.add)
 def add(tr: Translator, value: Tensor, a: Any, b: Any, alpha: float = 1) -> Rows:
-    """a + alpha b."""
+    """a + alpha b; of truth values, whether one of them is."""
+    if value.dtype is torch.bool:
+        return _pointwise(tr, "or", a, b) if alpha else _pointwise(tr, "ne", a, 0.0)
     return _pointwise(tr, "add", a, _scaled(tr, b, alpha))
 
 
@@ -227,6 +235,9 @@ def sum_(
     dtype: Any = None,
 ) -> Any:
     """Over features; over lanes it is what follows the loop."""
+    counts = not value.is_floating_point() and value.dtype is not torch.bool
+    if not counts and value.dtype is not tr.dtype:
+        raise Refusal(Reason.OPERATOR, f"aten::sum as {value.dtype}")
     over = _dims(x, dims)
     if x.axis not in over:
         return _reduce(tr, "sum", "add", x, over, keepdim)

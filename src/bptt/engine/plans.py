@@ -17,7 +17,13 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.autograd.graph import saved_tensors_hooks
 
-from bptt.engine._torch_compat import alone, function_modes, generators_kept, is_compiling
+from bptt.engine._torch_compat import (
+    alone,
+    function_modes,
+    generators_kept,
+    is_compiling,
+    unlogged,
+)
 from bptt.engine.derive import derive
 from bptt.engine.guard import GLOBAL_HOOKS
 from bptt.engine.kernels import Interpreted, Kernel, Native
@@ -112,14 +118,17 @@ def plan_for(
     context = context_of_call() or (core_missing() if kernel == "native" else None)
     if context is not None:
         return context
+    from bptt.engine.frontend import find, refuse, refused
+
+    why = refused(cell, inputs, state)
+    if why is not None:
+        return why
     given = [state] if type(state) is Tensor else leaves(state)
     grad = torch.is_grad_enabled()
     needs_state = grad and (
         any(s.requires_grad for s in given)
         or (initial is not state and any(s.requires_grad for s in leaves(initial)))
     )
-    from bptt.engine.frontend import find, refuse
-
     found = None
     try:
         for tensor in (inputs, *given):
@@ -153,7 +162,7 @@ def plan_of(
     key = (kernel, input_too, grad and form.needs_gradient, state_too, inputs.dim())
     plan = form.plans.get(key)
     if plan is None:
-        with alone(), generators_kept(), unseen():
+        with alone(), generators_kept(), unseen(), unlogged():
             plan = form.plans.get(key)
             if plan is None:
                 plan = form.plans[key] = _made(found, inputs, state, key)

@@ -207,8 +207,9 @@ class StepProgram:
         units: shapes and widths of what it reads. forward, backward: the step; backward is None if
         no gradient was asked for. saved: widths of what is saved. recomputed: how many instructions
         of the forward step the backward one repeats. deltas: widths of what the backward step
-        writes. after: what remains after the loop. step: the step as PyTorch code, ``(lanes,
-        *params, *times, *state) -> new state``.
+        writes. after: what remains after the loop. reached: of each leaf of the new state, as bits,
+        those of (*params, *times, *state) that its gradient reaches. step: the step as
+        PyTorch code, ``(lanes, *params, *times, *state) -> new state``.
     """
 
     cell: str
@@ -228,6 +229,7 @@ class StepProgram:
     recomputed: int
     deltas: tuple[int, ...]
     after: After | None
+    reached: tuple[int, ...]
     step: Code
 
     def __str__(self) -> str:

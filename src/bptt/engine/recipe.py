@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bptt.engine.nodes import placeholders
+from bptt.engine.nodes import ends, placeholders
 from bptt.engine.program import Gathered, StepProgram
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ class Recipe:
         that has a row for each step and lane. idle: the sources among the heads that nothing reads:
         what they are, and what graph they hang on, is none of the loop's business. keep: which
         results of what runs before the loop the backward pass reads. ready: how many there are.
+        unread: which heads, and start and initial leaves behind them, the backward pass knows by
+        their shapes alone: autograd would not save them.
     """
 
     leaves: int
@@ -55,6 +57,7 @@ class Recipe:
     idle: tuple[int, ...]
     keep: tuple[int, ...]
     ready: int
+    unread: tuple[int, ...]
 
 
 def recipe_of(
@@ -72,6 +75,7 @@ def recipe_of(
     if _reads_times(program):
         keep |= set(range(first, last))
     params, sources = len(program.params), len(program.sources)
+    kept = tuple(sorted(keep)) if after is not None else ()
     return Recipe(
         leaves=len(program.states),
         widths=program.states,
@@ -93,9 +97,30 @@ def recipe_of(
         heads=sources + 1 if inline else params + len(program.times),
         first_time_head=sources if inline else params,
         idle=_idle(program) if inline else (),
-        keep=tuple(sorted(keep)) if after is not None else (),
+        keep=kept,
         ready=ready,
+        unread=_unread(program, around, kept),
     )
+
+
+def _unread(program: StepProgram, around: Around, keep: tuple[int, ...]) -> tuple[int, ...]:
+    """See `Recipe`."""
+    if around.after is None or program.after is None:
+        return ()
+    ahead, behind = around.before.graph.graph, around.after.graph.graph
+    heads, results = placeholders(ahead)[1:], ends(ahead)
+    read = {i for i, node in enumerate(placeholders(behind)[1 : 1 + len(heads)]) if node.users}
+    turned = dict(around.turned)
+    read |= {turned[i] for i in keep if i in turned}
+    read |= {heads.index(results[i]) for i in keep if results[i] in heads}
+    if not around.inline:  # what runs outside made them: nobody else has them
+        given = [*program.params, *program.times]
+        read |= {i for i, g in enumerate(given) if g.source is None}
+    n = len(program.states)
+    # The loop has copies of start and initial leaves; what products with it are gradients of,
+    # autograd would save.
+    read |= {len(heads) + g.index for g in program.after.gathered if g.space == "state"}
+    return tuple(i for i in range(len(heads) + 2 * n) if i not in read)
 
 
 def _idle(program: StepProgram) -> tuple[int, ...]:

@@ -7,12 +7,16 @@ with may not be finite.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 
 from bptt.engine.arithmetic import POINTWISE
 from bptt.engine.program import Operand
+
+LEAST = 2.0**-126
+"""The least number of float32 with all its digits."""
 
 COMMUTATIVE = frozenset({"add", "mul", "minimum", "maximum", "eq", "ne", "and", "or"})
 
@@ -52,11 +56,8 @@ def _mul(a: Operand | float, b: Operand | float) -> Simple:
 def _div(a: Operand | float, b: Operand | float) -> Simple:
     if b == 1.0:
         return a
-    if (
-        isinstance(b, float)
-        and b != 0.0
-        and abs(b) == 2.0 ** round(torch.tensor(abs(b)).log2().item())
-    ):
+    # By a power of two, whose reciprocal is exact in float32, too.
+    if isinstance(b, float) and LEAST <= abs(b) <= 1 / LEAST and abs(math.frexp(b)[0]) == 0.5:
         return ("mul", a, 1.0 / b)
     return ("reciprocal", b) if a == 1.0 else None
 

@@ -115,15 +115,23 @@ def keep(cell: nn.Module, inputs: Tensor, plan: Plan) -> None:
 
 def _told(cell: nn.Module, inputs: Tensor) -> Any:
     """What the initial state depends on besides the inputs."""
-    hidden = (
-        optional(cell, "hidden_size"),
-        cell.__dict__.get("initial_state"),
-        getattr(type(cell), "initial_state", None),
-    )
+    hidden = _starts(cell)
     if inputs.is_floating_point():
         return hidden
     weight = weight_of(cell)  # which then tells the dtype
     return hidden, None if weight is None else weight.dtype
+
+
+def _starts(cell: nn.Module) -> Any:
+    """What tells a cell's initial state, and those of its parts."""
+    own = optional(cell, "initial_state")
+    # Python binds a method anew each time.
+    told: Any = (optional(cell, "hidden_size"), getattr(own, "__func__", own))
+    if isinstance(cell, Stack):
+        return (told, *map(_starts, cell.cells))
+    if isinstance(cell, Embedded):
+        return told, _starts(cell.cell)
+    return told
 
 
 def _kind(inputs: Tensor) -> Any:

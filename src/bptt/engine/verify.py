@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bptt.engine import eager, native
 from bptt.engine._torch_compat import generators_kept
 from bptt.engine.plans import Plan, unseen
-from bptt.engine.reasons import Ineligible, Reason
+from bptt.engine.reasons import Reason
 from bptt.state import State, leaves, map_state
 
 STEPS, ROWS = 3, 2
@@ -27,7 +27,7 @@ TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8}
 _Run = Callable[[Tensor, State], tuple[Tensor, State]]
 
 
-def differs(cell: nn.Module, plan: Plan, inputs: Tensor, state: State) -> Ineligible | None:
+def differs(cell: nn.Module, plan: Plan, inputs: Tensor, state: State) -> tuple[Reason, str] | None:
     """Why a plan cannot be trusted in a call with these inputs [T, B, ...] and state; None if it
     gives what the Python loop gives.
 
@@ -58,10 +58,10 @@ def differs(cell: nn.Module, plan: Plan, inputs: Tensor, state: State) -> Inelig
             try:
                 found = _numbers(way, plan, inputs, state)
             except Exception as error:
-                return Ineligible(Reason.UNEXPECTED, f"{type(error).__name__}: {error}")
+                return Reason.UNEXPECTED, f"{type(error).__name__}: {error}"
             wrong = _first_difference(plan, state, found, expected)
             if wrong is not None:
-                return Ineligible(Reason.WRONG, wrong)
+                return Reason.WRONG, wrong
     return None
 
 
@@ -145,7 +145,7 @@ def differs_beside(
     plan: Plan,
     inputs: Sequence[Tensor],
     states: Sequence[State],
-) -> Ineligible | None:
+) -> tuple[Reason, str] | None:
     """The same for runs of one lane each that go side by side: each must be as it is alone."""
     few = [own[:STEPS] for own in inputs[:ROWS]]
     starts = list(states[:ROWS])
@@ -165,8 +165,8 @@ def differs_beside(
             try:
                 found = _numbers(together, plan, few[place], starts[place])
             except Exception as error:
-                return Ineligible(Reason.UNEXPECTED, f"{type(error).__name__}: {error}")
+                return Reason.UNEXPECTED, f"{type(error).__name__}: {error}"
             wrong = _first_difference(plan, starts[place], found, expected)
             if wrong is not None:
-                return Ineligible(Reason.WRONG, f"{wrong}, of segments side by side")
+                return Reason.WRONG, f"{wrong}, of segments side by side"
     return None

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 from bptt import runs
 from bptt.forecasting._options import Options
 from bptt.forecasting._series import MISSING
+from bptt.training import check_jobs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,9 @@ class Job(runs.Job):
         missing: what missing targets mean.
         options: how to train.
         jobs: how many starts run at once.
+
+    Raises:
+        OptionError: ``jobs`` is 0.
     """
 
     task: ClassVar[str] = "forecast"
@@ -27,6 +31,9 @@ class Job(runs.Job):
     missing: str
     options: Options
     jobs: int | None = None
+
+    def __post_init__(self) -> None:
+        check_jobs(self.jobs)
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> Self:

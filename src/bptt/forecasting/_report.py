@@ -22,7 +22,7 @@ from bptt.diagnostics import (
 from bptt.errors import DataError, OptionError, reason
 from bptt.files import read_bytes, shown, write_text
 from bptt.forecasting._pictures import STARTS
-from bptt.forecasting._run_folder import load, record_of
+from bptt.forecasting._run_folder import forecaster_of, record_of
 from bptt.forecasting._series import Series
 from bptt.runs import HISTORY, MODEL, Files, read_run
 
@@ -52,7 +52,8 @@ def diagnose_run(
         OptionError: as `bptt.diagnose`; or something in that folder belongs to no diagnosis.
     """
     folder = Path(folder)
-    forecaster, content = load(folder), read_run(folder).record
+    run = read_run(folder)  # once, as another run may take its place at any moment
+    forecaster, content = forecaster_of(run), run.record
     own = forecaster.options
     counted = min(len(series) - own.ahead, steps)
     if depth is None and own.method != "full" and own.depth <= counted:

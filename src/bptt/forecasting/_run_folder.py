@@ -61,7 +61,11 @@ def load(folder: str | Path) -> Forecaster:
         DataError: a file is missing or damaged, the weights do not fit the configuration, or the
             run was written by a newer version.
     """
-    run = read_run(folder)
+    return forecaster_of(read_run(folder))
+
+
+def forecaster_of(run: Files) -> Forecaster:
+    """`load`, of files that were read already."""
     record, path = record_of(run), run.folder / MODEL
     hidden, layers = record.options.hidden, record.options.layers
     weights = run.part(MODEL)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bptt.errors import BpttError, DataError
+from bptt.errors import DataError
 from bptt.files import shown
 from bptt.streams import Table as Table
 
@@ -28,10 +28,6 @@ def read_table(path: str | Path) -> Table:
         DataError: there is no such file, it is empty, or it is of another kind.
         BpttError: pyarrow is not installed.
     """
-    try:
-        import pyarrow  # noqa: F401  # asked for here, so that its absence is told once
-    except ImportError as error:
-        raise BpttError("reading tables needs pyarrow: pip install 'bptt[cli]'.") from error
     table = Table.of(path)
     if all(NUMBER.fullmatch(name) for name in table.names):
         raise DataError(

@@ -7,7 +7,7 @@ Each context follows one pass over one batch. For every window it gives the unfo
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -206,9 +206,10 @@ def _spliced(value: State, path: State | None) -> State:
 
 class _Splice(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: object, value: Tensor, path: Tensor) -> Tensor:
+    def forward(ctx: Any, value: Tensor, path: Tensor) -> Tensor:
+        ctx.set_materialize_grads(False)  # what no loss reaches has none
         return value.clone()
 
     @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> tuple[None, Tensor]:
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[None, Tensor | None]:
         return None, gradient

@@ -16,7 +16,7 @@ from bptt.nn._kinds import Kind, Standing, cell_of, holding, plan
 from bptt.nn._layers import Shape, each_start, run
 from bptt.nn._sequences import Sequences, enter
 from bptt.nn._usual import keep, usual_call
-from bptt.state import State
+from bptt.state import State, optional
 
 Input: TypeAlias = Tensor | PackedSequence
 Hidden: TypeAlias = Tensor | tuple[Tensor, Tensor]
@@ -85,7 +85,10 @@ def elsewhere(layer: nn.RNNBase) -> str | None:
         return "the compiled core is missing"
     if _theirs(layer).forward not in PYTORCHS:
         return f"torch.nn.{_theirs(layer).__name__}.forward was replaced"
-    for tensor in [getattr(layer, name) for names in layer._all_weights for name in names]:
+    for name in [name for names in layer._all_weights for name in names]:
+        tensor = optional(layer, name)
+        if not isinstance(tensor, Tensor):
+            return f"{name} is missing, or no tensor"
         if tensor.device.type != "cpu":
             return f"weights on {tensor.device}"
         if tensor.dtype not in _NAMES:

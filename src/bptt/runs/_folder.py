@@ -73,11 +73,12 @@ def read_run(folder: str | Path) -> Files:
     """
     folder = Path(folder)
     for _ in range(TRIES):
+        before = _stamp(folder)
         try:
             return _read(folder)
         except DataError as error:
             failure = error
-        if not _changing(folder):
+        if not _changing(folder) and _stamp(folder) == before:
             break
         time.sleep(PAUSE)
     raise failure
@@ -86,6 +87,16 @@ def read_run(folder: str | Path) -> Files:
 def _changing(folder: Path) -> bool:
     """Whether another process is replacing the run, so that reading it again may help."""
     return (folder / WHOLE).is_dir()
+
+
+def _stamp(folder: Path) -> tuple[int, int] | None:
+    """Which record is in its place: where that changes, a run came there meanwhile, and may have
+    come and gone in ``.whole``."""
+    try:
+        found = (folder / RECORD).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _read(folder: Path) -> Files:

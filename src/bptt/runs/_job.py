@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
@@ -14,11 +13,8 @@ from bptt import files
 from bptt.errors import BpttError, DataError, reason
 from bptt.files import shown
 from bptt.runs._folder import CHECKPOINTS
-from bptt.runs._owned import JOB, owned, replacements
+from bptt.runs._owned import FORMAT, JOB, owned, remove_saved, replacements
 from bptt.training import checkpoints_in
-
-FORMAT = 1
-"""Of ``job.json``; raised when an older reader would fail."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +53,16 @@ def begin(folder: Path, job: Job) -> Path:
     if not owned(folder) and not replacements(folder):
         note(folder, job)
         return folder / CHECKPOINTS
-    number = 2
-    while os.path.lexists(folder / f"{CHECKPOINTS}-{number}"):
-        number += 1
+    # The highest is the newest: a gap between others is not filled.
+    taken = (path.name.removeprefix(f"{CHECKPOINTS}-") for path in folder.glob(f"{CHECKPOINTS}-*"))
+    number = max([1, *(int(text) for text in taken if text.isdecimal())]) + 1
     saved = folder / f"{CHECKPOINTS}-{number}"
-    files.make_folder(saved)
-    note(saved, job)
+    try:
+        files.make_folder(saved)
+        note(saved, job)
+    except BaseException:
+        files.drop_if_empty(saved)
+        raise
     return saved
 
 
@@ -71,7 +71,7 @@ def forget(folder: Path, saved: Path) -> None:
     if not checkpoints_in(saved):
         place = folder if saved == folder / CHECKPOINTS else saved
         files.remove(place / JOB)
-        files.drop_if_empty(saved)
+        remove_saved(saved)  # without a job nobody would know whose the seed of starts is
 
 
 def saved_in(folder: Path) -> Path:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from bptt import files
 from bptt.errors import BpttError, OptionError
 from bptt.files import shown
-from bptt.runs._folder import CHECKPOINTS, MODEL, RECORD, WHOLE, WRITTEN
+from bptt.runs._folder import CHECKPOINTS, HISTORY, MODEL, RECORD, WHOLE, WRITTEN
 from bptt.training import remove_checkpoints, strange_checkpoints
 
 JOB = "job.json"
+FORMAT = 1
+"""Of ``job.json`` and of every ``run.json``; raised when an older reader would fail, to which they
+then belong to no run."""
+
 STAGE = f"{files.UNFINISHED}run"
 """The folder in which the files of a run are put together, before it is renamed to ``.whole``."""
 
@@ -33,16 +37,32 @@ def content_of(path: Path) -> dict[str, Any] | None:
 
 def listed(record: dict[str, Any]) -> set[str]:
     """The files that a record names as its own, itself among them; those of older versions name
-    none, and mean all."""
-    named, pictures = record.get("files"), record.get("pictures", [])
-    if not isinstance(named, dict) or not isinstance(pictures, list):
-        return set(WRITTEN)
-    return {RECORD, *(name for name in WRITTEN if name in named or name in pictures)}
+    none, and mean model and history."""
+    named, pictures = record.get("files"), record.get("pictures")
+    own = {RECORD, *(named if isinstance(named, dict) else (MODEL, HISTORY))}
+    if isinstance(pictures, list):
+        own |= {name for name in pictures if isinstance(name, str)}
+    return own & WRITTEN
 
 
 def is_record(content: dict[str, Any] | None) -> bool:
-    """Whether it is what `bptt fit` writes."""
-    return content is not None and "format" in content and "options" in content
+    """Whether it is the record of a run: other programs have a ``run.json`` too."""
+    return _has(content, "data", "training") and isinstance(content["training"], dict)
+
+
+def is_job(content: dict[str, Any] | None) -> bool:
+    """Whether it is what a run was begun with."""
+    return _has(content, "data", "every")
+
+
+def _has(content: dict[str, Any] | None, *names: str) -> TypeGuard[dict[str, Any]]:
+    return (
+        content is not None
+        and type(content.get("format")) is int
+        and content["format"] == FORMAT
+        and isinstance(content.get("options"), dict)
+        and all(name in content for name in names)
+    )
 
 
 def owned(folder: Path) -> set[str]:
@@ -60,7 +80,7 @@ def _named(folder: Path) -> set[str]:
     """What the record in a folder, and what its run was begun with, say."""
     record, job = content_of(folder / RECORD), content_of(folder / JOB)
     names = listed(record) if record is not None and is_record(record) else set()
-    return names | ({JOB} if is_record(job) else set())
+    return names | ({JOB} if is_job(job) else set())
 
 
 def is_staged(place: Path) -> bool:
@@ -83,17 +103,19 @@ def replacements(folder: Path) -> list[Path]:
     is there."""
     found = []
     for path in folder.glob(f"{CHECKPOINTS}-*") if folder.is_dir() else ():
+        if path.is_symlink():  # what it leads to is another's
+            continue
         number = path.name.removeprefix(f"{CHECKPOINTS}-")
         # With a record, a model or a folder of checkpoints it is a run of its own.
         whole = any(os.path.lexists(path / name) for name in (RECORD, MODEL, CHECKPOINTS, WHOLE))
-        if number.isdecimal() and not whole and is_record(content_of(path / JOB)):
+        if number.isdecimal() and not whole and is_job(content_of(path / JOB)):
             found.append((int(number), path))
     return [path for _, path in sorted(found)]
 
 
 def broken_off(folder: Path) -> bool:
     """Whether there is a run that can go on and has not come to its end."""
-    begun = is_record(content_of(folder / JOB)) and (folder / CHECKPOINTS).is_dir()
+    begun = is_job(content_of(folder / JOB)) and (folder / CHECKPOINTS).is_dir()
     return bool(replacements(folder)) or (begun and not (folder / RECORD).exists())
 
 
@@ -151,7 +173,8 @@ def check_free(folder: Path) -> None:
         if os.path.lexists(folder / name) and not is_staged(folder / name):
             strange.append(name)
     saved = folder / CHECKPOINTS
-    if os.path.lexists(saved) and not (JOB in owned(folder) and saved.is_dir()):
+    ours = JOB in owned(folder) and saved.is_dir() and not saved.is_symlink()
+    if os.path.lexists(saved) and not ours:
         strange.append(CHECKPOINTS)
     elif saved.is_dir():
         strange += [f"{CHECKPOINTS}/{name}" for name in strange_checkpoints(saved) if name != JOB]
@@ -164,8 +187,10 @@ def check_free(folder: Path) -> None:
 
 def remove_saved(saved: Path) -> None:
     """Remove the checkpoints in a folder, what they were begun with, and the folder if nothing else
-    is in it."""
+    is in it; where it is a link, what it leads to is another's."""
+    if saved.is_symlink():
+        return
     remove_checkpoints(saved)
-    if is_record(content_of(saved / JOB)):
+    if is_job(content_of(saved / JOB)):
         files.remove(saved / JOB)
     files.drop_if_empty(saved)

@@ -27,6 +27,7 @@ from bptt.runs._owned import (
     check_free,
     content_of,
     in_place,
+    is_job,
     is_record,
     is_staged,
     remove_saved,
@@ -69,13 +70,15 @@ def write_run(folder: str | Path, made: Made, force: bool = False) -> list[Path]
     """
     folder = Path(folder).absolute()
     check_folder(folder, force)
+    new = not folder.exists()
     files.make_folder(folder)
-    try:
-        with Hold(folder):
+    with Hold(folder) as hold:
+        try:
             sweep(folder)
             return put(folder, made, saved=False)
-    finally:
-        files.drop_if_empty(folder)
+        finally:
+            if new and hold.is_there():
+                files.drop_if_empty(folder)
 
 
 def put(folder: Path, made: Made, saved: bool = True) -> list[Path]:
@@ -141,6 +144,9 @@ def settle(folder: Path) -> None:
                 os.replace(path, folder / path.name)
         for name in in_place(folder) - {RECORD, JOB, *record["files"]}:
             files.remove(folder / name)
+        # Disks may keep renames in another order: a record in its place says that all else is.
+        files.flush(folder)
+        files.flush(whole)
         os.replace(whole / RECORD, folder / RECORD)
         files.flush(folder)
     _settle_saved(folder, whole)
@@ -172,13 +178,19 @@ def _settle_saved(folder: Path, whole: Path) -> None:
             remove_saved(one)
         if newest != saved and not saved.exists():
             os.rename(newest, saved)
-        if is_record(content_of(saved / JOB)):
+        if is_job(content_of(saved / JOB)):
             files.remove(saved / JOB)
+        files.flush(folder)
         os.replace(whole / JOB, folder / JOB)
-    elif record.get("saved") is False and is_record(content_of(folder / JOB)):
-        for one in [saved, *replacements(folder)]:
+    elif record.get("saved") is False:
+        # What was to replace the run before this one is older than this one.
+        older = replacements(folder)
+        if is_job(content_of(folder / JOB)):
+            older.append(saved)
+        for one in older:
             remove_saved(one)
-        files.remove(folder / JOB)
+        if saved in older:
+            files.remove(folder / JOB)
 
 
 def _json(content: dict[str, Any]) -> bytes:

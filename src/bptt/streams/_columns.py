@@ -14,7 +14,7 @@ from bptt.streams._csv import open_csv
 from bptt.streams._index import Signature
 from bptt.streams._parquet import names_of, open_parquet
 from bptt.streams._parse import form_of
-from bptt.streams._table import Selection, check_file
+from bptt.streams._table import Selection, check_file, need_pyarrow
 
 FIRST = 1
 """The number of the first row in messages; the header of a CSV file is not counted."""
@@ -55,6 +55,7 @@ class Table:
                 f"({', '.join(PARQUET)}): convert it, or correct the ending of its name."
             )
         check_file(path)
+        need_pyarrow(path)  # here, so that its absence is told before anything is read
         signature = Signature.of(path)
         if not signature.size:
             raise DataError(f"{shown(path)} is empty.")

@@ -27,6 +27,7 @@ from bptt.streams._table import (
     need_pyarrow,
     no_number,
     read_apart,
+    read_at,
 )
 
 EVERY = 32
@@ -99,7 +100,7 @@ class CsvTable:
             for start, stop in stretches:
                 begin = int(offsets[start // EVERY])
                 end = int(offsets[min(-(-stop // EVERY), len(offsets) - 1)])
-                found.append((_read_at(file.fileno(), begin, end), end - begin, start))
+                found.append((read_at(file.fileno(), begin, end), end - begin, start))
         signature.check(self.path, self.base + stretches[0][0])
         for data, size, start in found:
             if len(data) != size:
@@ -173,16 +174,6 @@ def _mend(value: str) -> str:
     if re.fullmatch(r"\s*[+-]?\d+,\d+\s*", value, re.ASCII):
         return "write numbers with a decimal point"
     return "correct or remove it, or choose other columns"
-
-
-def _read_at(handle: int, begin: int, end: int) -> bytes:
-    """The bytes from ``begin`` up to ``end``, fewer where the file ends; the system reads at most
-    2 GiB at a time."""
-    pieces = []
-    while begin < end and (piece := os.pread(handle, end - begin, begin)):
-        pieces.append(piece)
-        begin += len(piece)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def open_csv(path: Path, selection: Selection, cache: Path | None) -> CsvTable:

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 
 from bptt.errors import OptionError, at_least, one_of
+from bptt.streams._columns import CSV, PARQUET
 from bptt.streams._convert import make_form
 from bptt.streams._csv import open_csv
 from bptt.streams._files import FileSource, Shelf, documents
@@ -25,11 +26,8 @@ Paths = str | PathLike[str] | Iterable[str | PathLike[str]]
 _Opener = Callable[[Path, Selection, Path | None], Table]
 
 _FORMATS: dict[str, _Opener] = {
-    ".csv": open_csv,
-    ".tsv": open_csv,
-    ".txt": open_csv,
-    ".parquet": open_parquet,
-    ".pq": open_parquet,
+    **dict.fromkeys(CSV, open_csv),
+    **dict.fromkeys(PARQUET, open_parquet),
     ".npy": open_npy,
 }
 

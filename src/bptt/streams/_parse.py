@@ -17,6 +17,9 @@ from bptt.files import shown
 LONGEST_HEADER = 1 << 20
 """Bytes of a first line."""
 
+LARGEST = 1 << 30
+"""Bytes that pyarrow parses together: it counts them in 32 bits."""
+
 WORDS = ("", "NA", "na", "N/A", "n/a", "#N/A", "NaN", "nan", "NAN", "NULL", "Null", "null", "None",
          "none", "NONE")  # fmt: skip
 """What stands for a missing number, by itself or between two blanks."""
@@ -62,7 +65,7 @@ class Form:
             read_options=arrow.ReadOptions(
                 column_names=[str(place) for place in range(len(self.header))],
                 use_threads=False,
-                block_size=len(data) + 1,
+                block_size=min(len(data) + 1, LARGEST),
             ),
             parse_options=arrow.ParseOptions(
                 delimiter=self.mark, ignore_empty_lines=not self.single

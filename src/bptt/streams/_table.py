@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,6 +163,16 @@ def check_file(path: Path) -> None:
         raise DataError(f"{shown(path)} is a folder: name a file in it.")
     if not path.exists():
         raise DataError(f"there is no file {shown(path)}: check the path.")
+
+
+def read_at(handle: int, begin: int, end: int) -> bytes:
+    """The bytes from ``begin`` up to ``end``, fewer where the file ends; the system reads at most
+    2 GiB at a time."""
+    pieces = []
+    while begin < end and (piece := os.pread(handle, end - begin, begin)):
+        pieces.append(piece)
+        begin += len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def find(names: list[Name], known: list[str], path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from bptt.errors import DataError, OptionError
 from bptt.streams._index import Index, Integers, Signature, indexed, rows_of
-from bptt.streams._table import Array, Block, Columns, Name, Type, read_apart
+from bptt.streams._table import Array, Block, Columns, Name, Type, read_apart, read_at
 
 EVERY = 4096
 """Characters between two offsets."""
@@ -116,7 +115,7 @@ class TextTable:
     def _bytes(self, begin: int, end: int, start: int) -> bytes:
         self.index.signature.check(self.path, start)
         with open(self.path, "rb", buffering=0) as file:
-            data = os.pread(file.fileno(), end - begin, begin)
+            data = read_at(file.fileno(), begin, end)
         self.index.signature.check(self.path, start)
         if len(data) != end - begin:
             raise DataError(f"{self.path} ends short near character {start}.")

@@ -18,6 +18,7 @@ from bptt.training._nonfinite import NonFiniteWarning as NonFiniteWarning
 from bptt.training._online import Online as Online
 from bptt.training._processes import join_processes as join_processes
 from bptt.training._signals import Interrupted as Interrupted
+from bptt.training._starts import check_jobs as check_jobs
 from bptt.training._stopping import Epochs as Epochs
 from bptt.training._stopping import GradientNorm as GradientNorm
 from bptt.training._stopping import Patience as Patience

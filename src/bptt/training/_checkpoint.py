@@ -107,11 +107,7 @@ class Saver:
                 f"{self.folder} holds several starts: go on with starts=, or name another folder."
             )
         self._take()
-        if _store.checkpoints(self.folder):
-            raise OptionError(
-                f"{self.folder} holds the checkpoints of a run: go on with it by resume=True, name "
-                "another folder, or remove them."
-            )
+        refuse_saved(self.folder)
         self.save(0)
 
     def resume(self) -> dict[str, Any] | None:
@@ -194,6 +190,19 @@ def checkpoints_in(folder: Path) -> bool:
     """Whether anything is saved in a folder, be it of a single run or of starts."""
     places = [folder, *folder.glob("start-*")]
     return any(_store.checkpoints(place) for place in places)
+
+
+def refuse_saved(folder: Path) -> None:
+    """Refuse to begin a run where one is saved.
+
+    Raises:
+        OptionError: there are checkpoints.
+    """
+    if _store.checkpoints(folder):
+        raise OptionError(
+            f"{folder} holds the checkpoints of a run: go on with it by resume=True, name another "
+            "folder, or remove them."
+        )
 
 
 def own_seed(folder: Path, seed: int) -> None:

@@ -150,10 +150,11 @@ def fit(
             nonfinite_limit=nonfinite_limit,
             scheduler=scheduler,
             progress=False,
-            resume=resume,
             verbose=verbose,
         )
-        return best_of(network, train, again, callbacks, starts, seed, jobs, progress, where)
+        return best_of(
+            network, train, again, callbacks, starts, seed, jobs, progress, where, resume
+        )
     if jobs is not None:
         raise OptionError("jobs= says how many starts run at once: give starts= as well.")
     maker = optimizer if optimizer is not None else torch.optim.Adam

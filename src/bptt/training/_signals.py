@@ -48,7 +48,8 @@ def asking(left: Callable[[], bool]) -> Iterator[None]:
 class Signals:
     """While entered, the first of `SIGNALS` is remembered in ``caught``; then the handlers
     that were there before are back, so that a second one leaves at once; where such a handler has
-    an attribute ``second``, that one takes it.
+    an attribute ``second``, that one takes it. Within others the handlers are those before all of
+    them. One that is remembered when they are left, and by which nobody left, is raised again.
 
     Outside the main thread, where Python takes no signals, nothing changes; nor for a signal that
     is ignored, or was given a handler outside Python.
@@ -85,7 +86,14 @@ class Signals:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        caught = self.caught
+        outer = None if caught is None else _signals_of(self._before.get(caught))
         self._restore()
+        # One that came too late for anybody here to leave by it is for those who wait for it now.
+        # Of an error that leaves, nothing is to be lost; other starts are to know of the signal.
+        late = error is None or (outer is not None and not isinstance(error, Interrupted))
+        if caught is not None and late:
+            signal.raise_signal(caught)
 
     def check(self) -> None:
         """Raise `Leave` if training is to be left."""
@@ -110,7 +118,7 @@ class Signals:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.caught = signal.Signals(number)
         for one, before in self._before.items():
-            signal.signal(one, getattr(before, "second", before))
+            signal.signal(one, _second(one, before))
         self._told()
         if self._immediate:
             raise Leave
@@ -119,3 +127,17 @@ class Signals:
         while self._before:
             one, before = self._before.popitem()
             signal.signal(one, before)
+
+
+def _signals_of(handler: Any) -> Signals | None:
+    """Whose handler it is, where `Signals` are entered within others."""
+    owner = getattr(handler, "__self__", None)
+    return owner if isinstance(owner, Signals) else None
+
+
+def _second(one: signal.Signals, before: Any) -> Any:
+    """What takes the next signal where one was taken in place of the handler ``before``."""
+    outer = _signals_of(before)
+    if outer is not None:
+        return _second(one, outer._before[one])
+    return getattr(before, "second", before)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import os
+import pickle
 import signal
 import threading
 import warnings
@@ -16,7 +17,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from bptt.errors import BpttError, CheckpointError, OptionError, at_least, at_mo
 from bptt.network import Network
 from bptt.segments import undrawn
 from bptt.streams import Stream
-from bptt.training._checkpoint import Checkpoint, own_seed
+from bptt.training._checkpoint import Checkpoint, own_seed, refuse_saved
 from bptt.training._history import History, Start
 from bptt.training._hold import Place, wait_for
 from bptt.training._loop import Callback
@@ -70,27 +71,31 @@ def best_of(
     jobs: int | None,
     progress: bool,
     checkpoint: Checkpoint | None = None,
+    resume: bool | Literal["force"] = False,
 ) -> History:
     """Train from every start, and give ``network`` the weights of the best one.
 
     Args:
         network: its weights are drawn anew for every start.
         stream: every start reads it from where it stands.
-        train: trains a network. Every start takes a copy of what it holds, so that none remembers
-            another.
+        train: trains a network, and takes ``checkpoint`` and ``resume``. Every start takes a copy
+            of what it holds, so that none remembers another.
         callbacks: of all starts; not copied.
         starts: how many, or the numbers of those wanted.
         seed: of all of them; None draws it from PyTorch's generator.
         jobs: joblib's ``n_jobs``; None leaves it to ``joblib.parallel_config``.
         progress: show a bar that counts the starts.
         checkpoint: start i has the folder ``start-i`` in it.
+        resume: go on from what is there, see `bptt.fit`; else one that is saved there is refused.
 
     Raises:
-        OptionError: there is no start, or a parameter cannot be drawn anew.
+        OptionError: there is no start, one is saved already and not to go on, ``jobs`` is 0, or a
+            parameter cannot be drawn anew.
         CheckpointError: a start cannot be saved, or another run trains it.
         BpttError: all starts failed; or several jobs are asked for and joblib is not installed.
     """
     numbers = _numbers(starts)
+    check_jobs(jobs)
     with undrawn():
         draw_anew(copy.deepcopy(network))  # refuses before work
     root = int(torch.randint(2**62, ())) if seed is None else seed
@@ -98,10 +103,16 @@ def best_of(
         own_seed(checkpoint.path, root)
         for number in numbers:  # the process of a run that was killed may be saving
             wait_for(checkpoint.path / f"start-{number}", PATIENCE)
+            if not resume:
+                refuse_saved(checkpoint.path / f"start-{number}")
+        # From here on what is saved is this call's own: a start that is trained again, because a
+        # worker died, goes on from there.
+        train = partial(train, resume=resume or True)
     place = None if checkpoint is None else Place(checkpoint.path)
     best: Outcome | None = None
     found = []
-    with Watch() as watch, Signals(checkpoint is not None, told=watch.leave) as signals:
+    watch = Watch(None if checkpoint is None else checkpoint.path)
+    with watch, Signals(checkpoint is not None, told=watch.leave) as signals:
         trained = partial(_trained_one, network, stream, train, callbacks, root)
         one = partial(_train_one, trained, checkpoint, place, watch.asked)
         with closing(_run(one, numbers, jobs, watch)) as outcomes:
@@ -169,6 +180,16 @@ def _reset(module: nn.Module) -> None:
         reset()
 
 
+def check_jobs(jobs: int | None) -> None:
+    """Refuse a number of starts at a time that means nothing.
+
+    Raises:
+        OptionError: it is 0.
+    """
+    if jobs == 0:
+        raise OptionError("jobs must be a number of starts at a time, or -1 for all, not 0.")
+
+
 def _numbers(starts: Any) -> list[int]:
     if isinstance(starts, Sequence) and not isinstance(starts, str):
         numbers = list(starts)
@@ -202,9 +223,21 @@ def _train_one(
             return _stopped(number)
         try:
             with asking(asked.left) if own is not None else nullcontext():
-                return train(own, number)
+                outcome = train(own, number)
         except Interrupted as error:
             return _stopped(number, error.signal)
+        return outcome if asked.here else outcome._replace(error=_sendable(outcome.error))
+
+
+def _sendable(error: Exception | None) -> Exception | None:
+    """What can be sent to the process that asked. An exception that cannot be read there would be
+    taken for the death of a worker, and all starts at work would be lost."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever its own methods raise
+        assert error is not None
+        return BpttError(_told(error))
+    return error
 
 
 def _stopped(number: int, by: signal.Signals = signal.SIGTERM) -> Outcome:

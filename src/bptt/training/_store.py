@@ -87,6 +87,18 @@ def make(folder: Path) -> None:
         raise CheckpointError(_why(error, folder, 0)) from error
 
 
+def mark(folder: Path) -> files.Unfinished:
+    """A file in ``folder`` that says that this process is at work there.
+
+    Raises:
+        CheckpointError: it cannot be made.
+    """
+    try:
+        return files.Unfinished(folder)
+    except OSError as error:
+        raise CheckpointError(_why(error, folder, 0)) from error
+
+
 def write(folder: Path, content: Packed, keep: int, **about: Any) -> Path:
     """Add a checkpoint, then remove all but the ``keep`` newest.
 
@@ -141,8 +153,12 @@ def strange_checkpoints(folder: Path) -> list[str]:
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Remove the checkpoints in a folder, and those of starts in it; what else is there stays."""
-    for path in folder.iterdir() if folder.is_dir() else ():
+    """Remove the checkpoints in a folder, and those of starts in it; what else is there stays, and
+    so does what a link leads to."""
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    files.sweep(folder)
+    for path in folder.iterdir():
         if _is_own(path):
             (files.remove_folder if path.is_dir() else files.remove)(path)
 

@@ -1,11 +1,11 @@
 """Starts on processes of their own end with the process that asked for them, however it ends.
 
 joblib's workers are its children: from their first moment they look whether it still is their
-parent (`attend`), be a start at work or not. To be told that their work is no longer wanted, they
-wait in a thread for the lock of a file, which the asking process holds, and which the system lets
-go when it dies. Workers of other kinds (Dask, Ray) wait for that lock too where they find the file;
-on another machine there is none, and nothing is watched. Nor is it on Windows, which has no such
-locks and keeps no parents.
+parent (`attend`), be a start at work or not. Starts that are saved are also told when they are no
+longer wanted: a file in their folder (`bptt.files.Unfinished`) stands as long as they are, locked
+by the process that asked. It is removed when they are to be left, and its lock is free when that
+process is dead, so that workers of other kinds (Dask, Ray) that see the folder notice both. Windows
+has no such locks and keeps no parents: there only the removal is noticed.
 """
 
 from __future__ import annotations
@@ -13,13 +13,10 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import re
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from multiprocessing.process import current_process
 from pathlib import Path
 from types import TracebackType
@@ -27,20 +24,13 @@ from typing import Any, Self
 
 from bptt import files
 from bptt._ending import SIGNALS
-
-try:
-    import fcntl
-except ImportError:
-    fcntl = None  # type: ignore[assignment]  # Windows
+from bptt.training._store import mark
 
 LEFT = 128 + signal.SIGTERM
 """Exit code of a worker whose parent is gone."""
 
 PAUSE = 0.2
-"""Seconds between two looks at the parent."""
-
-_PREFIX = "bptt-starts-"
-_FILE = re.compile(rf"{_PREFIX}(\d+)-\w+")
+"""Seconds between two looks at the parent, or at the file."""
 
 _TRACKERS = ("multiprocessing.resource_tracker", "joblib.externals.loky.backend.resource_tracker")
 
@@ -50,11 +40,8 @@ _parent: int | None = None
 _orphan = threading.Event()
 """Set in such a worker when that process is gone."""
 
-_left: set[str] = set()
-_watched: set[str] = set()
-_saving: set[str] = set()
-"""Files: those whose starts are to be left; those that are watched here; those of which a start
-that can be saved is at work here."""
+_saving = False
+"""Whether a start that can be saved is at work here."""
 
 
 def attend(process: int) -> None:
@@ -102,17 +89,23 @@ def deaf() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@dataclass(frozen=True)
 class Asked:
     """What a worker knows of the process that asked for its starts.
 
+    Args:
+        marker: the file that stands while they are wanted; None if nothing of them is saved, so
+            that they are never told.
+
     Attributes:
-        file: whose lock that process holds; empty if there was no room for one.
-        process: its number.
+        process: the number of that process.
     """
 
-    file: str
-    process: int
+    def __init__(self, marker: Path | None) -> None:
+        self.marker = marker
+        self.process = os.getpid()
+        self.unwanted = False
+        self._stood = self._locked = False
+        self._next = 0.0
 
     @property
     def here(self) -> bool:
@@ -126,57 +119,62 @@ class Asked:
 
     def left(self) -> bool:
         """Whether the start at work is to be left, saved."""
-        return self.file in _left or _orphan.is_set()
+        now = time.monotonic()
+        if not self.unwanted and not self.here and now >= self._next:
+            self._next = now + PAUSE
+            stands, locked = self._look()
+            self.unwanted = (self._stood and not stands) or (self._locked and not locked)
+        return self.unwanted or _orphan.is_set()
+
+    def _look(self) -> tuple[bool, bool]:
+        """Whether the file is there, and whether its lock is held."""
+        if self.marker is None:
+            return False, False
+        try:
+            os.stat(self.marker)
+        except FileNotFoundError:
+            return False, False
+        except OSError:  # a disk that does not answer just now says nothing
+            return True, self._locked
+        return True, not files.is_unfinished(self.marker)
 
     @contextlib.contextmanager
     def watched(self, saves: bool) -> Iterator[None]:
         """Within, a start is at work, which is left, saved, if it ``saves``, when it is no longer
         wanted."""
+        global _saving
         if self.here:
             yield
             return
-        if saves:
-            _saving.add(self.file)
+        # On another machine there may be no such file, and a lock may not reach there. A child
+        # that does not find the file was left before it began.
+        stands, self._locked = self._look()
+        self._stood = stands or (self.near and self.marker is not None)
+        _saving = saves
         try:
-            self._watch()
             yield
         finally:
-            _saving.discard(self.file)
+            _saving = False
             if _orphan.is_set():
                 os._exit(LEFT)
 
-    def _watch(self) -> None:
-        if fcntl is None or not self.file or self.file in _watched:
-            return
-        _watched.add(self.file)
-        if os.path.exists(self.file):
-            threading.Thread(target=self._wait, daemon=True).start()
-        elif self.near:  # it was removed
-            _left.add(self.file)
-
-    def _wait(self) -> None:
-        try:
-            with open(self.file, "rb+") as file:
-                fcntl.lockf(file, fcntl.LOCK_EX)
-        except FileNotFoundError:
-            pass  # it was left just now
-        except OSError:
-            return
-        _left.add(self.file)
-
 
 class Watch:
-    """While entered, workers know that this process is there and wants their work."""
+    """While entered, workers know that this process is there and wants their work.
 
-    def __init__(self) -> None:
-        self._handle: int | None = None
-        file = ""
-        with contextlib.suppress(OSError):  # no room: nothing is told
-            _sweep()
-            self._handle, file = tempfile.mkstemp(prefix=f"{_PREFIX}{os.getpid()}-")
-            if fcntl is not None:
-                fcntl.lockf(self._handle, fcntl.LOCK_EX)
-        self.asked = Asked(file, os.getpid())
+    Args:
+        folder: of the checkpoints of all starts; None if nothing is saved.
+
+    Raises:
+        CheckpointError: the folder cannot be written to.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._marker: files.Unfinished | None = None
+        if folder is not None:
+            files.sweep(folder)  # those of processes that were killed
+            self._marker = mark(folder)
+        self.asked = Asked(None if self._marker is None else self._marker.path)
 
     def __enter__(self) -> Self:
         return self
@@ -188,22 +186,9 @@ class Watch:
         trace: TracebackType | None,
     ) -> None:
         self.leave()
-        _left.discard(self.asked.file)
 
     def leave(self, *_: Any) -> None:
         """Every start is to be left, saved; again and again does nothing."""
-        handle, self._handle = self._handle, None
-        _left.add(self.asked.file)
-        if handle is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(self.asked.file)
-            os.close(handle)
-
-
-def _sweep() -> None:
-    """Remove the files of processes that were killed."""
-    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        match = _FILE.fullmatch(path.name)
-        if match and files.is_plain(path) and not path.stat().st_size:
-            if not files.lives(int(match[1])):
-                files.remove(path)
+        self.asked.unwanted = True
+        if self._marker is not None:
+            self._marker.remove()

@@ -25,7 +25,7 @@ and a linear AR or ARX model.
 finite impulse response.
 
 [bold]Text[/bold] (--task text): the next character, or byte, of a text file of any length, beside
-counted frequencies. It has defaults of its own: --hidden 128 --depth 64 (--stride is the same) --lr
+counted frequencies. It has defaults of its own: --hidden 128 --depth 64 (and no --stride) --lr
 0.005 --clip 1 --epochs 20 --patience 3 --validation 0.05 --test 0.05.
 
 [bold]Examples[/bold]
@@ -91,7 +91,7 @@ def fit(
     test: Annotated[
         float,
         typer.Option(
-            help="The last rows, to test on: a share, or a number of rows.",
+            help="The last rows, to test on: a share, or a number of rows; of a text, a share.",
             rich_help_panel=COLUMNS,
         ),
     ] = _forecast.DEFAULTS.test,
@@ -99,7 +99,7 @@ def fit(
         float,
         typer.Option(
             help="The rows before those, to validate on: a share of what is not tested on, or a "
-            "number of rows.",
+            "number of rows; of a text, a share.",
             rich_help_panel=COLUMNS,
         ),
     ] = _forecast.DEFAULTS.validation,
@@ -235,7 +235,7 @@ def fit(
         typer.Option(
             metavar="EVERY",
             help="How often to save the training: a time (30s, 5min, 1h), a number of updates, or "
-            "never. Saving takes at most 1 % of the time.",
+            "never. Between the first save and the last, saving takes at most 1 % of the time.",
             rich_help_panel=RUN,
         ),
     ] = "30s",

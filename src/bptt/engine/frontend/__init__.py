@@ -11,3 +11,4 @@ from bptt.engine.frontend.front import Found as Found
 from bptt.engine.frontend.front import built_in_of as built_in_of
 from bptt.engine.frontend.front import find as find
 from bptt.engine.frontend.front import refuse as refuse
+from bptt.engine.frontend.front import refused as refused

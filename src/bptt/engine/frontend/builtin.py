@@ -50,6 +50,8 @@ def _is_known(module: nn.Module) -> bool:
         return False
     if any(own.get(hooks) for hooks in HOOKS):
         return False
+    if any(isinstance(value, Tensor) for value in own.values()):
+        return False  # in the place of a parameter, say: its twin would keep the value
     if kind is nn.Embedding:  # which may change its rows, or count over all steps
         return own["max_norm"] is None and not own["scale_grad_by_freq"] and not own["sparse"]
     return True

@@ -10,7 +10,7 @@ import atexit
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
 import torch
 from torch import Tensor, nn
@@ -141,6 +141,30 @@ class _Verdict(NamedTuple):
         return not self.hooked or any(hooks_of(cell))
 
 
+class _Refused(NamedTuple):
+    """A verdict, and the calls that it is of."""
+
+    kind: Any
+    modules: list[ref[nn.Module]]
+    modes: list[bool]
+    verdict: _Verdict
+
+    @classmethod
+    def of(cls, cell: nn.Module, kind: Any, verdict: _Verdict) -> _Refused:
+        """A verdict of calls like this."""
+        modules = list(nn.Module.modules(cell))
+        modes = [module.training for module in modules]
+        return cls(kind, [ref(module) for module in modules], modes, verdict)
+
+    def holds(self, cell: nn.Module) -> bool:
+        """Whether all modules are in the modes that they were in, and the reason is still one."""
+        for reference, mode in zip(self.modules, self.modes, strict=True):
+            module = reference()
+            if module is None or module.training is not mode:
+                return False
+        return self.verdict.holds(cell)
+
+
 class Foreign:
     """What is known of a cell whose code is not."""
 
@@ -152,6 +176,7 @@ class Foreign:
         self._structure = structure_of(cell)
         self._steps: Steps | None = None
         self._known: OrderedDict[Any, _StandIns] = OrderedDict()
+        self._refused: _Refused | None = None
 
     def _take(self, cell: nn.Module) -> Steps:
         """The compiled step that cells of this structure share."""
@@ -182,6 +207,7 @@ class Foreign:
         verdict = self._verdicts.get(_more(kind, cell)) if self._verdicts else None
         if verdict is not None:
             if verdict.holds(cell):
+                self._refused = _Refused.of(cell, kind, verdict)
                 raise Refusal.of(verdict.reason)
             self._verdicts.clear()
         if not self._classes.hold():
@@ -194,14 +220,26 @@ class Foreign:
             if hooked:
                 reason = Ineligible(Reason.HOOKS, f"backward hooks of {type(cell).__name__}")
             if reason.reason not in _PASSING:
-                self._verdicts[_more(kind, cell)] = _Verdict(reason, hooked)
+                self._conclude(cell, kind, _Verdict(reason, hooked))
             raise Refusal.of(reason) from None
 
     def refuse(self, cell: nn.Module, kind: Any, reason: Ineligible) -> None:
         """The step that was found for such a call has no program: it is not asked again, which
         takes longer than some steps."""
         if reason.reason not in _PASSING:
-            self._verdicts[_more(kind, cell)] = _Verdict(reason)
+            self._conclude(cell, kind, _Verdict(reason))
+
+    def refused(self, cell: nn.Module, inputs: Tensor, state: State) -> Ineligible | None:
+        """The latest verdict, if the call is like the one that it is of: to look for it among all
+        takes as long as a small step."""
+        last = self._refused
+        if last is None or last.kind != _kind_of(cell, inputs, state) or not last.holds(cell):
+            return None
+        return last.verdict.reason
+
+    def _conclude(self, cell: nn.Module, kind: Any, verdict: _Verdict) -> None:
+        self._verdicts[_more(kind, cell)] = verdict
+        self._refused = _Refused.of(cell, kind, verdict)
 
     def _found(self, cell: nn.Module, kind: Any, inputs: Tensor, state: State) -> Found:
         key = (kind, _signature(inputs, state))
@@ -302,7 +340,7 @@ class Foreign:
         made = self._captures.setdefault(kind, deque(maxlen=RECAPTURES))
         if len(made) == RECAPTURES and self._calls - made[0] < CALLS:
             what = "something that the cell reads and that changes in every call"
-            self._verdicts[_more(kind, cell)] = _Verdict(Ineligible(Reason.MUTATION, what))
+            self._conclude(cell, kind, _Verdict(Ineligible(Reason.MUTATION, what)))
             raise Refusal(Reason.MUTATION, what)
         made.append(self._calls)
 
@@ -380,6 +418,12 @@ def find(cell: nn.Module, inputs: Tensor, state: State) -> Found:
         if compat.capture_is_off():
             raise Refusal(Reason.CONTEXT, "torch.compile, which is switched off")
     return front.find(cell, inputs, state)
+
+
+def refused(cell: nn.Module, inputs: Tensor, state: State) -> Ineligible | None:
+    """Why such a call was refused lately; None if it was not."""
+    front = _FRONTS.get(cell)
+    return front.refused(cell, inputs, state) if isinstance(front, Foreign) else None
 
 
 def refuse(cell: nn.Module, inputs: Tensor, state: State, reason: Ineligible) -> None:
