@@ -11,3 +11,4 @@ from bptt.cells._gated import GRU as GRU
 from bptt.cells._gated import LSTM as LSTM
 from bptt.cells._self_recurrent import SelfRecurrent as SelfRecurrent
 from bptt.cells._stack import Stack as Stack
+from bptt.cells._state_space import StateSpace as StateSpace

@@ -79,7 +79,7 @@ class Leaky(PlainCell):
         one_of(("tanh", "relu"), nonlinearity=nonlinearity)
         super().__init__(input_size, hidden_size, bias, 1, device, dtype)
         self.nonlinearity = nonlinearity
-        self.register_buffer("rate", _leak(rate, time_constant, hidden_size).to(self.weight_hh))
+        self.register_buffer("rate", leak(rate, time_constant, hidden_size).to(self.weight_hh))
 
     def forward(self, input: Tensor, state: Tensor) -> Tensor:
         """One step: the new state [lane, hidden_size]."""
@@ -88,11 +88,17 @@ class Leaky(PlainCell):
         return state + self.rate * (driven - state)
 
 
-def _leak(
+def leak(
     rate: float | Tensor | None, time_constant: float | Tensor | None, hidden_size: int
 ) -> Tensor:
+    """α of each unit, float64 [hidden_size], from either of the two.
+
+    Raises:
+        OptionError: both or none is given, a number is out of range, or there are not as many as
+            units.
+    """
     if (rate is None) == (time_constant is None):
-        raise OptionError("Leaky takes either rate= or time_constant=, exactly one of them.")
+        raise OptionError("give either rate= or time_constant=, exactly one of them.")
     if rate is None:
         constant = torch.as_tensor(time_constant, dtype=torch.float64)
         if not bool((constant >= 1).all()):

@@ -28,7 +28,7 @@ class Reader:
         linear: whose predictions are among it.
         horizon: of the predictions.
         seasons: the targets so many steps before the one to predict are, in prediction.
-        simulate: whether no past targets are.
+        simulate: whether no past targets are, nor what the linear model predicts.
     """
 
     scaling: Scaling
@@ -40,14 +40,14 @@ class Reader:
     def __call__(self, inputs: Floats, target: Floats) -> Floats:
         """Features [rows, features], scaled, from ``inputs`` [rows, columns], scaled, and
         ``target`` [rows] in the data's units; row t reads nothing later than row t."""
-        found = [inputs]
-        if not self.simulate:
-            held = hold(self.scaling.scale(target), 0.0)
-            rows = np.arange(len(held)) + self.horizon
-            ago = [season * -(-self.horizon // season) for season in self.seasons]
-            found += [held[:, None], *(held[np.maximum(rows - n, 0)][:, None] for n in ago)]
+        if self.simulate:
+            return inputs
+        held = hold(self.scaling.scale(target), 0.0)
+        rows = np.arange(len(held)) + self.horizon
+        ago = [season * -(-self.horizon // season) for season in self.seasons]
+        found = [held[:, None], *(held[np.maximum(rows - n, 0)][:, None] for n in ago)]
         base = self.scaling.scale(self.linear(inputs, target))
-        return np.column_stack([*found, base])
+        return np.column_stack([inputs, *found, base])
 
     @property
     def back(self) -> int:
@@ -97,8 +97,14 @@ class Forecaster:
             stream = Stream(features, np.zeros(len(features)), dtype=torch.float32)
             added = predict(self.network, stream)
             assert isinstance(added, torch.Tensor)
-            found = found + self.gain * added[:, 0].cpu().numpy().astype(np.float64)
+            found = self._added(found, self.gain * added[:, 0].cpu().numpy().astype(np.float64))
         return found
+
+    def _added(self, linear: Floats, more: Floats) -> Floats:
+        """Both together; a simulation stays near what was seen, and where the network is not a
+        number the linear model stands alone."""
+        found = linear + np.where(np.isfinite(more), more, 0.0)
+        return self.reader.linear.bounded(found) if self.options.simulate else found
 
     def stream(self, series: Series) -> Stream:
         """``series`` as the network was trained on it: what the linear model leaves, where a
@@ -200,4 +206,5 @@ class Live:
         network.eval()
         given = torch.from_numpy(features).to(place_of(network), torch.float32)
         added, self._state = network(given[:, None], self._state)
-        self.prediction += self.forecaster.gain * float(added[-1, 0, 0])
+        more = self.forecaster.gain * float(added[-1, 0, 0])
+        self.prediction = float(self.forecaster._added(np.array(self.prediction), np.array(more)))

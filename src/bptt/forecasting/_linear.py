@@ -130,10 +130,16 @@ class Linear:
         target at t + horizon and reads nothing later than row t. Before the first row stands the
         first row again; a missing target is read as the last known one."""
         held = hold(target, self.center)
-        found = sum(part.share * _applied(part, inputs, held, self.simulate) for part in self.parts)
+        found = np.zeros(len(held))
+        for part in self.parts:
+            found += part.share * _applied(part, inputs, held, self.simulate)
         if self.simulate:
-            return np.clip(found, self.low - self.reach, self.high + self.reach)
+            return self.bounded(found)
         return np.clip(found, held - self.reach, held + self.reach)
+
+    def bounded(self, simulated: Floats) -> Floats:
+        """What is simulated, no further than ``reach`` from what was seen."""
+        return np.clip(simulated, self.low - self.reach, self.high + self.reach)
 
     @property
     def center(self) -> float:
@@ -265,6 +271,13 @@ def simplest(target: Floats, stop: int, columns: int, simulate: bool) -> Linear:
     weight[0, -1:] = 0.0 if simulate else 1.0
     part = Part("none", center, scale, weight, 0.0)
     return _bounded("training mean" if simulate else "persistence", (part,), seen, simulate)
+
+
+def mixed(one: Linear, other: Linear, share: float) -> Linear:
+    """A model that predicts ``share`` of what ``other`` does, and the rest of what ``one`` does."""
+    parts = [replace(part, share=part.share * (1.0 - share)) for part in one.parts]
+    parts += [replace(part, share=part.share * share) for part in other.parts]
+    return replace(one, parts=tuple(part for part in parts if part.share))
 
 
 def _bounded(name: str, parts: tuple[Part, ...], target: Floats, simulate: bool) -> Linear:

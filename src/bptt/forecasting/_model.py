@@ -2,8 +2,9 @@
 
 prediction = linear model + gain · network(features)
 
-The features are what the linear model reads at the present step, the targets a season ago, and what
-the linear model predicts. The readout starts at zero: training starts at the linear model.
+In prediction the features are what the linear model reads at the present step, the targets a season
+ago, and what the linear model predicts; in simulation, the inputs alone. The readout starts at
+zero: training starts at the linear model, in simulation at the training mean.
 """
 
 from __future__ import annotations
@@ -60,4 +61,6 @@ def _cell(kind: str, features: int, hidden: int) -> nn.Module:
         return cells.Leaky(features, hidden, time_constant=2 ** torch.linspace(0, 4, hidden))
     if kind == "elman":
         return cells.Elman(features, hidden)
+    if kind == "state-space":
+        return cells.StateSpace(features, hidden)
     return cells.GRU(features, hidden) if kind == "gru" else cells.LSTM(features, hidden)

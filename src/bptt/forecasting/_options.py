@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -11,11 +12,17 @@ from bptt.errors import DataError, OptionError, above_zero, at_least, at_most, i
 from bptt.gradients import Full, GradientMethod, SlidingWindow, Truncated
 from bptt.training import POLICIES
 
-CELLS = ("gru", "lstm", "elman", "leaky")
+CELLS = ("auto", "gru", "lstm", "elman", "leaky", "state-space")
 METHODS = ("truncated", "full", "sliding-window")
 LOSSES = ("mse", "mae", "huber")
 LEARNING_RATES = {"adam": 2e-3, "adamw": 2e-3, "rmsprop": 1e-3, "sgd": 1e-2, "lbfgs": 1.0}
 """The optimizers by name, and the learning rate of each where none is given."""
+
+SIMULATION_RATE = 1e-2
+"""In the place of adam's and adamw's, of simulations."""
+
+STEPS, LEAST, MOST = 2 * 10**6, 200, 2000
+"""Simulations train for as many epochs as make so many steps, within these."""
 
 
 @dataclass(frozen=True)
@@ -25,19 +32,25 @@ class Options:
     Attributes:
         simulate: predict from the inputs alone, without the past targets.
         horizon: how many steps ahead; default: 1 in prediction, 0 (the same step) in simulation.
-        cell: ``"gru"``, ``"lstm"``, ``"elman"`` or ``"leaky"``.
+        cell: ``"gru"``, ``"lstm"``, ``"elman"``, ``"leaky"``, ``"state-space"``, or ``"auto"``: the
+            one of gru and state-space that does better in a short trial on the validation part.
         hidden: units of each layer.
         layers: recurrent layers on top of each other.
-        method: ``"truncated"``, ``"full"`` or ``"sliding-window"``.
+        method: ``"truncated"``, ``"full"`` or ``"sliding-window"``; default: truncated, in
+            simulation full.
         depth: steps that an error travels back (truncated, sliding-window).
         stride: steps between two updates (truncated).
         loss: ``"mse"``, ``"mae"`` or ``"huber"``, of scaled values.
         optimizer: a name of `LEARNING_RATES`.
-        lr: learning rate; default: the optimizer's own in `LEARNING_RATES`.
-        weight_decay: of ``"adamw"``: the weights shrink by this times ``lr`` at every update.
-        clip: scale gradients down to this norm; default: never.
-        epochs: passes over the training part, at most.
-        patience: epochs without a better validation loss after which training stops.
+        lr: learning rate; default: the optimizer's own in `LEARNING_RATES`, in simulation 0.01 of
+            adam and adamw.
+        weight_decay: of ``"adamw"``: the weights shrink by this times ``lr`` at every update;
+            default: 1, in simulation 0.
+        clip: scale gradients down to this norm; default: never, in simulation 1.
+        epochs: passes over the training part, at most; default: 100, in simulation as many as make
+            two million steps, but 200 to 2,000.
+        patience: epochs without a better validation loss after which training stops; default: 40,
+            in simulation 400.
         validation: the rows to validate on, the last ones before the test part: a share of the
             rows before it, or a number of rows.
         test: the rows to test on, the last ones: a share of all rows, or a number of rows.
@@ -54,19 +67,19 @@ class Options:
 
     simulate: bool = False
     horizon: int | None = None
-    cell: str = "gru"
+    cell: str = "auto"
     hidden: int = 16
     layers: int = 1
-    method: str = "truncated"
+    method: str | None = None
     depth: int = 25
     stride: int = 25
     loss: str = "mse"
     optimizer: str = "adamw"
     lr: float | None = None
-    weight_decay: float = 1.0
+    weight_decay: float | None = None
     clip: float | None = None
-    epochs: int = 100
-    patience: int = 40
+    epochs: int | None = None
+    patience: int | None = None
     validation: float = 0.2
     test: float = 0.2
     seed: int = 0
@@ -83,8 +96,6 @@ class Options:
             layers=self.layers,
             depth=self.depth,
             stride=self.stride,
-            epochs=self.epochs,
-            patience=self.patience,
             starts=self.starts,
             lanes=self.lanes,
         )
@@ -95,7 +106,8 @@ class Options:
         if self.seed >= 2**63:
             raise OptionError(f"seed must be below 2**63, not {self.seed}.")
         one_of(CELLS, cell=self.cell)
-        one_of(METHODS, method=self.method)
+        if self.method is not None:
+            one_of(METHODS, method=self.method)
         one_of(LOSSES, loss=self.loss)
         one_of(POLICIES, on_nonfinite=self.on_nonfinite)
         one_of(tuple(LEARNING_RATES), optimizer=self.optimizer)
@@ -105,10 +117,13 @@ class Options:
             value = getattr(self, name)
             if value is not None:
                 above_zero(**{name: value})
-        if not (is_number(self.weight_decay) and self.weight_decay >= 0):
-            raise OptionError(
-                f"weight_decay must be a finite number of at least 0, not {self.weight_decay!r}."
-            )
+        for name in ("epochs", "patience"):
+            value = getattr(self, name)
+            if value is not None:
+                at_least(1, **{name: value})
+        decay = self.weight_decay
+        if decay is not None and not (is_number(decay) and decay >= 0):
+            raise OptionError(f"weight_decay must be a finite number of at least 0, not {decay!r}.")
         if self.season is not None:
             object.__setattr__(self, "season", tuple(self.season))  # a record has a list
         if self.lags is not None:
@@ -142,8 +157,26 @@ class Options:
             return self.horizon
         return 0 if self.simulate else 1
 
+    def filled(self, steps: int) -> Options:
+        """With every default, for a training part of ``steps`` steps."""
+        simulate = self.simulate
+        rate = LEARNING_RATES[self.optimizer]
+        if simulate:
+            epochs = min(max(STEPS // max(steps, 1), LEAST), MOST)
+            rate = SIMULATION_RATE if self.optimizer in ("adam", "adamw") else rate
+        defaults: dict[str, Any] = {
+            "horizon": self.ahead,
+            "method": "full" if simulate else "truncated",
+            "lr": rate,
+            "weight_decay": 0.0 if simulate else 1.0,
+            "clip": 1.0 if simulate and self.optimizer != "lbfgs" else None,
+            "epochs": epochs if simulate else 100,
+            "patience": 400 if simulate else 40,
+        }
+        return replace(self, **{k: v for k, v in defaults.items() if getattr(self, k) is None})
+
     def gradient_method(self, steps: int) -> GradientMethod:
-        """The method, for a training part of ``steps`` steps.
+        """The method, for a training part of ``steps`` steps; of options that are `filled`.
 
         Raises:
             DataError: the sliding window does not fit into the training part.
@@ -162,7 +195,7 @@ class Options:
     def make_optimizer(
         self,
     ) -> Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]:
-        """The optimizer, as a function of the parameters."""
+        """The optimizer, as a function of the parameters; of options that are `filled`."""
         kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
             "adam": torch.optim.Adam,
             "adamw": torch.optim.AdamW,
@@ -171,10 +204,10 @@ class Options:
             "lbfgs": torch.optim.LBFGS,
         }
         kind = kinds[self.optimizer]
-        given: dict[str, float] = {
-            "lr": LEARNING_RATES[self.optimizer] if self.lr is None else self.lr
-        }
+        assert self.lr is not None
+        given = {"lr": self.lr}
         if self.optimizer == "adamw":
+            assert self.weight_decay is not None
             given["weight_decay"] = self.weight_decay
         return lambda parameters: kind(parameters, **given)
 

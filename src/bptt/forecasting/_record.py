@@ -53,8 +53,8 @@ class Record:
     @property
     def features(self) -> int:
         """How many numbers the network reads in a step."""
-        past = 0 if self.options.simulate else 1 + len(self.reader.seasons)
-        return len(self.input_names) + past + 1
+        past = 0 if self.options.simulate else 2 + len(self.reader.seasons)
+        return len(self.input_names) + past
 
     @classmethod
     def of(cls, result: Result) -> Record:

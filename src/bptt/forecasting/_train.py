@@ -12,7 +12,7 @@ import numpy as np
 
 from bptt.errors import DataError, OptionError
 from bptt.forecasting._forecaster import Forecaster, Reader
-from bptt.forecasting._linear import Linear, Study, hold, simplest
+from bptt.forecasting._linear import Linear, Study, hold, mixed, simplest
 from bptt.forecasting._metrics import Metrics
 from bptt.forecasting._model import build
 from bptt.forecasting._options import Options
@@ -23,6 +23,12 @@ from bptt.forecasting._split import Split
 from bptt.forecasting._tables import Floats
 from bptt.gradients import GradientMethod
 from bptt.training import Checkpoint, History, Patience, fit
+
+AUTO = ("gru", "state-space")
+"""Cells that are tried where none is asked for."""
+
+TRIAL = 5
+"""A trial takes this part of the epochs."""
 
 CERTAIN = 0.5
 """Standard errors of the mean by which a model's squared errors must be lower than the simplest
@@ -103,6 +109,7 @@ def plan(series: Series, options: Options, missing: str = "refuse") -> Plan:
         seasons,
         options.lags,
     )
+    options = options.filled(split.train - horizon)
     method = options.gradient_method(split.train - horizon)
     return Plan(series, options, split, scaling, seasons, study, method, missing)
 
@@ -135,6 +142,9 @@ def train(
     one is better there; the network added, in the share that serves best, unless it does not help.
     Then the linear model is fitted on training and validation part together.
 
+    In simulation the network is trained on the target itself, with its mean taken off, and takes
+    its share of the linear model's place.
+
     Args:
         plan: from `plan`.
         progress: show a bar.
@@ -148,10 +158,15 @@ def train(
         Interrupted: Ctrl-C, SIGTERM or SIGHUP, and training is saved.
     """
     options, split, series = plan.options, plan.split, plan.series
-    known = _forecaster(plan, plan.study.fitted(split.train))
+    early = plan.study.fitted(split.train)
+    plan = replace(plan, options=_with_cell(plan, early))
+    options = plan.options
+    known = _forecaster(plan, early)
     stream = known.stream(series)
     training, validation, _ = split.parts(stream)
     network = known.network
+    assert options.epochs is not None  # they are filled
+    assert options.patience is not None
     history = fit(
         network,
         training,
@@ -173,7 +188,7 @@ def train(
     network.eval()
     linear = plan.study.fitted(split.fitted)
     plain = simplest(series.target, split.fitted, len(series.input_names), options.simulate)
-    delivered = _chosen(plan, known, linear, plain)
+    delivered = _chosen(plan, known, early, linear, plain)
     prediction = _of_test(plan, delivered.predict(series))
     inputs = plan.scaling.inputs(series)
     truth = series.target[split.fitted :]
@@ -186,9 +201,13 @@ def train(
 
 
 def _forecaster(plan: Plan, linear: Linear) -> Forecaster:
-    """A linear model and a new network, whose unit is the linear model's error."""
+    """A new network and what it adds to, whose error is the unit of what it predicts: a linear
+    model, in simulation the training mean."""
     options, series, split = plan.options, plan.series, plan.split
-    reader = Reader(plan.scaling, linear, options.ahead, plan.seasons, options.simulate)
+    simulate = options.simulate
+    if simulate:
+        linear = simplest(series.target, split.train, len(series.input_names), simulate)
+    reader = Reader(plan.scaling, linear, options.ahead, plan.seasons, simulate)
     errors = _errors(plan, linear(plan.scaling.inputs(series), series.target))
     parts = errors[: split.train], errors[split.train : split.fitted]
     spread = max(*(_rms(part) for part in parts), 1e-9 * plan.scaling.target_deviation)
@@ -205,15 +224,46 @@ def _forecaster(plan: Plan, linear: Linear) -> Forecaster:
     )
 
 
-def _chosen(plan: Plan, known: Forecaster, linear: Linear, plain: Linear) -> Forecaster:
+def _with_cell(plan: Plan, linear: Linear) -> Options:
+    """The options with a cell: of several, the one with the least validation loss in a trial."""
+    options = plan.options
+    if options.cell != "auto":
+        return options
+    assert options.epochs is not None
+    losses = {}
+    for cell in AUTO:
+        tried = replace(options, cell=cell)
+        forecaster = _forecaster(replace(plan, options=tried), linear)
+        training, validation, _ = plan.split.parts(forecaster.stream(plan.series))
+        history = fit(
+            forecaster.network,
+            training,
+            method=plan.method,
+            loss=options.loss,
+            optimizer=options.make_optimizer(),
+            epochs=-(-options.epochs // TRIAL),
+            validation=validation,
+            clip=options.clip,
+            on_nonfinite="skip",
+            progress=False,
+            seed=options.seed,
+        )
+        losses[cell] = min(filter(np.isfinite, history.validations), default=np.inf)
+    return replace(options, cell=min(AUTO, key=losses.__getitem__))
+
+
+def _chosen(
+    plan: Plan, known: Forecaster, early: Linear, linear: Linear, plain: Linear
+) -> Forecaster:
     """What is delivered.
 
     Args:
         plan: the plan.
         known: the forecaster that knows the training part alone, trained.
+        early: the linear model that knows the training part alone.
         linear, plain: the linear and the simplest model, fitted on all before the test part.
     """
-    series, split = plan.series, plan.split
+    series, split, simulate = plan.series, plan.split, plan.options.simulate
     judged = slice(split.train, split.fitted)
     inputs = plan.scaling.inputs(series)
 
@@ -221,8 +271,7 @@ def _chosen(plan: Plan, known: Forecaster, linear: Linear, plain: Linear) -> For
         found = _errors(plan, prediction)[judged]
         return found[np.isfinite(found)]
 
-    base = known.reader.linear(inputs, series.target)
-    alone, added = errors(base), errors(known.predict(series))
+    alone, added = errors(early(inputs, series.target)), errors(known.predict(series))
     rival = errors(plain(inputs, series.target))
     # The share of the correction that leaves the least squared error.
     moved = alone - added
@@ -232,6 +281,8 @@ def _chosen(plan: Plan, known: Forecaster, linear: Linear, plain: Linear) -> For
         share, together = 0.0, alone
     if not _better(together, rival):
         share, linear = 0.0, plain
+    elif simulate and share:
+        linear = mixed(linear, known.reader.linear, share)
     reader = replace(known.reader, linear=linear)
     return replace(known, reader=reader, gain=share * known.spread)
 

@@ -116,6 +116,11 @@ def begun(folder: Path, kinds: Iterable[type[J]]) -> J:
             f"{shown(path)} is damaged: {reason(error)}. Begin the run again."
         ) from error
     if job is None:
+        if type(written) is int and written < FORMAT:
+            raise DataError(
+                f"{shown(path)} is of an older version of bptt, which trained otherwise: begin the "
+                "run again."
+            )
         raise DataError(
             f"{shown(path)} has format {written!r}; this version of bptt reads up to {FORMAT}: "
             "update it with `pip install --upgrade bptt`."

@@ -14,9 +14,9 @@ from bptt.runs._folder import CHECKPOINTS, HISTORY, MODEL, RECORD, WHOLE, WRITTE
 from bptt.training import remove_checkpoints, strange_checkpoints
 
 JOB = "job.json"
-FORMAT = 1
-"""Of ``job.json`` and of every ``run.json``; raised when an older reader would fail, to which they
-then belong to no run."""
+FORMAT = 2
+"""Of ``job.json``, and the highest of any ``run.json``; raised when an older reader would fail, to
+which they then belong to no run."""
 
 STAGE = f"{files.UNFINISHED}run"
 """The folder in which the files of a run are put together, before it is renamed to ``.whole``."""
@@ -59,7 +59,7 @@ def _has(content: dict[str, Any] | None, *names: str) -> TypeGuard[dict[str, Any
     return (
         content is not None
         and type(content.get("format")) is int
-        and content["format"] == FORMAT
+        and 1 <= content["format"] <= FORMAT
         and isinstance(content.get("options"), dict)
         and all(name in content for name in names)
     )

@@ -104,9 +104,13 @@ def fit(
         ),
     ] = _forecast.DEFAULTS.validation,
     cell: Annotated[
-        Literal["gru", "lstm", "elman", "leaky"],
-        typer.Option(help="The recurrent cell.", rich_help_panel=NETWORK),
-    ] = "gru",
+        Literal["auto", "gru", "lstm", "elman", "leaky", "state-space"],
+        typer.Option(
+            help="The recurrent cell; auto: gru or state-space, whichever does better in a short "
+            "trial on the validation part.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = "auto",
     hidden: Annotated[
         int, typer.Option(help="Units of each layer.", rich_help_panel=NETWORK)
     ] = _forecast.DEFAULTS.hidden,
@@ -114,9 +118,13 @@ def fit(
         int, typer.Option(help="Recurrent layers.", rich_help_panel=NETWORK)
     ] = _forecast.DEFAULTS.layers,
     method: Annotated[
-        Literal["truncated", "full", "sliding-window"],
-        typer.Option(help="How the gradient is found.", rich_help_panel=TRAINING),
-    ] = "truncated",
+        Literal["truncated", "full", "sliding-window"] | None,
+        typer.Option(
+            help="How the gradient is found.",
+            show_default="truncated, with --simulate full",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
     depth: Annotated[
         int,
         typer.Option(
@@ -140,21 +148,24 @@ def fit(
         float | None,
         typer.Option(
             help="Learning rate.",
-            show_default="adam and adamw 0.002, rmsprop 0.001, sgd 0.01, lbfgs 1",
+            show_default="adam and adamw 0.002 (with --simulate 0.01), rmsprop 0.001, sgd 0.01, "
+            "lbfgs 1",
             rich_help_panel=TRAINING,
         ),
     ] = None,
     weight_decay: Annotated[
-        float,
+        float | None,
         typer.Option(
-            help="How strongly adamw draws the weights to zero.", rich_help_panel=TRAINING
+            help="How strongly adamw draws the weights to zero.",
+            show_default="1, with --simulate 0",
+            rich_help_panel=TRAINING,
         ),
-    ] = _forecast.DEFAULTS.weight_decay,
+    ] = None,
     clip: Annotated[
         float | None,
         typer.Option(
             help="Scale gradients down to this norm.",
-            show_default="never",
+            show_default="never, with --simulate 1",
             rich_help_panel=TRAINING,
         ),
     ] = None,
@@ -167,15 +178,21 @@ def fit(
         ),
     ] = "stop",
     epochs: Annotated[
-        int, typer.Option(help="Passes over the data, at most.", rich_help_panel=TRAINING)
-    ] = _forecast.DEFAULTS.epochs,
-    patience: Annotated[
-        int,
+        int | None,
         typer.Option(
-            help="Stop after so many epochs without a better validation loss.",
+            help="Passes over the data, at most.",
+            show_default="100, with --simulate 200 to 2000",
             rich_help_panel=TRAINING,
         ),
-    ] = _forecast.DEFAULTS.patience,
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            help="Stop after so many epochs without a better validation loss.",
+            show_default="40, with --simulate 400",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option(help="Of the initial weights.", rich_help_panel=TRAINING)
     ] = _forecast.DEFAULTS.seed,

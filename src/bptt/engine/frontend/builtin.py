@@ -36,7 +36,7 @@ register(nn.RNNCell, nn.GRUCell, nn.LSTMCell, nn.Embedding, nn.ModuleList, nn.Id
 register(nn.LayerNorm, nn.Sequential, nn.Tanh, nn.Sigmoid, nn.ReLU, nn.GELU, nn.SiLU)
 register(nn.Softplus, nn.ELU, nn.LeakyReLU)
 register(cells.Elman, cells.Leaky, cells.GRU, cells.LSTM, cells.SelfRecurrent)
-register(cells.Stack, cells.Embedded)
+register(cells.Stack, cells.Embedded, cells.StateSpace)
 
 
 def is_built_in(cell: nn.Module) -> bool:
