@@ -15,8 +15,8 @@ class StateSpace(nn.Module):
     """Nonlinear state-space model: ``h' = h + α (A h + B x + W tanh(U h + V x + b))``.
 
     It starts as a linear system: A is −1, so that each state leaks with its own time constant 1/α,
-    and W is zero. The state to start from is a parameter, because what is simulated seldom starts
-    at rest.
+    and W is zero. What is simulated seldom starts at rest: `bptt.Network` learns the state to start
+    from with ``learn_initial_state=True``.
 
     Args:
         input_size: features of the input.
@@ -60,12 +60,12 @@ class StateSpace(nn.Module):
         self.weight_hh = empty(width, hidden_size)
         self.bias = empty(width)
         self.weight_out = empty(hidden_size, width)
-        self.start = empty(hidden_size)
-        self.register_buffer("rate", leak(None, time_constant, hidden_size).to(self.start))
+        rate = leak(None, time_constant, hidden_size)
+        self.register_buffer("rate", rate.to(self.weight_out))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw B, V, U and b anew; A to −1, W and the state to start from to zero."""
+        """Draw B, V, U and b anew; A to −1, W to zero."""
         bound = 1.0 / math.sqrt(self.input_size + self.hidden_size)
         nn.init.normal_(self.linear_ih)
         nn.init.uniform_(self.weight_ih, -bound, bound)
@@ -74,11 +74,6 @@ class StateSpace(nn.Module):
         with torch.no_grad():
             self.linear_hh.copy_(-torch.eye(self.hidden_size))
         nn.init.zeros_(self.weight_out)
-        nn.init.zeros_(self.start)
-
-    def initial_state(self, batch: int) -> Tensor:
-        """The learned state to start from, [batch, hidden_size]."""
-        return self.start.expand(batch, -1)
 
     def forward(self, input: Tensor, state: Tensor) -> Tensor:
         """One step: the new state [lane, hidden_size]."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bptt.engine._torch_compat import alone, generators_kept
 from bptt.engine.derive import derive
 from bptt.engine.frontend import Form, Found, find
-from bptt.engine.frontend.builtin import Twin, is_built_in, named_tensors
+from bptt.engine.frontend.builtin import Twin, is_built_in, known_of, named_tensors
 from bptt.engine.guard import HOOKS
 from bptt.engine.plans import check_plain
 from bptt.engine.program import StepProgram
@@ -135,7 +135,7 @@ def trace_readout(readout: nn.Module, width: int, dtype: torch.dtype) -> Unit:
         Refusal: it is more than linear maps, normalisations and pointwise functions.
     """
     for path, module in readout.named_modules():
-        if type(module) not in (*_ROW_WISE, nn.Sequential):
+        if known_of(type(module)) not in (*_ROW_WISE, nn.Sequential):
             raise Refusal(Reason.READOUT, f"{type(module).__name__} in the readout")
         if any(module.__dict__.get(kind) for kind in HOOKS):
             where = ".".join(filter(None, ("readout", path)))

@@ -52,7 +52,9 @@ def build(options: Options, features: int) -> Network:
         sizes = [features] + [options.hidden] * options.layers
         layers = [_cell(options.cell, sizes[i], sizes[i + 1]) for i in range(options.layers)]
         cell = layers[0] if len(layers) == 1 else cells.Stack(*layers)
-        return Network(cell.float(), Readout(options.hidden, 1).float())
+        readout = Readout(options.hidden, 1)
+        # A simulation knows nothing of what was before its first row.
+        return Network(cell.float(), readout.float(), learn_initial_state=options.simulate)
 
 
 def _cell(kind: str, features: int, hidden: int) -> nn.Module:

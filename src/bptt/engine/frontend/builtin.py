@@ -32,6 +32,25 @@ def register(*kinds: type[nn.Module]) -> None:
         _KNOWN[kind] = kind.forward
 
 
+HARMLESS = frozenset({"__init__", "reset_parameters", "extra_repr", *vars(type("_", (), {}))}) | {
+    "__annotations__",
+    "__firstlineno__",
+    "__static_attributes__",
+}
+"""What a subclass of a known class may define and still pass for it: no step reads it."""
+
+
+def known_of(kind: type[nn.Module]) -> type[nn.Module] | None:
+    """The known class that a module's class is, or that it derives from without any change to its
+    step."""
+    for base in kind.__mro__:
+        if base in _KNOWN:
+            return base if kind.forward is _KNOWN[base] else None
+        if not vars(base).keys() <= HARMLESS:
+            return None
+    return None
+
+
 register(nn.RNNCell, nn.GRUCell, nn.LSTMCell, nn.Embedding, nn.ModuleList, nn.Identity, nn.Linear)
 register(nn.LayerNorm, nn.Sequential, nn.Tanh, nn.Sigmoid, nn.ReLU, nn.GELU, nn.SiLU)
 register(nn.Softplus, nn.ELU, nn.LeakyReLU)
@@ -45,8 +64,8 @@ def is_built_in(cell: nn.Module) -> bool:
 
 
 def _is_known(module: nn.Module) -> bool:
-    kind, own = type(module), module.__dict__
-    if kind not in _KNOWN or kind.forward is not _KNOWN[kind] or "forward" in own:
+    kind, own = known_of(type(module)), module.__dict__
+    if kind is None or "forward" in own:
         return False
     if any(own.get(hooks) for hooks in HOOKS):
         return False
@@ -162,7 +181,7 @@ class Standing:
         self._kind = type(cell)
         self._parts = [module for module in nn.Module.modules(cell) if module is not cell]
         self._kinds = [type(part) for part in self._parts]
-        self._forwards = [(kind, _KNOWN[kind]) for kind in {self._kind, *self._kinds}]
+        self._forwards = [(kind, kind.forward) for kind in {self._kind, *self._kinds}]
         self._places = _places(cell)
 
     def holds(self, cell: nn.Module) -> bool:
