@@ -21,8 +21,8 @@ from bptt.forecasting._train import Result
 from bptt.training import History
 
 FORMAT = 2
-"""Of ``run.json`` and ``model.safetensors`` together; raised when an older reader would fail."""
-
+"""Of ``run.json`` and ``model.safetensors`` together; raised when an older reader would fail, and
+then added to those that `bptt.runs` knows."""
 
 MOST = 2**20
 """Steps that a model may look back."""
