@@ -355,7 +355,7 @@ def _families(
                 columns = data.columns if inputs else 1
                 rows = judged - data.horizon - back
                 fits = [n for n in grid if _bears(rows, n, columns)]
-                if difference and inputs is (data.inputs.shape[1] == 0):
+                if lags is None and difference and inputs is (data.inputs.shape[1] == 0):
                     fits.insert(0, 0)  # the target a season ago, say, and nothing else
                 if fits:
                     family = _Family(data, transform, difference)
