@@ -81,9 +81,8 @@ def test_a_field_of_another_kind_is_told(path, run):
             place = place[name]
         place[path[-1]] = place[path[-1]] * 4 if value == "all of them twice" else value
         written(run, content)
-        with pytest.raises(DataError, match="is damaged|does not fit|of another run"):
+        with pytest.raises(DataError, match=r"is damaged|does not fit|of another run"):
             load(run)
-            pytest.fail(f"{path}: {value!r} was taken")
     del place[path[-1]]
     written(run, content)
     with pytest.raises(DataError, match="is damaged"):

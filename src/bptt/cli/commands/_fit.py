@@ -320,9 +320,7 @@ def _periods(text: str) -> tuple[int, ...]:
     except ValueError:
         found = ()
     if not found:
-        raise OptionError(
-            f"--season takes whole numbers of steps, separated by commas, or none; not {text!r}."
-        )
+        raise OptionError("--season takes whole numbers of steps, separated by commas, or none.")
     return found
 
 
