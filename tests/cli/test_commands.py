@@ -24,7 +24,7 @@ def test_fit_reports_in_units_beside_the_baselines(table):
     text = words(result.output)
     assert "Predicting y 1 step ahead from u, the past of y" in text
     assert "120 rows; 77 to train, 19 to validate, 24 to test" in text
-    for name in ("network (gru)", "persistence", "linear ARX", "RMSE", "units of y"):
+    for name in (" + gru", "persistence", "linear ARX", "RMSE", "units of y"):
         assert name in text
     metrics = json.loads(Path("run/run.json").read_text())["metrics"]
     assert f"{metrics[0]['rmse']:.4g}" in text

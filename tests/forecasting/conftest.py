@@ -1,7 +1,9 @@
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from bptt import Network
 from bptt.forecasting import Options, plan, read_table, select, train
 
 from .cases import FAST, driven
@@ -9,8 +11,16 @@ from .cases import FAST, driven
 FURNACE = Path(__file__).resolve().parents[2] / "../shared/data/gas-furnace.csv"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def untraced():
+    """What is trained in little time need not be traced."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bptt.forecasting._model.Network", partial(Network, backend="eager"))
+        yield
+
+
 @pytest.fixture(scope="session")
-def fitted():
+def fitted(untraced):
     """A quickly trained prediction and its series."""
     series = driven()
     return train(plan(series, Options(**FAST)), progress=False)

@@ -1,109 +1,236 @@
+"""The regressions: exact on what is linear, and what the textbook says they are."""
+
+import itertools
+
 import numpy as np
 import pytest
 
-from bptt.errors import DataError
-from bptt.forecasting import least_squares
-from bptt.forecasting._linear import lagged
-from bptt.forecasting._metrics import baselines
+from bptt.errors import DataError, OptionError
+from bptt.forecasting import Linear, _linear, linear_model
+from bptt.forecasting._linear import Form, Part, _Data, _Family, _in_levels, _ridge, _Sums
 
-from .cases import driven, made
+from .cases import ar2, made, quick
+
+NONE = np.empty((300, 0))
+SMALL = 1e-14
+"""A ridge that is no more than rounding."""
 
 
-def ar2(rows, noise, seed=0):
-    random = np.random.default_rng(seed)
-    y = np.zeros(rows)
-    y[:2] = 1.0, 0.5
-    for t in range(2, rows):
-        y[t] = 0.3 + 1.2 * y[t - 1] - 0.8 * y[t - 2] + noise * random.normal()
+def inputs(rows, columns=1, seed=1):
+    return np.random.default_rng(seed).normal(size=(rows, columns))
+
+
+def arx(u, noise=0.0):
+    y = np.zeros(len(u))
+    for t in range(2, len(u)):
+        y[t] = 0.5 * y[t - 1] - 0.3 * y[t - 2] + 0.7 * u[t - 1, 0] + 2
     return y
 
 
-def test_lags_stand_newest_first_and_the_past_stands_still():
-    found = lagged(np.array([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]]), 2)
-    assert found.tolist() == [[1, 10, 1, 10], [2, 20, 1, 10], [3, 30, 2, 20]]
+@pytest.fixture
+def exact(monkeypatch):
+    monkeypatch.setattr(_linear, "RIDGES", np.array([SMALL]))
 
 
-def test_a_known_ar2_is_recovered():
-    y = ar2(4000, noise=1.0)
-    found = least_squares(y[:, None], y, 1, len(y), max_order=2)
-    assert found.order == 2
-    np.testing.assert_allclose(found.weight, [1.2, -0.8], atol=0.03)
-    assert found.bias == pytest.approx(0.3, abs=0.08)
+def solved(u, y, horizon, stop, form, simulate=False):
+    """Weights [order, columns] and the constant, in the units of ``y``."""
+    data = _Data(u, y, horizon, stop, simulate)
+    weights, biases = _Family(data, "none", form.differences).solved(form, stop)
+    levels = _in_levels(form, weights[:, 0], data)
+    center, scale = data.scales["none"]
+    factor = np.full(levels.shape[1], scale)
+    if not simulate:
+        factor[-1] = 1.0
+    in_units = levels * factor
+    own = 0.0 if simulate else in_units[:, -1].sum()
+    return in_units, biases[0] * scale + center * (1 - own)
 
 
-def test_without_noise_it_is_exact_and_of_the_lowest_order():
+def test_an_ar_is_recovered_exactly_where_there_is_no_noise(exact):
     y = ar2(60, noise=0.0)
-    found = least_squares(y[:, None], y, 1, 40)
-    assert found.order == 2
-    np.testing.assert_allclose(found.weight, [1.2, -0.8], atol=1e-8)
-    np.testing.assert_allclose(found(y[:, None])[1:-1], y[2:], atol=1e-8)
+    weights, bias = solved(NONE[:60], y, 1, 40, Form("none", (), True, 2))
+    np.testing.assert_allclose(weights[:, 0], [1.2, -0.8], atol=1e-9)
+    assert bias == pytest.approx(0.3, abs=1e-9)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_aic_finds_the_order_or_one_close_above(seed):
-    y = ar2(1500, noise=1.0, seed=seed)
-    assert 2 <= least_squares(y[:, None], y, 1, len(y)).order <= 5
+def test_an_arx_is_recovered_exactly(exact):
+    u = inputs(200)
+    weights, bias = solved(u, arx(u), 1, 150, Form("none", (), True, 2))
+    # The input at t is a step before the target at t + 1.
+    np.testing.assert_allclose(weights, [[0.7, 0.5], [0, -0.3]], atol=1e-9)
+    assert bias == pytest.approx(2.0, abs=1e-9)
 
 
-def test_a_finite_impulse_response_is_recovered():
-    u = np.random.default_rng(1).normal(size=(300, 1))
+def test_a_finite_impulse_response_is_recovered_exactly(exact):
+    u = inputs(300)
     y = 2.0 + 0.5 * u[:, 0]
     y[3:] += 0.25 * u[:-3, 0]
-    found = least_squares(u, y, 0, 200)
-    assert found.order == 4
-    np.testing.assert_allclose(found.weight, [0.5, 0, 0, 0.25], atol=1e-8)
-    assert found.bias == pytest.approx(2.0)
+    weights, bias = solved(u, y, 0, 200, Form("none", (), True, 5), simulate=True)
+    np.testing.assert_allclose(weights[:, 0], [0.5, 0, 0, 0.25, 0], atol=1e-9)
+    assert bias == pytest.approx(2.0, abs=1e-9)
 
 
-@pytest.mark.parametrize("horizon", [1, 2, 5])
-def test_horizons_are_direct(horizon):
-    y = ar2(400, noise=0.5)
-    found = least_squares(y[:, None], y, horizon, 300, max_order=4)
-    rows = np.arange(found.order - 1, 300 - horizon)
-    design = np.column_stack([y[rows - k] for k in range(found.order)] + [np.ones(len(rows))])
-    expected = np.linalg.lstsq(design, y[rows + horizon], rcond=None)[0]
-    np.testing.assert_allclose([*found.weight, found.bias], expected, atol=1e-9)
+def test_the_model_of_all_forms_predicts_exactly_where_there_is_no_noise(exact):
+    u = inputs(300)
+    y = arx(u)
+    found = linear_model(u, y, 1, 240, 180)
+    assert found.name.startswith("linear ARX")
+    rows = np.arange(found.order, 299)
+    np.testing.assert_allclose(found(u, y)[rows], y[rows + 1], atol=1e-9)
 
 
-def test_only_targets_before_stop_are_seen():
-    y = ar2(200, noise=1.0)
-    other = y.copy()
-    other[150:] = 1e6
-    one, two = (least_squares(v[:, None], v, 3, 150) for v in (y, other))
-    assert one.order == two.order
-    assert (one.weight == two.weight).all()
+def test_a_known_ar2_is_found_in_noise():
+    y = ar2(4000, noise=1.0)
+    weights, bias = solved(np.empty((4000, 0)), y, 1, 4000, Form("none", (), True, 2))
+    np.testing.assert_allclose(weights[:, 0], [1.2, -0.8], atol=0.03)
+    assert bias == pytest.approx(0.3, abs=0.08)
 
 
-def test_missing_targets_are_not_counted():
-    features = np.random.default_rng(0).normal(size=(80, 1))
-    y = 3 * features[:, 0] + 1
+@pytest.mark.parametrize("rows", [5, 40])  # fewer than columns, and more
+def test_the_ridge_is_the_solution_of_its_normal_equations(rows):
+    random = np.random.default_rng(0)
+    design, goal = 3 + random.normal(size=(rows, 7)) * np.arange(1, 8), random.normal(size=rows)
+    weights, biases = _ridge(_Sums.of(design, goal))
+    deviation = design.std(axis=0)
+    scaled = (design - design.mean(axis=0)) / deviation
+    for i, ridge in enumerate(_linear.RIDGES):
+        normal = scaled.T @ scaled + rows * ridge * np.eye(7)
+        expected = np.linalg.solve(normal, scaled.T @ (goal - goal.mean())) / deviation
+        np.testing.assert_allclose(weights[:, i], expected, rtol=1e-6, atol=1e-9)
+        assert biases[i] == pytest.approx(goal.mean() - design.mean(axis=0) @ expected, rel=1e-6)
+
+
+def test_a_tiny_ridge_is_least_squares(exact):
+    random = np.random.default_rng(0)
+    design, goal = 3 + random.normal(size=(50, 6)), random.normal(size=50)
+    weights, biases = _ridge(_Sums.of(design, goal))
+    expected = np.linalg.lstsq(np.column_stack([design, np.ones(50)]), goal, rcond=None)[0]
+    np.testing.assert_allclose([*weights[:, 0], biases[0]], expected, atol=1e-10)
+
+
+def test_sums_of_two_stretches_are_those_of_both():
+    random = np.random.default_rng(0)
+    design, goal = random.normal(size=(30, 4)), random.normal(size=30)
+    whole = _ridge(_Sums.of(design, goal))
+    both = _ridge(_Sums.of(design[:11], goal[:11]) + _Sums.of(design[11:], goal[11:]))
+    first = _ridge(_Sums.of(design, goal).first(3))
+    for one, other in zip(whole, both, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9)
+    for one, other in zip(first, _ridge(_Sums.of(design[:, :3], goal)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+
+
+def undone(features, y, weights, differences, horizon):
+    """Predictions [rows] of y(t + horizon) by regressions on differences: literally."""
+    moved = features.copy()
+    found = np.zeros(len(y))
+    for step in differences:
+        moved[step:] = moved[step:] - moved[:-step]
+        moved[:step] = np.nan
+    for k in range(len(weights)):
+        found[k:] += moved[: len(y) - k] @ weights[k]
+        found[:k] = np.nan
+    own = [step * int(np.ceil(max(horizon, 1) / step)) for step in differences]
+    # (1 − B^a)(1 − B^b) y = z, solved for y: signs of all products but the one of ones.
+    for t in range(len(y)):
+        for count in range(1, len(own) + 1):
+            for chosen in itertools.combinations(own, count):
+                place = t + horizon - sum(chosen)
+                found[t] += -((-1) ** count) * y[place] if place >= 0 else np.nan
+    return found
+
+
+@pytest.mark.parametrize("lags", [0, 1, 3])
+@pytest.mark.parametrize("read", [True, False])
+@pytest.mark.parametrize("horizon", [1, 2, 7, 12])
+@pytest.mark.parametrize("differences", [(), (1,), (6,), (1, 6), (7, 3)])
+def test_a_model_of_differences_is_told_in_levels(differences, horizon, read, lags):
+    if lags == 0 and not differences:
+        lags = 2
+    u = inputs(80, columns=2)
+    y = inputs(80, seed=5)[:, 0].cumsum()
+    data = _Data(u, y, horizon, 60, simulate=False)
+    columns = 3 if read else 1
+    weights = np.random.default_rng(2).normal(size=(lags, columns))
+    form = Form("none", differences, read, lags)
+    levels = _in_levels(form, weights.ravel(), data)
+    found = Linear("", (Part("none", 0.0, 1.0, levels, 0.0),), False, 1e9, 0.0, 1.0)(u, y)
+    features = np.column_stack([u, y]) if read else y[:, None]
+    expected = undone(features, y, weights, differences, horizon)
+    known = np.isfinite(expected)
+    assert known.sum() > 50
+    np.testing.assert_allclose(found[known], expected[known], atol=1e-9)
+
+
+@pytest.mark.parametrize(("differences", "horizon"), [((), 3), ((1,), 2), ((1, 6), 8)])
+def test_what_is_fitted_is_least_squares_on_differences(differences, horizon, exact):
+    """Of what the target at t + horizon is beside that which its differences set out from."""
+    y, stop = ar2(150, noise=1.0), 120
+    form = Form("none", differences, True, 3)
+    weights, bias = solved(NONE[:150], y, horizon, stop, form)
+    moved = y.copy()
+    for step in differences:
+        moved[step:] = moved[step:] - moved[:-step]
+    base = undone(y[:, None], y, np.zeros((0, 1)), differences, horizon)
+    rows = np.arange(form.order - 1, stop - horizon)
+    rows = rows[np.isfinite(base[rows])]
+    design = np.column_stack([*(moved[rows - k] for k in range(3)), np.ones(len(rows))])
+    expected = np.linalg.lstsq(design, y[rows + horizon] - base[rows], rcond=None)[0]
+    own = [weights[:, 0] @ y[t - np.arange(len(weights))] + bias for t in rows[20:]]
+    np.testing.assert_allclose(own, (base[rows] + design @ expected)[20:], atol=1e-8)
+
+
+def test_missing_targets_are_not_counted(exact):
+    u = inputs(80)
+    y = 3 * u[:, 0] + 1
     y[10:30] = np.nan
-    found = least_squares(features, y, 0, 80)
-    assert found.order == 1
-    np.testing.assert_allclose([*found.weight, found.bias], [3, 1], atol=1e-10)
+    weights, bias = solved(u, y, 0, 80, Form("none", (), True, 1), simulate=True)
+    np.testing.assert_allclose([weights[0, 0], bias], [3, 1], atol=1e-10)
 
 
-def test_the_order_shrinks_with_the_data_and_too_few_rows_are_refused():
-    y = ar2(14, noise=1.0)
-    assert least_squares(y[:, None], y, 1, 14).order <= 3
-    with pytest.raises(DataError, match="too few"):
-        least_squares(y[:, None], y, 1, 6)
+def test_the_last_known_target_stands_in_for_missing_ones():
+    y = np.array([np.nan, 1.0, np.nan, np.nan, 4.0])
+    assert _linear.hold(y, 7.0).tolist() == [7.0, 1.0, 1.0, 1.0, 4.0]
 
 
-def test_equal_columns_are_no_trouble():
-    y = ar2(100, noise=1.0)
-    found = least_squares(np.column_stack([y, y]), y, 1, 100)
-    assert np.isfinite(found.weight).all()
+@pytest.mark.parametrize("simulate", [False, True])
+def test_a_prediction_stays_near_what_was_seen(simulate):
+    part = Part("none", 0.0, 1.0, np.array([[1000.0] if simulate else [1000.0, 0.0]]), 0.0)
+    model = Linear("", (part,), simulate, 2.0, -1.0, 1.0)
+    u, y = np.array([[5.0], [-5.0]]), np.array([0.5, 0.25])
+    expected = [3.0, -3.0] if simulate else [2.5, -1.75]
+    assert model(u, y).tolist() == expected
 
 
-def test_the_baselines_of_both_tasks():
-    series = driven()
-    features = np.column_stack([series.inputs, series.target])
-    persistence, arx = baselines(features, series.target, 2, 90, simulate=False)
-    assert (persistence.name, arx.name[:10]) == ("persistence", "linear ARX")
-    assert (persistence.prediction == series.target).all()
-    mean, fir = baselines(series.inputs, series.target, 0, 90, simulate=True)
-    assert (mean.name, fir.name[:10]) == ("training mean", "linear FIR")
-    assert mean.prediction[0] == pytest.approx(series.target[:90].mean())
-    alone = made(series.target)
-    assert baselines(alone.target[:, None], alone.target, 1, 90, False)[1].name[:9] == "linear AR"
+@pytest.mark.parametrize("lags", [1, 3])
+def test_as_many_lags_as_are_asked_for(lags):
+    y = ar2(200, noise=1.0)
+    study = _linear.Study.of(NONE[:200], y, 1, 160, 120, lags=lags)
+    assert {form.lags for form, _, _ in study.chosen} == {lags}
+    assert study.widest == lags
+
+
+def test_more_lags_than_rows_bear_are_refused():
+    y = ar2(60, noise=1.0)
+    most = _linear.Study.of(NONE[:60], y, 1, 50, 40).most
+    linear_model(NONE[:60], y, 1, 50, 40, lags=most)
+    with pytest.raises(OptionError, match=f"lags must be at most {most}, not {most + 1}"):
+        linear_model(NONE[:60], y, 1, 50, 40, lags=most + 1)
+
+
+def test_it_is_told_where_the_most_lags_that_were_tried_count_most():
+    random = np.random.default_rng(0)
+    y = np.tile(random.normal(size=16), 30) + 0.1 * random.normal(size=480)
+    few, many = (_linear.Study.of(np.empty((480, 0)), y, 1, n, n - 40) for n in (90, 480))
+    assert (few.widest, few.at_limit) == (24, False)
+    short = _linear.Study.of(np.empty((480, 0)), y, 1, 60, 40)
+    assert (short.widest, short.at_limit, short.most) == (16, True, 20)
+    assert (many.widest, many.at_limit) == (256, False)
+
+
+def test_too_few_rows_are_refused():
+    y = ar2(9, noise=1.0)
+    for rows, given in ((4, {}), (8, {}), (9, {"lags": 1})):
+        with pytest.raises(DataError, match="training rows with a known target are too few"):
+            quick(made(y[:rows]), **given)
+    assert quick(made(y)).metrics[0].count == 2

@@ -3,16 +3,18 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bptt import files
+from bptt import files, text
 from bptt.errors import DataError, OptionError
-from bptt.forecasting import _report, _run_folder, diagnose_run, load, save
+from bptt.forecasting import _record, _report, _run_folder, diagnose_run, load, save
 from bptt.runs import check_folder, read_run
+from bptt.runs._owned import RECORDS, is_record
 
-from .cases import driven
+from .cases import driven, quick
 
 FILES = ["history.csv", "loss.png", "model.safetensors", "prediction.png", "run.json"]
 
@@ -28,8 +30,47 @@ def test_a_round_trip_predicts_bit_for_bit(fitted, run):
     series = driven()
     assert (loaded.predict(series) == fitted.forecaster.predict(series)).all()
     assert (loaded.free_run(series, 5) == fitted.forecaster.free_run(series, 5)).all()
-    assert loaded.scaling == fitted.forecaster.scaling
+    assert loaded.reader.scaling == fitted.forecaster.reader.scaling
     assert loaded.options == fitted.forecaster.options
+    assert (loaded.gain, loaded.spread) == (fitted.forecaster.gain, fitted.forecaster.spread)
+    assert loaded.name == fitted.forecaster.name
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"horizon": 3, "season": (6, 9)},
+        {"simulate": True},
+        {"cell": "lstm", "layers": 2, "lags": 2},
+        {"season": (), "lr": 3.0, "epochs": 1},  # the linear model alone
+    ],
+    ids=str,
+)
+def test_every_kind_comes_back_bit_for_bit(given, tmp_path):
+    result = quick(driven(), **given)
+    save(result, tmp_path / "run")
+    loaded = load(tmp_path / "run")
+    assert (loaded.predict(driven()) == result.forecaster.predict(driven())).all()
+    assert loaded.reader.seasons == result.forecaster.reader.seasons
+    assert (loaded.gain > 0) == (result.forecaster.gain > 0)
+    parts = zip(loaded.reader.linear.parts, result.forecaster.reader.linear.parts, strict=True)
+    for one, other in parts:
+        assert one.weight.dtype == other.weight.dtype == np.float64
+        assert (one.weight == other.weight).all()
+
+
+def test_the_formats_of_records_are_known_to_all_runs(fitted, run):
+    assert {_record.FORMAT, text._model.FORMAT} <= set(RECORDS)
+    assert json.loads((run / "run.json").read_text())["format"] == _record.FORMAT
+    assert is_record(json.loads((run / "run.json").read_text()))
+
+
+def test_a_run_of_the_format_before_is_replaced_by_force(fitted, run):
+    edit(run, format=1)
+    with pytest.raises(DataError, match="linear model was another: fit the run again"):
+        load(run)
+    save(fitted, run, force=True)
+    load(run)
 
 
 def test_what_is_left(fitted, run):
@@ -122,6 +163,12 @@ def edit(run, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def edit_part(run, **changes):
+    linear = json.loads((run / "run.json").read_text())["linear"]
+    linear["parts"][0].update(changes)
+    edit(run, linear=linear)
+
+
 def sign(run):
     """The checksum made right again, as a stranger would."""
     data = (run / "model.safetensors").read_bytes()
@@ -130,7 +177,11 @@ def sign(run):
     (run / "run.json").write_text(json.dumps(record))
 
 
-def damage_weights(run, name="readout.bias", value=None):
+def weights_of(run):
+    return load_file(run / "model.safetensors")
+
+
+def damage_weights(run, name="network.readout.bias", value=None):
     tensors = load_file(run / "model.safetensors")
     del tensors[name]
     if value is not None:
@@ -142,37 +193,32 @@ def damage_weights(run, name="readout.bias", value=None):
 DAMAGES = {
     "no folder": (lambda run: run.rename(run.parent / "away"), "there is no run"),
     "no record": (lambda run: (run / "run.json").unlink(), "is no run"),
-    "half a record": (lambda run: (run / "run.json").write_text('{"format": 1'), "is damaged"),
+    "half a record": (lambda run: (run / "run.json").write_text('{"format": 2'), "is damaged"),
     "a list": (lambda run: (run / "run.json").write_text("[1]"), "no JSON object"),
     "binary": (lambda run: (run / "run.json").write_bytes(b"\xff\xfe\x00"), "is damaged"),
-    "newer": (lambda run: edit(run, format=2), "has format 2.*update"),
+    "newer": (lambda run: edit(run, format=3), "has format 3.*reads up to 2: update"),
     "odd format": (lambda run: edit(run, format="x"), "damaged: format is 'x'"),
-    "no scaling": (
-        lambda run: (run / "run.json").write_text(
-            json.dumps(
-                {
-                    key: value
-                    for key, value in json.loads((run / "run.json").read_text()).items()
-                    if key != "scaling"
-                }
-            )
-        ),
-        "no 'scaling'",
-    ),
     "odd scaling": (lambda run: edit(run, scaling=3), "is damaged"),
     "odd options": (lambda run: edit(run, options={"cell": "gru"}), "options are not"),
     "other inputs": (lambda run: edit(run, inputs=["u", "v"]), "another number of inputs"),
-    "odd taps": (lambda run: edit(run, taps=10**9), "taps is"),
-    "other taps": (lambda run: edit(run, taps=3), "does not fit run.json"),
+    "another season": (lambda run: edit(run, seasons=[3, 4, 5]), "does not fit run.json"),
+    "another order": (lambda run: edit_part(run, order=3), "does not fit run.json"),
+    "an order without weights": (lambda run: edit_part(run, order=2**19), "bytes of weights"),
     "no weights": (lambda run: (run / "model.safetensors").unlink(), "is incomplete"),
     "torn weights": (
         lambda run: (run / "model.safetensors").write_bytes(b"\x10\x00\x00"),
         "model.safetensors is damaged",
     ),
-    "a weight absent": (damage_weights, "readout.bias is absent in the file"),
+    "a weight absent": (damage_weights, "network.readout.bias is absent in the file"),
     "a weight of another shape": (
         lambda run: damage_weights(run, value=torch.zeros(3)),
         r"readout.bias is \[3\] in the file and \[1\]",
+    ),
+    "a linear weight that is no number": (
+        lambda run: damage_weights(
+            run, "linear_0", torch.full_like(weights_of(run)["linear_0"], float("inf"))
+        ),
+        "linear_0 holds NaN",
     ),
     "a weight that is no number": (
         lambda run: damage_weights(run, value=torch.full((1,), float("nan"))),

@@ -40,12 +40,3 @@ def test_the_run_folder_tells_and_draws_how_they_ended(result, tmp_path):
     single = train(plan(driven(), Options(**FAST)), progress=False)
     save(single, tmp_path / "run", force=True)
     assert not (tmp_path / "run" / "starts.png").exists()  # it would be of another run
-
-
-def test_a_run_from_before_there_were_starts_is_read(result, tmp_path):
-    save(result, tmp_path / "run")
-    path = tmp_path / "run" / "run.json"
-    content = json.loads(path.read_text())
-    del content["options"]["starts"]
-    path.write_text(json.dumps(content))
-    assert load(tmp_path / "run").options.starts == 1

@@ -27,6 +27,14 @@ from bptt.training import Checkpoint, History
 
 DEFAULTS = Options()
 
+SIMPLEST = {
+    False: "Nothing was better on the validation part than the last known value, by more than "
+    "chance: that is what the run predicts (persistence).",
+    True: "Nothing was better on the validation part than the mean of the target, by more than "
+    "chance: that is what the run predicts (training mean).",
+}
+"""What is said of a run that delivers the simplest model, in prediction and in simulation."""
+
 
 def ready(job: Job) -> Ready[Result]:
     """Read and check what ``job`` is about, and say what is to be done."""
@@ -69,20 +77,51 @@ def _announce(plan: Plan) -> None:
     say(
         f"{escape(series.source)}: {split.total} rows; {split.train} to train, "
         f"{split.fitted - split.train} to validate, {split.total - split.fitted} to test"
+        f"{_seasons(plan.seasons)}"
     )
 
 
+def _seasons(periods: tuple[int, ...]) -> str:
+    """What was found, or given, in words."""
+    if not periods:
+        return ""
+    *most, last = map(str, periods)
+    steps = f"{', '.join(most)} and {last}" if most else last
+    return f"; season{'s' * (len(periods) > 1)} of {steps} steps"
+
+
 def _report(result: Result) -> None:
-    history = result.history
+    history, forecaster = result.history, result.forecaster
+    if forecaster.reader.linear.is_simplest:
+        say(SIMPLEST[forecaster.options.simulate])
     if history.start is not None:
         _report_starts(history)
     kept = (
         f"epoch {history.best_epoch} was kept"
-        if history.best_epoch
+        if forecaster.gain
         else "no epoch was better on the validation part than the linear model alone"
     )
-    say(f"Stopped after {len(history)} epochs ({history.stop_reason}); {kept}.\n")
+    say(f"Stopped after {len(history)} epochs ({history.stop_reason}); {kept}.")
+    _report_lags(result)
+    say()
     show_metrics(result.metrics, result.plan.series.target_name)
+
+
+def _report_lags(result: Result) -> None:
+    """Whether more lags than were tried may serve."""
+    study = result.plan.study
+    if (
+        result.plan.options.lags is not None
+        or result.forecaster.reader.linear.is_simplest
+        or not study.at_limit
+    ):
+        return
+    more = (
+        f"more may serve: --lags N, up to {study.most}"
+        if study.most > study.widest
+        else "more need more training rows"
+    )
+    say(f"The linear model reads {study.widest} steps, the most that were tried; {more}.")
 
 
 def _report_starts(history: History) -> None:

@@ -42,7 +42,7 @@ class Reader:
         ``target`` [rows] in the data's units; row t reads nothing later than row t."""
         if self.simulate:
             return inputs
-        held = hold(self.scaling.scale(target), 0.0)
+        held = self.scaling.scale(hold(target, self.linear.center))
         rows = np.arange(len(held)) + self.horizon
         ago = [season * -(-self.horizon // season) for season in self.seasons]
         found = [held[:, None], *(held[np.maximum(rows - n, 0)][:, None] for n in ago)]

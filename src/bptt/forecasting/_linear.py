@@ -26,7 +26,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from bptt.errors import DataError
+from bptt.errors import DataError, OptionError
 from bptt.forecasting._tables import Floats
 
 RIDGES = 10.0 ** np.arange(-6, 2.1, 0.75)
@@ -55,6 +55,12 @@ BEYOND = 0.25
 """So far, of the range that was seen, may a simulation go beyond it."""
 
 TRANSFORMS = ("none", "root", "log")
+
+LEAST = 5e-324
+"""The least number above 0: of what is lower the logarithm of this is taken."""
+
+PERSISTENCE, MEAN = "persistence", "training mean"
+"""The simplest models, of prediction and of simulation."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +131,11 @@ class Linear:
         """How many steps back it looks."""
         return max(len(part.weight) for part in self.parts)
 
+    @property
+    def is_simplest(self) -> bool:
+        """Whether nothing in it was regressed."""
+        return self.name in (PERSISTENCE, MEAN)
+
     def __call__(self, inputs: Floats, target: Floats) -> Floats:
         """Predictions [rows] from ``inputs`` [rows, columns] and ``target`` [rows]; row t is of the
         target at t + horizon and reads nothing later than row t. Before the first row stands the
@@ -179,6 +190,7 @@ def linear_model(
 
     Raises:
         DataError: the rows do not suffice.
+        OptionError: they do not suffice for so many ``lags``.
     """
     study = Study.of(inputs, target, horizon, stop, judged, simulate, seasons, lags)
     return study.fitted(stop)
@@ -191,10 +203,14 @@ class Study:
     Attributes:
         data: what is regressed.
         chosen: forms, the place of their ridge in `RIDGES`, and their weights, which sum to 1.
+        widest: the most lags that were tried.
+        most: the most that may be asked for.
     """
 
     data: _Data
     chosen: list[tuple[Form, int, float]]
+    widest: int
+    most: int
 
     @classmethod
     def of(
@@ -210,6 +226,12 @@ class Study:
     ) -> Study:
         """Judge all forms, as `linear_model`."""
         data = _Data(inputs, target, horizon, stop, simulate)
+        most = min(_most(judged - horizon, data.columns), judged // 2)
+        if lags is not None and lags > most > 0:
+            raise OptionError(
+                f"lags must be at most {most}, not {lags}: the training part of {judged} rows "
+                f"bears no more, with {data.columns} weight(s) for each."
+            )
         ends = [judged + round((stop - judged) * i / FOLDS) for i in range(FOLDS + 1)]
         families = list(_families(data, judged, seasons, lags))
         quick = [family.quick for family in families]
@@ -228,13 +250,22 @@ class Study:
                 f"{data.columns} feature(s). Give more rows, or smaller parts to validate and test "
                 "on."
             )
-        floor = 1e-24 * data.spread**2 + 1e-300  # of a perfect fit rounding must not choose
-        errors = np.maximum([mse for _, _, mse in found], floor)
+        # Of a perfect fit rounding must not choose.
+        errors = np.maximum([mse for _, _, mse in found], 1e-24)
         count = int(data.known[judged:stop].sum())
         weights = np.exp(-TEMPER * count / 2 * np.log(errors / errors.min()))
         kept = np.flatnonzero(weights >= LEAST_WEIGHT)
         total = weights[kept].sum()
-        return cls(data, [(*found[i][:2], float(weights[i] / total)) for i in kept])
+        chosen = [(*found[i][:2], float(weights[i] / total)) for i in kept]
+        return cls(data, chosen, max(form.lags for form, _, _ in found), most)
+
+    @property
+    def at_limit(self) -> bool:
+        """Whether the most lags that were tried count most."""
+        shares: dict[int, float] = {}
+        for form, _, weight in self.chosen:
+            shares[form.lags] = shares.get(form.lags, 0.0) + weight
+        return max(shares, key=shares.__getitem__) == self.widest
 
     def fitted(self, stop: int) -> Linear:
         """The weighted mean of the forms, fitted on the targets before row ``stop``."""
@@ -266,11 +297,11 @@ class Study:
 def simplest(target: Floats, stop: int, columns: int, simulate: bool) -> Linear:
     """The last known target, for ever; in simulation the mean of those before row ``stop``."""
     seen = target[:stop][np.isfinite(target[:stop])]
-    center, scale = float(seen.mean()), _unit(float(seen.std()))
+    center, scale = float(seen.mean()), _unit(seen)
     weight = np.zeros((1, columns if simulate else columns + 1))
     weight[0, -1:] = 0.0 if simulate else 1.0
     part = Part("none", center, scale, weight, 0.0)
-    return _bounded("training mean" if simulate else "persistence", (part,), seen, simulate)
+    return _bounded(MEAN if simulate else PERSISTENCE, (part,), seen, simulate)
 
 
 def mixed(one: Linear, other: Linear, share: float) -> Linear:
@@ -298,7 +329,7 @@ class _Data:
         self.known = np.isfinite(target)
         self.columns = inputs.shape[1] + (not simulate)
         seen = target[:stop][self.known[:stop]]
-        self.spread = float(seen.std())
+        self.spread = deviation(seen)
         low, high = float(seen.min()), float(seen.max())
         self.transforms = ["none"]
         if not simulate and low >= 0 and high > 2 * max(low, 0.0) and self.spread:
@@ -309,7 +340,7 @@ class _Data:
         self.scaled: dict[str, Floats] = {}
         for transform in self.transforms:
             there = _there(transform, seen)
-            center, scale = float(there.mean()), _unit(float(there.std()))
+            center, scale = float(there.mean()), _unit(there)
             self.scales[transform] = center, scale
             self.scaled[transform] = (_there(transform, target) - center) / scale
 
@@ -336,17 +367,24 @@ def _families(
             for inputs in (True, False) if data.inputs.shape[1] and not data.simulate else (True,):
                 columns = data.columns if inputs else 1
                 rows = judged - data.horizon - back
-                fits = [
-                    n
-                    for n in grid
-                    if n * columns <= min(COLUMNS, NUMBERS // max(rows, 1))
-                    and rows - n >= max(8, ROWS_PER_WEIGHT * n * columns)
-                ]
-                if difference and inputs is (data.inputs.shape[1] == 0):
+                fits = [n for n in grid if _bears(rows, n, columns)]
+                if lags is None and difference and inputs is (data.inputs.shape[1] == 0):
                     fits.insert(0, 0)  # the target a season ago, say, and nothing else
                 if fits:
                     family = _Family(data, transform, difference)
                     yield _Judging(family, inputs, fits)
+
+
+def _bears(rows: int, lags: int, columns: int) -> bool:
+    """Whether so many rows can tell the weights of so many lags."""
+    count = lags * columns
+    few = count <= min(COLUMNS, NUMBERS // max(rows, 1))
+    return few and rows - lags >= max(8, ROWS_PER_WEIGHT * count)
+
+
+def _most(rows: int, columns: int) -> int:
+    """The most lags that so many rows can tell the weights of."""
+    return max((n for n in range(1, COLUMNS + 1) if _bears(rows, n, columns)), default=0)
 
 
 @dataclass
@@ -414,11 +452,12 @@ class _Judging:
         return [n for n in self.lags if n * columns <= QUICK] or self.lags[:1]
 
     def judged(self, ends: Sequence[int], lags: Sequence[int]) -> Iterator[tuple[Form, int, float]]:
-        """Every form and the place of every ridge, with the mean squared error over all folds in
-        the data's units."""
+        """Every form and the place of every ridge, with the mean squared error over all folds, in
+        units of the target's variance."""
         family = self.family
         forms = [Form(family.transform, family.differences, self.inputs, n) for n in lags]
         widest = forms[-1]
+        unit = family.data.spread or 1.0
         squares = {form: np.zeros(len(RIDGES)) for form in forms}
         counts = dict.fromkeys(forms, 0)
         common: _Sums | None = None
@@ -447,7 +486,7 @@ class _Judging:
                 ahead = judged + family.data.horizon
                 scaled = design[:, :width] @ weights + biases + family.base[ahead][:, None]
                 found = family.data.unscaled(family.transform, scaled)
-                squares[form] += ((found - truth[ahead][:, None]) ** 2).sum(axis=0)
+                squares[form] += (((found - truth[ahead][:, None]) / unit) ** 2).sum(axis=0)
                 counts[form] += len(judged)
         most = max(counts.values())
         for form in forms:
@@ -557,7 +596,7 @@ def _there(transform: str, values: Floats) -> Floats:
         return values
     if transform == "root":
         return np.sqrt(np.maximum(values, 0.0))
-    return np.log(np.maximum(values, 1e-300))
+    return np.log(np.maximum(values, LEAST))
 
 
 def _back(transform: str, values: Floats) -> Floats:
@@ -565,8 +604,14 @@ def _back(transform: str, values: Floats) -> Floats:
         return values
     if transform == "root":
         return np.maximum(values, 0.0) ** 2
-    return np.exp(np.clip(values, -690.0, 690.0))
+    return np.exp(np.clip(values, -740.0, 690.0))
 
 
-def _unit(deviation: float) -> float:
-    return deviation if deviation > 0 else 1.0
+def deviation(values: Floats) -> float:
+    """The standard deviation, of numbers however small: their squares may be no number."""
+    largest = float(np.abs(values).max(initial=0.0))
+    return float((values / largest).std()) * largest if largest else 0.0
+
+
+def _unit(values: Floats) -> float:
+    return deviation(values) or 1.0

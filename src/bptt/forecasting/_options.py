@@ -124,15 +124,24 @@ class Options:
         decay = self.weight_decay
         if decay is not None and not (is_number(decay) and decay >= 0):
             raise OptionError(f"weight_decay must be a finite number of at least 0, not {decay!r}.")
-        if self.season is not None:
-            object.__setattr__(self, "season", tuple(self.season))  # a record has a list
         if self.lags is not None:
             at_least(1, lags=self.lags)
-        for period in self.season or ():
-            at_least(2, season=period)
+        if self.season is not None:
+            self._check_season(self.season)
         for name in ("validation", "test"):
             _check_part(name, getattr(self, name))
         self._check_horizon()
+
+    def _check_season(self, season: object) -> None:
+        if not isinstance(season, (tuple, list)):  # a record has a list
+            raise OptionError(f"season must be a tuple of periods in steps, not {season!r}.")
+        for period in season:
+            at_least(2, season=period)
+        if season and self.simulate:
+            raise OptionError(
+                "a simulation reads no past targets, and so none of a season ago: leave season out."
+            )
+        object.__setattr__(self, "season", tuple(dict.fromkeys(season)))
 
     def _check_horizon(self) -> None:
         if self.horizon is not None:

@@ -21,8 +21,8 @@ from bptt.forecasting._train import Result
 from bptt.training import History
 
 FORMAT = 2
-"""Of ``run.json`` and ``model.safetensors`` together; raised when an older reader would fail."""
-
+"""Of ``run.json`` and ``model.safetensors`` together; raised when an older reader would fail, and
+then added to those that `bptt.runs` knows."""
 
 MOST = 2**20
 """Steps that a model may look back."""
@@ -148,7 +148,9 @@ def _described(linear: Linear) -> dict[str, Any]:
 
 def _linear(content: dict[str, Any], inputs: int, simulate: bool) -> Linear:
     """A linear model whose weights are zeros."""
-    parts = []
+    parts: list[Part] = []
+    if not 1 <= len(content["parts"]) <= len(TRANSFORMS):
+        raise ValueError("the linear model has no such number of parts")
     for part in content["parts"]:
         numbers = [part[name] for name in ("center", "scale", "bias", "share")]
         order = part["order"]
@@ -160,7 +162,7 @@ def _linear(content: dict[str, Any], inputs: int, simulate: bool) -> Linear:
         center, scale, bias, share = map(float, numbers)
         parts.append(Part(part["transform"], center, scale, weight, bias, share))
     bounds = [content[name] for name in ("reach", "low", "high")]
-    if not parts or not all(map(is_number, bounds)) or not isinstance(content["name"], str):
+    if not all(map(is_number, bounds)) or not isinstance(content["name"], str):
         raise ValueError("the linear model is incomplete")
     reach, low, high = map(float, bounds)
     return Linear(content["name"], tuple(parts), simulate, reach, low, high)

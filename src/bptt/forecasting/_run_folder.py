@@ -69,8 +69,10 @@ def forecaster_of(run: Files) -> Forecaster:
     record, path = record_of(run), run.folder / MODEL
     hidden, layers = record.options.hidden, record.options.layers
     weights = run.part(MODEL)
-    check_size(path, len(weights), hidden, layers, hidden * record.features)
-    network, linear = build(record.options, record.features), record.reader.linear
+    linear = record.reader.linear
+    doubles = sum(part.weight.size for part in linear.parts)
+    check_size(path, len(weights), hidden, layers, hidden * record.features + 2 * doubles)
+    network = build(record.options, record.features)
     stored = Weights(network, linear.parts)
     load_weights(stored, path, weights)
     network.eval()

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from bptt.errors import DataError
-from bptt.forecasting._linear import hold
+from bptt.forecasting._linear import deviation, hold
 from bptt.forecasting._series import Series
 from bptt.forecasting._tables import Floats
+
+LARGEST = 1e150
+"""Numbers that are larger have no squares."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,9 @@ class Scaling:
 
 
 def _deviation(column: Floats) -> float:
-    deviation = float(column.std())
+    largest = float(np.abs(column).max(initial=0.0))
+    if largest > LARGEST:
+        return np.inf
+    found = deviation(column)
     # A constant column's deviation may be rounding, not zero.
-    constant = deviation <= 1e-12 * float(np.abs(column).max(initial=0.0))
-    return 1.0 if constant else deviation
+    return 1.0 if found <= 1e-12 * largest else found

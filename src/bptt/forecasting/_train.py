@@ -34,6 +34,10 @@ CERTAIN = 0.5
 """Standard errors of the mean by which a model's squared errors must be lower than the simplest
 model's on the validation part, to take its place."""
 
+FARTHEST = 1e30
+"""Deviations that a number may be away from the mean of the training part: the network's numbers
+are of 32 bits."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -83,8 +87,10 @@ def plan(series: Series, options: Options, missing: str = "refuse") -> Plan:
     """Split, scale, check, and judge linear forms.
 
     Raises:
-        DataError: the series is too short, or a part of it has no known target.
-        OptionError: simulation without inputs.
+        DataError: the series is too short, a part of it has no known target, or a number is out of
+            all proportion to the training part.
+        OptionError: simulation without inputs; a season longer than half the training part, or
+            more lags than it bears.
     """
     if options.simulate and not series.input_names:
         raise OptionError(
@@ -93,8 +99,11 @@ def plan(series: Series, options: Options, missing: str = "refuse") -> Plan:
         )
     horizon = options.ahead
     split = Split.of(len(series), horizon, options.validation, options.test)
+    for period in options.season or ():
+        _check_season(period, split.train)
     scaling = Scaling.fit(series, split.train)
     _check_known(series, split, horizon)
+    _check_near(series, scaling)
     seasons: tuple[int, ...] = ()
     if not options.simulate:
         past = hold(series.target, scaling.target_mean)[: split.train]
@@ -114,6 +123,14 @@ def plan(series: Series, options: Options, missing: str = "refuse") -> Plan:
     return Plan(series, options, split, scaling, seasons, study, method, missing)
 
 
+def _check_season(period: int, rows: int) -> None:
+    if period > rows // 2:
+        raise OptionError(
+            f"season must be at most {rows // 2}, half of the {rows} rows of the training part, "
+            f"not {period}."
+        )
+
+
 def _check_known(series: Series, split: Split, horizon: int) -> None:
     known = np.isfinite(series.target)
     parts = {
@@ -126,6 +143,19 @@ def _check_known(series: Series, split: Split, horizon: int) -> None:
             raise DataError(
                 f"all {len(part)} targets of the {name} part are missing: nothing can be counted."
             )
+
+
+def _check_near(series: Series, scaling: Scaling) -> None:
+    scaled = np.column_stack([scaling.inputs(series), scaling.scale(series.target)])
+    far = np.argwhere(np.abs(scaled) > FARTHEST)
+    if len(far):
+        row, column = far[0]
+        name = [*series.input_names, series.target_name][column]
+        value = [*series.inputs[row], series.target[row]][column]
+        raise DataError(
+            f"row {row + 1}, column {name!r}: {value:g} is too large beside the numbers of the "
+            "training part: mend it, or remove the row."
+        )
 
 
 def train(
@@ -210,7 +240,7 @@ def _forecaster(plan: Plan, linear: Linear) -> Forecaster:
     reader = Reader(plan.scaling, linear, options.ahead, plan.seasons, simulate)
     errors = _errors(plan, linear(plan.scaling.inputs(series), series.target))
     parts = errors[: split.train], errors[split.train : split.fitted]
-    spread = max(*(_rms(part) for part in parts), 1e-9 * plan.scaling.target_deviation)
+    spread = max(*(_rms(part) for part in parts), 1e-9) * plan.scaling.target_deviation
     columns = reader(plan.scaling.inputs(series)[:1], series.target[:1]).shape[1]
     return Forecaster(
         build(options, columns),
@@ -295,11 +325,12 @@ def _better(errors: Floats, other: Floats) -> bool:
 
 
 def _errors(plan: Plan, prediction: Floats) -> Floats:
-    """Target minus prediction [rows], by the row of the target; NaN where there is none."""
+    """Target minus prediction [rows], in the target's deviations, by the row of the target; NaN
+    where there is none."""
     horizon, target = plan.options.ahead, plan.series.target
     found = np.full(len(target), np.nan)
     found[horizon:] = target[horizon:] - prediction[: len(target) - horizon]
-    return found
+    return found / plan.scaling.target_deviation
 
 
 def _rms(errors: Floats) -> float:

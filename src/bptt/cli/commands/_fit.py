@@ -38,6 +38,8 @@ counted frequencies. It has defaults of its own: --hidden 128 --depth 64 (and no
 
   bptt fit load.parquet --inputs temperature,weekday --target load --horizon 24
 
+  bptt fit load.csv --target load --season 24,168 --lags 48
+
   bptt fit load.csv --target load --cell lstm --hidden 32 --method full --lr 0.001
 
   bptt fit load.csv --target load --starts 16 --jobs 4
@@ -73,6 +75,23 @@ def fit(
         typer.Option(
             help="How many steps ahead.",
             show_default="1, with --simulate 0",
+            rich_help_panel=COLUMNS,
+        ),
+    ] = None,
+    lags: Annotated[
+        int | None,
+        typer.Option(
+            help="Steps of the past that the linear model reads.",
+            show_default="as many as serve best",
+            rich_help_panel=COLUMNS,
+        ),
+    ] = None,
+    season: Annotated[
+        str | None,
+        typer.Option(
+            metavar="P[,P…]",
+            help="Periods of the target, in steps, separated by commas; or none.",
+            show_default="found in the training part",
             rich_help_panel=COLUMNS,
         ),
     ] = None,
@@ -294,6 +313,8 @@ def fit(
         starts=starts,
         on_nonfinite=on_nonfinite,
         lanes=world() if lanes is None else lanes,
+        lags=lags,
+        season=None if season is None else _periods(season),
     )
     job = Job(
         data=data,
@@ -305,6 +326,19 @@ def fit(
         every=often or "30s",
     )
     _fit.run(job, output)
+
+
+def _periods(text: str) -> tuple[int, ...]:
+    """Periods out of ``"12,6"``, or ``"none"``."""
+    if text.strip() == "none":
+        return ()
+    try:
+        found = tuple(int(name) for name in names(text))
+    except ValueError:
+        found = ()
+    if not found:
+        raise OptionError("--season takes whole numbers of steps, separated by commas, or none.")
+    return found
 
 
 GOES_ON = {"resume", "epochs", "jobs", "on_nonfinite", "checkpoint", "force", "quiet"}
