@@ -78,6 +78,7 @@ CELLS: dict[str, Callable[[int, int], nn.Module]] = {
     ),
     "GRU": lambda i, h: bptt.cells.GRU(i, h, dtype=F64),
     "LSTM": lambda i, h: bptt.cells.LSTM(i, h, dtype=F64),
+    "StateSpace": lambda i, h: bptt.cells.StateSpace(i, h, dtype=F64),
     "Stack": lambda i, h: bptt.Stack(bptt.cells.LSTM(i, 2, dtype=F64), nn.GRUCell(2, h, dtype=F64)),
     "RNNCell": lambda i, h: nn.RNNCell(i, h, dtype=F64),
     "GRUCell": lambda i, h: nn.GRUCell(i, h, dtype=F64),

@@ -262,6 +262,7 @@ _MAKERS: dict[str, Callable[[int, int], nn.Module]] = {
     "own gru": cells.GRU,
     "own lstm": cells.LSTM,
     "leaky": leaky,
+    "state-space": cells.StateSpace,
     "layer-normalised gru": LayerNormGRU,
     "peephole lstm": PeepholeLSTM,
     "minimal gated": MinimalGated,

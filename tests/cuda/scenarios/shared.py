@@ -118,6 +118,7 @@ CELLS: dict[str, Callable[[], nn.Module]] = {
     "lstm": lambda: nn.LSTMCell(3, 4),
     "elman": lambda: cells.Elman(3, 4),
     "leaky": lambda: cells.Leaky(3, 4, time_constant=2.0),
+    "state-space": lambda: cells.StateSpace(3, 4),
     "our gru": lambda: cells.GRU(3, 4),
     "our lstm": lambda: cells.LSTM(3, 4),
     "self-recurrent": lambda: cells.SelfRecurrent(3, 4),
