@@ -11,15 +11,17 @@ from typing import Literal
 import numpy as np
 
 from bptt.errors import DataError, OptionError
+from bptt.forecasting._checksum import trained
 from bptt.forecasting._forecaster import Forecaster, Reader
-from bptt.forecasting._linear import Linear, Study, hold, simplest
+from bptt.forecasting._linear import Linear, hold, simplest
 from bptt.forecasting._metrics import Metrics
 from bptt.forecasting._model import build
 from bptt.forecasting._options import Options
 from bptt.forecasting._scaling import Scaling
 from bptt.forecasting._seasons import seasons_of
 from bptt.forecasting._series import Series
-from bptt.forecasting._split import Split
+from bptt.forecasting._split import TEST, TRAINING, Split
+from bptt.forecasting._study import Study
 from bptt.forecasting._tables import Floats
 from bptt.gradients import GradientMethod
 from bptt.training import Checkpoint, History, Patience, fit
@@ -34,7 +36,7 @@ class Plan:
     """A series that can be trained on: split, scaled and checked.
 
     Attributes:
-        series: the data.
+        series: the data, those to test on apart among them, as further series.
         options: how to train.
         split: which rows train, validate and test.
         scaling: fitted on the training part.
@@ -42,6 +44,7 @@ class Plan:
         study: the linear forms that serve, judged on the validation part.
         method: how the gradient is found.
         missing: how missing targets are treated.
+        tested: the name of the data to test on apart, if there are any.
     """
 
     series: Series
@@ -52,6 +55,7 @@ class Plan:
     study: Study
     method: GradientMethod
     missing: str
+    tested: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,23 +66,36 @@ class Result:
         plan: what was trained on.
         forecaster: what is delivered.
         history: of the training.
-        metrics: of what is delivered, then of the baselines, on the test part, in the data's units.
-        prediction: float64 [test rows], of what is delivered, in the data's units.
+        metrics: of what is delivered, then of the baselines, on the test part, in the data's units;
+            where there is none, on the validation part, of the same models fitted on the training
+            part alone.
+        groups: of what is delivered, for each series, where there are several.
+        prediction: float64 [test rows], or of the validation part where there is none: what
+            ``metrics`` are of, in the data's units.
     """
 
     plan: Plan
     forecaster: Forecaster
     history: History
     metrics: tuple[Metrics, ...]
+    groups: tuple[Metrics, ...]
     prediction: Floats
 
 
-def plan(series: Series, options: Options, missing: str = "refuse") -> Plan:
+def plan(
+    series: Series, options: Options, missing: str = "refuse", test: Series | None = None
+) -> Plan:
     """Split, scale, check, and judge linear forms.
 
+    Args:
+        series: to train and to validate on; without ``test``, its last rows are to test on.
+        options: how to train.
+        missing: how missing targets are treated.
+        test: other series with the same columns, to test on; ``options.test`` is 0 then.
+
     Raises:
-        DataError: the series is too short, or a part of it has no known target.
-        OptionError: simulation without inputs.
+        DataError: a series is too short, a part has no known target, or ``test`` has other columns.
+        OptionError: simulation without inputs, more lanes than series, or two test parts.
     """
     if options.simulate and not series.input_names:
         raise OptionError(
@@ -86,34 +103,54 @@ def plan(series: Series, options: Options, missing: str = "refuse") -> Plan:
             "--inputs, or leave --simulate out."
         )
     horizon = options.ahead
-    split = Split.of(len(series), horizon, options.validation, options.test)
-    scaling = Scaling.fit(series, split.train)
-    _check_known(series, split, horizon)
+    count, lengths = len(series.begins), [span.stop - span.start for span in series.spans]
+    if count > 1 and options.lanes > count:
+        raise OptionError(
+            f"{options.lanes} lanes are more than the {count} series, each of which is on one lane."
+        )
+    apart = [] if test is None else [span.stop - span.start for span in test.spans]
+    series = series if test is None else series.followed_by(test)
+    split = Split.of(
+        lengths, horizon, options.validation, options.test, _names(series, count), apart
+    )
+    scaling = Scaling.fit(series, split.fold == TRAINING)
+    _check_known(series, split)
     seasons: tuple[int, ...] = ()
     if not options.simulate:
-        past = hold(series.target, scaling.target_mean)[: split.train]
-        seasons = seasons_of(past) if options.season is None else options.season
+        past = hold(series.target, scaling.target_mean, series.age)
+        ends = zip(series.begins, split.training, strict=True)
+        pasts = [past[begin : begin + rows] for begin, rows in ends]
+        seasons = seasons_of(*pasts) if options.season is None else options.season
     study = Study.of(
         scaling.inputs(series),
         series.target,
         horizon,
-        split.fitted,
-        split.train,
+        split,
         options.simulate,
         seasons,
         options.lags,
     )
-    method = options.gradient_method(split.train - horizon)
-    return Plan(series, options, split, scaling, seasons, study, method, missing)
+    method = options.gradient_method(split.train - horizon * count)
+    tested = None if test is None else test.source
+    return Plan(series, options, split, scaling, seasons, study, method, missing, tested)
 
 
-def _check_known(series: Series, split: Split, horizon: int) -> None:
-    known = np.isfinite(series.target)
+def _names(series: Series, count: int) -> list[str]:
+    """Of all series, for messages; the first ``count`` are not those to test on apart."""
+    return [
+        label if i < count or not label else f"{label} of the test data"
+        for i, label in enumerate(series.labels)
+    ]
+
+
+def _check_known(series: Series, split: Split) -> None:
+    known, predicted = np.isfinite(series.target), split.age >= split.horizon
     parts = {
-        "training": known[horizon : split.train],
-        "validation": known[split.train : split.fitted],
-        "test": known[split.fitted :],
+        "training": known[(split.fold == TRAINING) & predicted],
+        "validation": known[split.validation],
     }
+    if split.tests:
+        parts["test"] = known[split.judged]
     for name, part in parts.items():
         if not part.any():
             raise DataError(
@@ -148,9 +185,8 @@ def train(
         Interrupted: Ctrl-C, SIGTERM or SIGHUP, and training is saved.
     """
     options, split, series = plan.options, plan.split, plan.series
-    known = _forecaster(plan, plan.study.fitted(split.train))
-    stream = known.stream(series)
-    training, validation, _ = split.parts(stream)
+    known = _forecaster(plan, plan.study.fitted(1))
+    training, validation = known.parts(series, split)
     network = known.network
     history = fit(
         network,
@@ -171,26 +207,58 @@ def train(
         resume=resume,
     )
     network.eval()
-    linear = plan.study.fitted(split.fitted)
-    plain = simplest(series.target, split.fitted, len(series.input_names), options.simulate)
+    linear = plan.study.fitted(TEST)
+    plain = _simplest(plan, TEST)
     delivered = _chosen(plan, known, linear, plain)
-    prediction = _of_test(plan, delivered.predict(series))
+    judged, judged_linear, judged_plain = delivered, linear, plain
+    if not split.tests:
+        # The validation part, which the delivered models know, is judged by such as do not.
+        judged_linear, judged_plain = known.reader.linear, _simplest(plan, 1)
+        own = judged_plain if delivered.reader.linear is plain else judged_linear
+        judged = replace(delivered, reader=replace(delivered.reader, linear=own))
+    prediction = series.aligned(judged.predict(series), options.ahead)
     inputs = plan.scaling.inputs(series)
-    truth = series.target[split.fitted :]
-    metrics = [Metrics.of(delivered.name, prediction, truth)]
-    for model in (plain, linear):
-        if model.name != delivered.name:
-            found = _of_test(plan, model(inputs, series.target))
-            metrics.append(Metrics.of(model.name, found, truth))
-    return Result(plan, delivered, history, tuple(metrics), prediction)
+    metrics = [_metrics(plan, judged.name, prediction)]
+    for model in (judged_plain, judged_linear):
+        if model.name != judged.name:
+            found = series.aligned(model(inputs, series.target, series.age), options.ahead)
+            metrics.append(_metrics(plan, model.name, found))
+    groups = _of_groups(plan, prediction)
+    return Result(plan, delivered, history, tuple(metrics), groups, prediction[split.judged])
+
+
+def _simplest(plan: Plan, stop: int) -> Linear:
+    """The simplest model, of the folds before ``stop``."""
+    series = plan.series
+    seen = series.target[plan.split.within(0, stop)]
+    return simplest(seen, len(series.input_names), plan.options.simulate)
+
+
+def _metrics(plan: Plan, name: str, prediction: Floats) -> Metrics:
+    """Of predictions [rows], by the row of the target."""
+    judged = plan.split.judged
+    return Metrics.of(name, prediction[judged], plan.series.target[judged])
+
+
+def _of_groups(plan: Plan, prediction: Floats) -> tuple[Metrics, ...]:
+    """Of each series that has known targets among those judged, by its name."""
+    series, judged = plan.series, plan.split.judged & np.isfinite(plan.series.target)
+    if series.group_name is None:
+        return ()
+    return tuple(
+        Metrics.of(label, prediction[span][judged[span]], series.target[span][judged[span]])
+        for span, label in zip(series.spans, series.labels, strict=True)
+        if judged[span].any()
+    )
 
 
 def _forecaster(plan: Plan, linear: Linear) -> Forecaster:
     """A linear model and a new network, whose unit is the linear model's error."""
     options, series, split = plan.options, plan.series, plan.split
     reader = Reader(plan.scaling, linear, options.ahead, plan.seasons, options.simulate)
-    errors = _errors(plan, linear(plan.scaling.inputs(series), series.target))
-    parts = errors[: split.train], errors[split.train : split.fitted]
+    found = linear(plan.scaling.inputs(series), series.target, series.age)
+    errors = series.left_by(found, options.ahead)
+    parts = errors[split.fold == TRAINING], errors[split.validation]
     spread = max(*(_rms(part) for part in parts), 1e-9 * plan.scaling.target_deviation)
     columns = reader(plan.scaling.inputs(series)[:1], series.target[:1]).shape[1]
     return Forecaster(
@@ -202,6 +270,9 @@ def _forecaster(plan: Plan, linear: Linear) -> Forecaster:
         series.target_name,
         plan.missing,
         spread,
+        None if series.times is None else series.axis_name,
+        series.group_name,
+        trained(series, split.known),
     )
 
 
@@ -213,17 +284,16 @@ def _chosen(plan: Plan, known: Forecaster, linear: Linear, plain: Linear) -> For
         known: the forecaster that knows the training part alone, trained.
         linear, plain: the linear and the simplest model, fitted on all before the test part.
     """
-    series, split = plan.series, plan.split
-    judged = slice(split.train, split.fitted)
+    series, judged = plan.series, plan.split.validation
     inputs = plan.scaling.inputs(series)
 
     def errors(prediction: Floats) -> Floats:
-        found = _errors(plan, prediction)[judged]
+        found = series.left_by(prediction, plan.options.ahead)[judged]
         return found[np.isfinite(found)]
 
-    base = known.reader.linear(inputs, series.target)
+    base = known.reader.linear(inputs, series.target, series.age)
     alone, added = errors(base), errors(known.predict(series))
-    rival = errors(plain(inputs, series.target))
+    rival = errors(plain(inputs, series.target, series.age))
     # The share of the correction that leaves the least squared error.
     moved = alone - added
     share = float(np.clip(alone @ moved / max(float(moved @ moved), 1e-300), 0.0, 1.0))
@@ -243,20 +313,6 @@ def _better(errors: Floats, other: Floats) -> bool:
     return bool(gain.mean() > least)
 
 
-def _errors(plan: Plan, prediction: Floats) -> Floats:
-    """Target minus prediction [rows], by the row of the target; NaN where there is none."""
-    horizon, target = plan.options.ahead, plan.series.target
-    found = np.full(len(target), np.nan)
-    found[horizon:] = target[horizon:] - prediction[: len(target) - horizon]
-    return found
-
-
 def _rms(errors: Floats) -> float:
     known = errors[np.isfinite(errors)]
     return float(np.sqrt(np.mean(known**2))) if len(known) else 0.0
-
-
-def _of_test(plan: Plan, prediction: Floats) -> Floats:
-    """Of the targets in the test part."""
-    horizon, split = plan.options.ahead, plan.split
-    return prediction[split.fitted - horizon : split.total - horizon]

@@ -15,8 +15,10 @@ from bptt.training import remove_checkpoints, strange_checkpoints
 
 JOB = "job.json"
 FORMAT = 1
-"""Of ``job.json`` and of every ``run.json``; raised when an older reader would fail, to which they
-then belong to no run."""
+"""Of ``job.json``; raised when an older reader would fail, to which it then belongs to no run."""
+
+NEWEST = 2
+"""The newest format of a ``run.json``, likewise; the tasks have formats of their own."""
 
 STAGE = f"{files.UNFINISHED}run"
 """The folder in which the files of a run are put together, before it is renamed to ``.whole``."""
@@ -47,19 +49,20 @@ def listed(record: dict[str, Any]) -> set[str]:
 
 def is_record(content: dict[str, Any] | None) -> bool:
     """Whether it is the record of a run: other programs have a ``run.json`` too."""
-    return _has(content, "data", "training") and isinstance(content["training"], dict)
+    formats = range(1, NEWEST + 1)
+    return _has(content, formats, "data", "training") and isinstance(content["training"], dict)
 
 
 def is_job(content: dict[str, Any] | None) -> bool:
     """Whether it is what a run was begun with."""
-    return _has(content, "data", "every")
+    return _has(content, range(FORMAT, FORMAT + 1), "data", "every")
 
 
-def _has(content: dict[str, Any] | None, *names: str) -> TypeGuard[dict[str, Any]]:
+def _has(content: dict[str, Any] | None, formats: range, *names: str) -> TypeGuard[dict[str, Any]]:
     return (
         content is not None
         and type(content.get("format")) is int
-        and content["format"] == FORMAT
+        and content["format"] in formats
         and isinstance(content.get("options"), dict)
         and all(name in content for name in names)
     )
