@@ -142,7 +142,8 @@ def _even(moments: Moments) -> Step:
     steps = np.diff(moments).astype(np.int64 if dated else np.float64)
     size = np.sort(steps)[(len(steps) - 1) // 2]
     # Rounding of numbers such as 0.1, 0.2, 0.3 makes no other step.
-    slack = 0.0 if dated else 1e-6 * abs(size) + 1e-14 * float(np.abs(moments).max())
+    rounded = moments.dtype.kind == "f"
+    slack = 1e-6 * abs(size) + 1e-14 * float(np.abs(moments).max()) if rounded else 0.0
     return Step(float(size), 1 + np.flatnonzero(np.abs(steps - size) > slack), dated=dated)
 
 
@@ -211,10 +212,11 @@ def parsed(texts: Sequence[str | None], where: str, column: str) -> Times:
     known = [text for text in texts if text is not None]
     as_text = np.array(known, dtype=object)
     if all(map(is_number, known)) and not _compact(known):
-        whole = all(len(text) < 19 and text.lstrip("+-").isdecimal() for text in known)
-        numbers = np.array(known, dtype=np.float64)
-        if whole:
-            numbers = np.array(list(map(int, known)), dtype=np.int64)  # all digits count
+        if all(text.lstrip("+-").isdecimal() and abs(int(text)) < 2**62 for text in known):
+            # As whole numbers all their digits count.
+            numbers: Moments = np.array(list(map(int, known)), dtype=np.int64)
+        else:
+            numbers = np.array(known, dtype=np.float64)
         if not np.isfinite(numbers).all():
             row = int(np.flatnonzero(~np.isfinite(numbers))[0])
             raise refused(row, f"{known[row]!r} is no time")
