@@ -36,6 +36,8 @@ class Source:
     inputs: tuple[str, ...]
     target: str | None
     missing: str
+    time: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,9 @@ def run(source: Source, options: Options, out: Path, force: bool, quiet: bool) -
     names = ("comparison",) if source.data else ("sunspots", "adding")
     outs = [out / f"{name}.{ending}" for name in names for ending in ("json", "png")]
     check_outs(outs, force, data=source.data)
-    series = read_series(source.data, source.inputs, source.target, source.missing)
+    series = read_series(
+        source.data, source.inputs, source.target, source.missing, source.time, source.group
+    )
     if source.data is None:
         named = {"sunspots": _task(series, options), "adding": _adding(options)}
     else:
@@ -129,11 +133,16 @@ def _task(series: Series, options: Options) -> tuple[str, Network, Stream]:
     """Predict the target from its past and the inputs, all scaled."""
     scaling = Scaling.fit(series, len(series))
     features, target = scaling.features(series), scaling.scale(series.target)
+    parts = [features, target[:, None], target == target]
+    if len(series.begins) > 1:
+        inputs, targets, mask = ([part[span] for span in series.spans] for part in parts)
+    else:
+        inputs, targets, mask = parts
     stream = Stream(
-        features,
-        target[:, None],
+        inputs,
+        targets,
         horizon=options.horizon,
-        mask=target == target,
+        mask=mask,
         dtype=torch.float64,
     )
     name = f"{series.source}, {options.horizon} step{'s' * (options.horizon != 1)} ahead"

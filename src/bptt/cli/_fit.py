@@ -130,6 +130,7 @@ def _begin(job: Job, output: Output) -> None:
         check_folder(folder, output.force)
         for name in (*WRITTEN, JOB):
             check_not_data(folder / name, job.data)
+            check_not_data(folder / name, getattr(job, "test_data", None))
 
     with held(choose, check, new=output.folder is None) as place:
         ready = TASKS[type(job)](job)

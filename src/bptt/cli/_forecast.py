@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 from rich.markup import escape
@@ -23,6 +24,7 @@ from bptt.forecasting import (
     sunspots,
     train,
 )
+from bptt.forecasting._sunspots import NAME
 from bptt.training import Checkpoint, History
 
 DEFAULTS = Options()
@@ -35,36 +37,63 @@ SIMPLEST = {
 }
 """What is said of a run that delivers the simplest model, in prediction and in simulation."""
 
+MOST = 12
+"""Series whose errors are shown one by one."""
+
 
 def ready(job: Job) -> Ready[Result]:
     """Read and check what ``job`` is about, and say what is to be done."""
     if job.jobs is not None and job.options.starts == 1:
         raise OptionError("--jobs says how many starts run at once: give --starts as well.")
-    series = read_series(job.data, job.inputs, job.target, job.missing)
-    planned = plan(series, job.options, job.missing)
-    _announce(planned)
+    series = read_series(job.data, job.inputs, job.target, job.missing, job.time, job.group)
+    test = None if job.test_data is None else _read_test(job.test_data, series, job.missing)
+    planned = plan(series, job.options, job.missing, test)
+    _announce(planned, found=job.time is None)
 
     def run(progress: bool, checkpoint: Checkpoint | None, resume: Resume) -> Result:
+        if checkpoint is not None and test is not None:
+            checkpoint = replace(checkpoint, beside={"test": test.fingerprint()})
         return train(planned, progress, job.jobs, checkpoint, resume)
 
     return Ready(run, _report, made, alone=job.options.starts == 1)
 
 
 def read_series(
-    data: Path | None, inputs: tuple[str, ...], target: str | None, missing: str
+    data: Path | None,
+    inputs: tuple[str, ...],
+    target: str | None,
+    missing: str,
+    time: str | None = None,
+    group: str | None = None,
 ) -> Series:
     """The chosen columns of a table, or the series that the package carries."""
     if data is not None:
-        return select(read_table(data), inputs, target, missing)
-    if inputs or target:
+        return select(read_table(data), inputs, target, missing, time=time, group=group)
+    if inputs or target or time or group:
         raise OptionError(
-            "--inputs and --target name columns of DATA, and none is given: bptt fit DATA --inputs "
-            "A,B --target Y. Without DATA the sunspot numbers are forecast from their own past."
+            "--inputs, --target, --time and --group name columns of DATA, and none is given: bptt "
+            "fit DATA --inputs A,B --target Y. Without DATA the sunspot numbers are forecast from "
+            "their own past."
         )
     return sunspots()
 
 
-def _announce(plan: Plan) -> None:
+def _read_test(data: Path, series: Series, missing: str) -> Series:
+    """The same columns of another file."""
+    if series.source == NAME:
+        raise OptionError("--test-data goes with DATA, and none is given.")
+    return select(
+        read_table(data),
+        series.input_names,
+        series.target_name,
+        missing,
+        time="" if series.times is None else series.axis_name,
+        group=series.group_name,
+    )
+
+
+def _announce(plan: Plan, found: bool) -> None:
+    """Say what is to be done; ``found``: the column of times, if there is one, was not named."""
     series, options, split = plan.series, plan.options, plan.split
     past = "" if options.simulate else f"the past of {series.target_name}"
     seen = ", ".join(filter(None, [*series.input_names, past]))
@@ -72,13 +101,33 @@ def _announce(plan: Plan) -> None:
     ahead = ahead if options.ahead else "at the same step"
     say(
         f"[bold]{'Simulating' if options.simulate else 'Predicting'} "
-        f"{escape(series.target_name)}[/bold] {ahead} from {escape(seen)}"
+        f"{escape(series.target_name)}[/bold] {ahead} from {escape(seen)}{_dated(series, found)}"
     )
+    count = sum(rows > 0 for rows in split.training)
+    of = (
+        f" of {count} series, told apart by {escape(series.group_name)}"
+        if series.group_name
+        else ""
+    )
+    tested = split.total - split.fitted
+    rows = split.fitted if plan.tested else split.total
+    last = f"{tested} of {escape(plan.tested)} to test" if plan.tested else f"{tested} to test"
+    last = last if split.tests else "none to test: errors are told on the validation part"
     say(
-        f"{escape(series.source)}: {split.total} rows; {split.train} to train, "
-        f"{split.fitted - split.train} to validate, {split.total - split.fitted} to test"
+        f"{escape(series.source)}: {rows} rows{of}; {split.train} to train, "
+        f"{split.fitted - split.train} to validate, {last}"
         f"{_seasons(plan.seasons)}"
     )
+
+
+def _dated(series: Series, found: bool) -> str:
+    """Of the column of times, in words."""
+    if series.times is None:
+        return ""
+    why = ", the one column of dates" if found else ""
+    steps = (series.times[span].step() for span in series.spans)
+    step = next((step for step in steps if step is not None), None)
+    return f"; the time is {escape(series.axis_name)}{why}, in steps of {step}"
 
 
 def _seasons(periods: tuple[int, ...]) -> str:
@@ -104,7 +153,15 @@ def _report(result: Result) -> None:
     say(f"Stopped after {len(history)} epochs ({history.stop_reason}); {kept}.")
     _report_lags(result)
     say()
-    show_metrics(result.metrics, result.plan.series.target_name)
+    plan, series = result.plan, result.plan.series
+    where = "on the test part"
+    if not plan.split.tests:
+        where = "on the validation part (there is no test part)"
+    if plan.tested:
+        where = f"on {plan.tested}, the test part"
+    show_metrics(result.metrics, series.target_name, where)
+    if series.group_name is not None and len(result.groups) <= MOST:
+        show_metrics(result.groups, series.target_name, f"{where}, by {series.group_name}", False)
 
 
 def _report_lags(result: Result) -> None:

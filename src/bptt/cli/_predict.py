@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,45 @@ from bptt.cli._place import check_out
 from bptt.cli._show import say, show_metrics
 from bptt.errors import OptionError
 from bptt.files import shown, write_text
-from bptt.forecasting import Forecaster, Metrics, Series, load, read_table, select, sunspots
+from bptt.forecasting import Forecaster, Metrics, Series, load, read_table, seen, select, sunspots
+from bptt.forecasting._split import Mask
+from bptt.forecasting._tables import Floats
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Predictions of one series.
+
+    Attributes:
+        series: the series.
+        first: the row that the first prediction is of.
+        predictions: float64, of that row and those after it, which may lie past the end.
+        seen: bool [rows of the series], which of them the run was trained on.
+    """
+
+    series: Series
+    first: int
+    predictions: Floats
+    seen: Mask
+
+    @property
+    def last(self) -> int:
+        """The row that the last prediction is of."""
+        return self.first + len(self.predictions) - 1
+
+    def truth(self) -> Floats:
+        """The target of each prediction; NaN where it is not known."""
+        found = np.full(len(self.predictions), np.nan)
+        known = self.series.target[self.first : self.last + 1]
+        found[: len(known)] = known
+        return found
+
+    def trained_on(self) -> Mask:
+        """Whether the run was trained on the row that each prediction is of."""
+        found = np.zeros(len(self.predictions), dtype=np.bool_)
+        known = self.seen[self.first : self.last + 1]
+        found[: len(known)] = known
+        return found
 
 
 def run(
@@ -31,15 +70,26 @@ def run(
     _ending.note(f"{shown(out)} was not written.")
     forecaster = load(folder)
     series = read(forecaster, folder, data, missing, free_run)
-    if free_run is None:
-        predictions = forecaster.predict(series)
-        first = forecaster.options.ahead
-    else:
-        predictions = forecaster.free_run(series, free_run)
-        first = len(series) - (free_run if forecaster.input_names else 0)
-    _write(out, series, first, predictions)
+    found = _forecasts(forecaster, series, free_run)
+    _write(out, series, found)
     _ending.note(f"{shown(out)} is written.")
-    _report(out, series, first, predictions, forecaster)
+    _report(out, series, found, forecaster)
+
+
+def _forecasts(forecaster: Forecaster, series: Series, free_run: int | None) -> list[Forecast]:
+    known = seen(series, forecaster.trained)
+    if free_run is None:
+        whole = forecaster.predict(series)
+        ahead = forecaster.options.ahead
+        return [
+            Forecast(one, ahead, whole[span], known[span])
+            for one, span in zip(series.each(), series.spans, strict=True)
+        ]
+    found = []
+    for one, span in zip(series.each(), series.spans, strict=True):
+        first = len(one) - (free_run if forecaster.input_names else 0)
+        found.append(Forecast(one, first, forecaster.free_run(one, free_run), known[span]))
+    return found
 
 
 def read(
@@ -66,34 +116,50 @@ def read(
         forecaster.input_names,
         forecaster.target_name,
         "mask" if simulate else missing or forecaster.missing,
+        time=forecaster.time_name or "",
+        group=forecaster.group_name,
         unread=(free_run or 0) if forecaster.input_names else 0,
         absent=simulate,
     )
 
 
-def _write(out: Path, series: Series, first: int, predictions: np.ndarray) -> None:
+def _write(out: Path, series: Series, found: list[Forecast]) -> None:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow([series.axis_name, "truth", "prediction"])
-    for i, prediction in enumerate(predictions):
-        row = first + i
-        truth = series.target[row] if row < len(series) else np.nan
-        known = repr(float(truth)) if np.isfinite(truth) else ""
-        writer.writerow([f"{series.axis_at(row):g}", known, repr(float(prediction))])
+    group = [] if series.group_name is None else [series.group_name]
+    writer.writerow([*group, series.axis_name, "truth", "prediction"])
+    for forecast in found:
+        one = forecast.series
+        label = [] if series.group_name is None else [one.labels[0]]
+        for i, truth in enumerate(forecast.truth()):
+            known = repr(float(truth)) if np.isfinite(truth) else ""
+            place = one.place(forecast.first + i)
+            writer.writerow([*label, place, known, repr(float(forecast.predictions[i]))])
     write_text(out, text.getvalue())
 
 
-def _report(
-    out: Path, series: Series, first: int, predictions: np.ndarray, forecaster: Forecaster
-) -> None:
-    last = first + len(predictions) - 1
-    name = series.axis_name
+def _report(out: Path, series: Series, found: list[Forecast], forecaster: Forecaster) -> None:
+    count = sum(len(forecast.predictions) for forecast in found)
+    if series.group_name is None:
+        (one,) = found
+        first, last = one.series.place(one.first), one.series.place(one.last)
+        of = f"{escape(series.axis_name)} {escape(first)} to {escape(last)}"
+    else:
+        of = f"{len(found)} series of {escape(series.group_name)}"
     say(
-        f"{len(predictions)} predictions of {escape(series.target_name)}, {name} "
-        f"{series.axis_at(first):g} to {series.axis_at(last):g}, written to "
+        f"{count} predictions of {escape(series.target_name)}, {of}, written to "
         f"[bold]{escape(shown(out))}[/bold]"
     )
-    truth = series.target[first : last + 1]
-    if np.isfinite(truth).any():
-        metrics = Metrics.of(forecaster.name, predictions[: len(truth)], truth)
-        show_metrics((metrics,), series.target_name, "where the truth is known")
+    truth = np.concatenate([forecast.truth() for forecast in found])
+    prediction = np.concatenate([forecast.predictions for forecast in found])
+    trained = np.concatenate([forecast.trained_on() for forecast in found])
+    errors = []
+    for kind, rows in (("{} that it was trained on", trained), ("new {}", ~trained)):
+        rows = rows & np.isfinite(truth)
+        if rows.any():
+            number = int(rows.sum())
+            name = f"on {number} {kind.format('rows' if number != 1 else 'row')}"
+            errors.append(Metrics.of(name, prediction[rows], truth[rows]))
+    if errors:
+        where = f"of {forecaster.name} where the truth is known"
+        show_metrics(tuple(errors), series.target_name, where, rivals=False)

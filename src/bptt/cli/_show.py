@@ -123,20 +123,27 @@ def _error(number: float | None) -> str:
     return "–" if number is None else f"{number:.4g}"
 
 
-def show_metrics(metrics: tuple[Metrics, ...], unit: str, where: str = "on the test part") -> None:
-    """The errors of several models, the lowest in bold, in units of the column ``unit``."""
-    count = metrics[0].count
+def show_metrics(
+    metrics: tuple[Metrics, ...],
+    unit: str,
+    where: str = "on the test part",
+    rivals: bool = True,
+) -> None:
+    """Errors in units of the column ``unit``: of several models on the same rows, the lowest in
+    bold, or of one model on several kinds of rows (not ``rivals``)."""
+    count = metrics[0].count if rivals else sum(one.count for one in metrics)
+    predictions = f"{count} prediction{'s' * (count != 1)}"
     table = Table(
-        title=f"Error {where}, {count} predictions, in units of {escape(unit)}",
+        title=f"Error {escape(where)}, {predictions}, in units of {escape(unit)}",
         title_justify="left",
         title_style="bold",
     )
-    table.add_column("model")
+    table.add_column("model" if rivals else "")
     for name in ("RMSE", "MSE", "MAE"):
         table.add_column(name, justify="right")
     lowest = min(one.rmse for one in metrics)
     for one in metrics:
         numbers = (one.rmse, one.mse, one.mae)
-        style = "bold green" if one.rmse == lowest else None
-        table.add_row(one.name, *map(_error, numbers), style=style)
+        style = "bold green" if rivals and one.rmse == lowest else None
+        table.add_row(escape(one.name), *map(_error, numbers), style=style)
     Console(file=sys.stdout).print(table)

@@ -5,11 +5,11 @@ inputs; in *simulation* the network sees the inputs alone. docs/forecasting.md t
 defaults do and why.
 """
 
+from bptt.forecasting._checksum import seen as seen
 from bptt.forecasting._forecaster import Forecaster as Forecaster
 from bptt.forecasting._forecaster import Live as Live
 from bptt.forecasting._job import Job as Job
 from bptt.forecasting._linear import Linear as Linear
-from bptt.forecasting._linear import linear_model as linear_model
 from bptt.forecasting._metrics import Metrics as Metrics
 from bptt.forecasting._options import Options as Options
 from bptt.forecasting._report import PAGE as PAGE
@@ -19,9 +19,10 @@ from bptt.forecasting._run_folder import load as load
 from bptt.forecasting._run_folder import made as made
 from bptt.forecasting._run_folder import save as save
 from bptt.forecasting._scaling import Scaling as Scaling
+from bptt.forecasting._select import select as select
 from bptt.forecasting._series import Series as Series
-from bptt.forecasting._series import select as select
 from bptt.forecasting._split import Split as Split
+from bptt.forecasting._study import linear_model as linear_model
 from bptt.forecasting._sunspots import sunspots as sunspots
 from bptt.forecasting._tables import Table as Table
 from bptt.forecasting._tables import read_table as read_table

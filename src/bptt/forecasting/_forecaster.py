@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 
 from bptt.errors import OptionError, at_least
-from bptt.forecasting._linear import Linear, hold
+from bptt.forecasting._linear import Linear, ago, hold
 from bptt.forecasting._options import Options
 from bptt.forecasting._scaling import Scaling
 from bptt.forecasting._series import Series
-from bptt.forecasting._tables import Floats
+from bptt.forecasting._split import TRAINING, Split
+from bptt.forecasting._tables import Ages, Floats
 from bptt.network import Network, place_of
 from bptt.state import State
 from bptt.streams import Stream
@@ -37,16 +40,17 @@ class Reader:
     seasons: tuple[int, ...]
     simulate: bool
 
-    def __call__(self, inputs: Floats, target: Floats) -> Floats:
+    def __call__(self, inputs: Floats, target: Floats, age: Ages | None = None) -> Floats:
         """Features [rows, features], scaled, from ``inputs`` [rows, columns], scaled, and
-        ``target`` [rows] in the data's units; row t reads nothing later than row t."""
+        ``target`` [rows] in the data's units; row t reads nothing later than row t, and with
+        ``age`` [rows] nothing of another series."""
         if self.simulate:
             return inputs
-        held = self.scaling.scale(hold(target, self.linear.center))
-        rows = np.arange(len(held)) + self.horizon
-        ago = [season * -(-self.horizon // season) for season in self.seasons]
-        found = [held[:, None], *(held[np.maximum(rows - n, 0)][:, None] for n in ago)]
-        base = self.scaling.scale(self.linear(inputs, target))
+        age = np.arange(len(target)) if age is None else age
+        held = self.scaling.scale(hold(target, self.linear.center, age))
+        back = [season * -(-self.horizon // season) for season in self.seasons]
+        found = [held[:, None], *(held[ago(age, n - self.horizon)][:, None] for n in back)]
+        base = self.scaling.scale(self.linear(inputs, target, age))
         return np.column_stack([inputs, *found, base])
 
     @property
@@ -70,6 +74,8 @@ class Forecaster:
         target_name: the column that it predicts.
         missing: how missing targets were treated, see `bptt.forecasting.select`.
         spread: what a unit of the network's targets was while it was trained.
+        time_name, group_name: the columns of times and of groups, if any.
+        trained: what it was trained on, see `bptt.forecasting.seen`; empty where that is not known.
     """
 
     network: Network
@@ -80,6 +86,9 @@ class Forecaster:
     target_name: str
     missing: str = "refuse"
     spread: float = 1.0
+    time_name: str | None = None
+    group_name: str | None = None
+    trained: Mapping[str, tuple[int, str]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -87,17 +96,21 @@ class Forecaster:
         return self.reader.linear.name + (f" + {self.options.cell}" if self.gain else "")
 
     def predict(self, series: Series) -> Floats:
-        """Predictions [rows]: row t, made after reading rows 0 to t, is of the target at
-        t + horizon."""
+        """Predictions [rows]: row t, made after reading the rows of its series up to t, is of the
+        target at t + horizon."""
         reader = self.reader
         inputs = reader.scaling.inputs(series)
-        found = reader.linear(inputs, series.target)
+        found = reader.linear(inputs, series.target, series.age)
         if self.gain:
-            features = reader(inputs, series.target)
-            stream = Stream(features, np.zeros(len(features)), dtype=torch.float32)
-            added = predict(self.network, stream)
-            assert isinstance(added, torch.Tensor)
-            found = self._added(found, self.gain * added[:, 0].cpu().numpy().astype(np.float64))
+            features = reader(inputs, series.target, series.age)
+            # Series by series: what else is in the table does not even change a rounding.
+            for span in series.spans:
+                steps = features[span]
+                stream = Stream(steps, np.zeros(len(steps)), dtype=torch.float32)
+                added = predict(self.network, stream)
+                assert isinstance(added, torch.Tensor)
+                more = self.gain * added[:, 0].cpu().numpy().astype(np.float64)
+                found[span] = self._added(found[span], more)
         return found
 
     def _added(self, linear: Floats, more: Floats) -> Floats:
@@ -109,22 +122,60 @@ class Forecaster:
     def stream(self, series: Series) -> Stream:
         """``series`` as the network was trained on it: what the linear model leaves, where a
         target is known."""
-        reader, horizon = self.reader, self.options.ahead
+        features, left = self._pairs(series)
+        if len(series.begins) == 1:
+            return self._stream(features, left)
+        spans = series.spans
+        return self._stream([features[span] for span in spans], [left[span] for span in spans])
+
+    def parts(self, series: Series, split: Split) -> tuple[Stream, Stream]:
+        """The training and the validation part of `stream`. Of several series, each begins in the
+        initial state, and the validation part goes over the training part first."""
+        features, left = self._pairs(series)
+        spans = [span for span, rows in zip(series.spans, split.training, strict=True) if rows]
+        if len(spans) == 1:
+            (span,) = spans
+            train, known, total = split.training[0], split.known[0], span.stop - span.start
+            whole = self._stream(features[span], left[span], self.options.lanes)
+            later = [(known - train) / total] if known < total else []
+            training, validation, *_ = whole.split(train / total, *later)
+            return training, validation
+        trained = np.where(split.fold == TRAINING, left, np.nan)
+        judged = np.where(split.validation, left, np.nan)
+        found = []
+        for rows, goals in ((split.training, trained), (split.known, judged)):
+            cut = [slice(span.start, span.start + n) for span, n in zip(spans, rows, strict=False)]
+            steps, ends = [features[one] for one in cut], [goals[one] for one in cut]
+            found.append(self._stream(steps, ends, self.options.lanes))
+        return found[0], found[1]
+
+    def _pairs(self, series: Series) -> tuple[Floats, Floats]:
+        """The features [rows, features], and what the linear model leaves [rows], in units of
+        ``spread``."""
+        reader = self.reader
         inputs = reader.scaling.inputs(series)
-        left = series.target.copy()
-        base = reader.linear(inputs, series.target)
-        left[horizon:] -= base[: len(base) - horizon]
-        left[:horizon] = np.nan
+        base = reader.linear(inputs, series.target, series.age)
+        left = series.left_by(base, self.options.ahead)
+        return reader(inputs, series.target, series.age), left / self.spread
+
+    def _stream(self, features: Any, left: Any, lanes: int = 1) -> Stream:
+        one = isinstance(left, np.ndarray)
         return Stream(
-            reader(inputs, series.target),
-            left[:, None] / self.spread,
-            horizon=horizon,
-            mask=np.isfinite(left),
+            features,
+            left[:, None] if one else [goals[:, None] for goals in left],
+            lanes=lanes,
+            horizon=self.options.ahead,
+            mask=np.isfinite(left) if one else list(map(np.isfinite, left)),
             dtype=torch.float32,
         )
 
     def live(self, series: Series) -> Live:
-        """A forecaster that reads on, row by row, after the rows of ``series``."""
+        """A forecaster that reads on, row by row, after the rows of ``series``.
+
+        Raises:
+            OptionError: those are several series.
+        """
+        self._check_one(series)
         return Live(self, series)
 
     def free_run(self, series: Series, steps: int) -> Floats:
@@ -135,8 +186,9 @@ class Forecaster:
 
         Raises:
             OptionError: the forecaster simulates, or its horizon is not 1, or ``steps`` is below
-                1 or as many as there are rows.
+                1 or as many as there are rows, or those are several series.
         """
+        self._check_one(series)
         self._check_free_run(series, steps)
         known = len(series) - (steps if self.input_names else 0)
         live = self.live(series.rows(known))
@@ -145,6 +197,13 @@ class Forecaster:
             inputs = series.inputs[t] if self.input_names else np.empty(0)
             found.append(live.read(inputs, found[-1]))
         return np.array(found)
+
+    def _check_one(self, series: Series) -> None:
+        if len(series.begins) > 1:
+            raise OptionError(
+                f"there are {len(series.begins)} series, and only one can be read on: take them "
+                "one by one, series.each()."
+            )
 
     def _check_free_run(self, series: Series, steps: int) -> None:
         at_least(1, free_run=steps)
@@ -160,7 +219,8 @@ class Forecaster:
             )
         if self.input_names and steps >= len(series):
             raise OptionError(
-                f"a free run of {steps} steps takes the last {steps} of {len(series)} rows, and "
+                f"{f'series {series.labels[0]!r}: ' if series.labels[0] else ''}a free run of "
+                f"{steps} steps takes the last {steps} of {len(series)} rows, and "
                 f"at least one known row must come before: run at most {len(series) - 1} steps."
             )
 

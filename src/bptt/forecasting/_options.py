@@ -52,8 +52,9 @@ class Options:
         patience: epochs without a better validation loss after which training stops; default: 40,
             in simulation 400.
         validation: the rows to validate on, the last ones before the test part: a share of the
-            rows before it, or a number of rows.
-        test: the rows to test on, the last ones: a share of all rows, or a number of rows.
+            rows before it, or a number of rows; of several series, of each.
+        test: the rows to test on, the last ones: a share of all rows, or a number of rows; of
+            several series, of each. 0: there is no test part.
         seed: of the initial weights.
         on_nonfinite: ``"stop"``, ``"skip"`` or ``"rollback"``, see `bptt.fit`.
         lags: steps of the past that the linear model reads; default: as many as serve best.
@@ -223,6 +224,8 @@ class Options:
 
 def _check_part(name: str, value: float) -> None:
     number = is_number(value)
+    if name == "test" and number and value == 0:
+        return
     if not (number and (0 < value < 1 or (value >= 1 and float(value).is_integer()))):
         shown = f"{value:g}" if number else repr(value)
         raise OptionError(

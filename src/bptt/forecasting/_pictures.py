@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from bptt.drawing import Pictures, canvas, label, plain, save
+from bptt.drawing import Pictures, canvas, plain, save
+from bptt.drawing import label as label_of
+from bptt.forecasting._tables import Floats
 from bptt.forecasting._train import Result
 
 if TYPE_CHECKING:
@@ -19,11 +22,14 @@ if TYPE_CHECKING:
 STARTS = "starts.png"
 TRUTH, NETWORK, LINEAR, QUIET = "#222222", "#d1495b", "#2e86ab", "#8d8d8d"
 
+MOST = 4
+"""Series that are drawn."""
+
 
 def pictures(result: Result) -> Pictures:
     """What there is to be drawn, by the names of the files, each with what draws it."""
     drawn: Pictures = {"loss.png": partial(_draw, result, _loss, 7.0)}
-    drawn["prediction.png"] = partial(_draw, result, _prediction, 10.0)
+    drawn["prediction.png"] = partial(_predictions, result)
     if result.history.starts:
         drawn[STARTS] = partial(_draw, result, _starts, 7.0)
     return drawn
@@ -57,26 +63,49 @@ def _loss(axes: Axes, result: Result) -> None:
     axes.legend(frameon=False)
 
 
-def _prediction(axes: Axes, result: Result) -> None:
-    plan, series = result.plan, result.plan.series
-    rows = slice(plan.split.fitted, plan.split.total)
+def _predictions(result: Result, path: Path) -> None:
+    """Of each series by itself; of many, the first ones."""
+    series, judged = result.plan.series, result.plan.split.judged
+    found = np.full(len(series), np.nan)
+    found[judged] = result.prediction
+    shown = [
+        (label, span.start + np.flatnonzero(judged[span]))
+        for span, label in zip(series.spans, series.labels, strict=True)
+        if judged[span].any()
+    ]
+    shown, others = shown[:MOST], len(shown) - MOST
+    figure = canvas(10.0, 4.5 if len(shown) == 1 else 2.6 * len(shown) + 1.0)
+    for i, (label, rows) in enumerate(shown):
+        axes = figure.add_subplot(len(shown), 1, i + 1)
+        plain(axes)
+        _prediction(axes, result, rows, found[rows], label)
+        if i == 0:
+            more = f" (and {others} more series)" if others > 0 else ""
+            axes.set_title(_title(result) + more)
+    axes.set_xlabel(label_of(series.axis_name))
+    save(figure, path)
+
+
+def _prediction(
+    axes: Axes, result: Result, rows: NDArray[np.intp], prediction: Floats, name: str
+) -> None:
+    series = result.plan.series
     place, truth = series.axis[rows], series.target[rows]
     axes.plot(place, truth, ".-", color=TRUTH, linewidth=1.1, markersize=4, label="truth")
     delivered = result.metrics[0]
     axes.plot(
         place,
-        result.prediction,
+        prediction,
         color=NETWORK,
         linewidth=1.6,
         label=f"{delivered.name}: RMSE {delivered.rmse:.3g}",
     )
-    axes.set_xlabel(label(series.axis_name))
-    axes.set_ylabel(label(series.target_name))
-    axes.set_title(_title(result))
+    axes.set_ylabel(label_of(f"{series.target_name}, {name}" if name else series.target_name))
     axes.margins(x=0.01)
-    span = float(np.nanmax(truth) - np.nanmin(truth)) or 1.0
+    known = truth[np.isfinite(truth)] if np.isfinite(truth).any() else prediction
+    span = float(known.max() - known.min()) or 1.0
     # Room above the curves for the legend.
-    axes.set_ylim(top=max(float(np.nanmax(truth)), float(result.prediction.max())) + 0.18 * span)
+    axes.set_ylim(top=max(float(known.max()), float(prediction.max())) + 0.18 * span)
     axes.legend(frameon=False, loc="upper left", ncols=2)
 
 
@@ -111,4 +140,7 @@ def _title(result: Result) -> str:
         what = "simulated" if options.ahead == 0 else f"simulated, {steps}"
     else:
         what = f"predicted {steps}"
-    return f"{label(series.source)}: {label(series.target_name)} {what}, test part"
+    plan = result.plan
+    part = "test part" if plan.split.tests else "validation part"
+    source = series.source if plan.tested is None else plan.tested
+    return f"{label_of(source)}: {label_of(series.target_name)} {what}, {part}"

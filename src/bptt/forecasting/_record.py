@@ -16,7 +16,7 @@ from bptt.forecasting._forecaster import Reader
 from bptt.forecasting._linear import TRANSFORMS, Linear, Part
 from bptt.forecasting._options import Options
 from bptt.forecasting._scaling import Scaling
-from bptt.forecasting._series import MISSING
+from bptt.forecasting._select import MISSING
 from bptt.forecasting._train import Result
 from bptt.training import History
 
@@ -38,6 +38,9 @@ class Record:
         missing: how missing targets were treated.
         reader: what the network reads; the weights of its linear model are zeros.
         gain, spread: see `bptt.forecasting.Forecaster`.
+        time, group: the columns of times and of groups, if any.
+        trained: of each series by its name, how many rows it was trained or validated on, and their
+            checksum, see `bptt.forecasting.seen`.
         about: data, split, training, metrics and versions, for people and not for loading.
     """
 
@@ -48,6 +51,9 @@ class Record:
     reader: Reader
     gain: float
     spread: float
+    time: str | None
+    group: str | None
+    trained: dict[str, tuple[int, str]]
     about: dict[str, Any]
 
     @property
@@ -68,6 +74,9 @@ class Record:
             forecaster.reader,
             forecaster.gain,
             forecaster.spread,
+            forecaster.time_name,
+            forecaster.group_name,
+            dict(forecaster.trained),
             _about(result),
         )
 
@@ -84,6 +93,9 @@ class Record:
             "linear": _described(self.reader.linear),
             "gain": self.gain,
             "spread": self.spread,
+            "time": self.time,
+            "group": self.group,
+            "trained": {label: list(one) for label, one in self.trained.items()},
             **self.about,
         }
 
@@ -131,8 +143,33 @@ def _parse(content: dict[str, Any]) -> Record:
         raise ValueError("gain or spread is no such number")
     linear = _linear(content["linear"], len(names), options.simulate)
     reader = Reader(scaling, linear, options.ahead, tuple(seasons), options.simulate)
-    target, missing = content["target"], content["missing"]
-    return Record(options, tuple(names), target, missing, reader, gain, spread, {})
+    time, group = content.get("time"), content.get("group")
+    if not all(name is None or isinstance(name, str) for name in (time, group)):
+        raise ValueError("time or group is no name")
+    return Record(
+        options,
+        tuple(names),
+        content["target"],
+        content["missing"],
+        reader,
+        gain,
+        spread,
+        time,
+        group,
+        _checksums(content.get("trained", {})),
+        {},
+    )
+
+
+def _checksums(content: Any) -> dict[str, tuple[int, str]]:
+    if not isinstance(content, dict):
+        raise ValueError("the rows that were trained on are no JSON object")
+    for one in content.values():
+        if not (isinstance(one, list) and len(one) == 2):
+            raise ValueError("the rows that were trained on are no pairs")
+        if not (type(one[0]) is int and one[0] > 0 and isinstance(one[1], str)):
+            raise ValueError("the rows that were trained on are no number and checksum")
+    return {label: (rows, told) for label, (rows, told) in content.items()}
 
 
 def _described(linear: Linear) -> dict[str, Any]:
@@ -201,6 +238,9 @@ def _about(result: Result) -> dict[str, Any]:
             "training": split.train,
             "validation": split.fitted - split.train,
             "test": split.total - split.fitted,
+            "series": sum(rows > 0 for rows in split.training),
+            "test_data": plan.tested,
+            "errors_on": "test" if split.tests else "validation",
         },
         "training": {
             "epochs": len(history),
@@ -210,11 +250,24 @@ def _about(result: Result) -> dict[str, Any]:
             **_starts(history),
         },
         "metrics": [asdict(metrics) for metrics in result.metrics],
+        **_groups(result),
         "versions": {
             "bptt": _version("bptt"),
             "torch": str(torch.__version__),
             "python": platform.python_version(),
         },
+    }
+
+
+def _groups(result: Result) -> dict[str, Any]:
+    """The errors on each series, where there are several."""
+    if result.plan.series.group_name is None:
+        return {}
+    return {
+        "groups": [
+            {"group": one.name, **{k: v for k, v in asdict(one).items() if k != "name"}}
+            for one in result.groups
+        ]
     }
 
 

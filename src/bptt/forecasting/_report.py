@@ -113,9 +113,10 @@ def _begun(content: dict[str, Any]) -> list[dict[str, Any]]:
 def _training(run: Files) -> Section:
     content = run.record
     about, data = content.get("training", {}), content.get("data", {})
+    apart = f" ({data['test_data']})" if data.get("test_data") else ""
     said = (
         f"{data.get('source')}: {data.get('rows')} rows; {data.get('training')} to train, "
-        f"{data.get('validation')} to validate, {data.get('test')} to test. Stopped after "
+        f"{data.get('validation')} to validate, {data.get('test')} to test{apart}. Stopped after "
         f"{about.get('epochs')} epochs ({about.get('stop_reason')}); epoch "
         f"{about.get('best_epoch')} was kept. {about.get('seconds')} seconds."
     )
@@ -144,13 +145,16 @@ def _rounded(row: list[str]) -> list[str]:
 
 
 def _prediction(folder: Path, content: dict[str, Any]) -> Section:
-    rows = [
-        [m["name"], *("–" if m[e] is None else f"{m[e]:.4g}" for e in ("rmse", "mse", "mae"))]
-        for m in content.get("metrics", [])
-    ]
-    table = Table(["model", "RMSE", "MSE", "MAE"], rows)
-    said = f"Errors on the test part, in units of {content['target']}."
-    return Section("Prediction", said, _picture(folder / "prediction.png"), [table])
+    def table(first: str, key: str, metrics: list[dict[str, Any]]) -> Table:
+        rows = [[m[key], *(_error(m[e]) for e in ("rmse", "mse", "mae"))] for m in metrics]
+        return Table([first, "RMSE", "MSE", "MAE"], rows)
+
+    tables = [table("model", "name", content.get("metrics", []))]
+    if content.get("groups"):
+        tables.append(table(str(content.get("group")), "group", content["groups"]))
+    part = content.get("data", {}).get("errors_on", "test")
+    said = f"Errors on the {part} part, in units of {content['target']}."
+    return Section("Prediction", said, _picture(folder / "prediction.png"), tables)
 
 
 def _error(number: float | None) -> str:

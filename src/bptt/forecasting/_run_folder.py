@@ -89,6 +89,9 @@ def forecaster_of(run: Files) -> Forecaster:
         record.target_name,
         record.missing,
         record.spread,
+        record.time,
+        record.group,
+        record.trained,
     )
 
 

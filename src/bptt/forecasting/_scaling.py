@@ -9,6 +9,7 @@ import numpy as np
 from bptt.errors import DataError
 from bptt.forecasting._linear import deviation, hold
 from bptt.forecasting._series import Series
+from bptt.forecasting._split import Mask
 from bptt.forecasting._tables import Floats
 
 LARGEST = 1e150
@@ -32,19 +33,22 @@ class Scaling:
     target_deviation: float
 
     @classmethod
-    def fit(cls, series: Series, rows: int) -> Scaling:
-        """The scaling of the first ``rows`` rows, missing targets left out.
+    def fit(cls, series: Series, rows: int | Mask) -> Scaling:
+        """The scaling of the first ``rows`` rows, or of those where it is true [rows]; missing
+        targets are left out.
 
         Raises:
             DataError: all targets in them are missing, or numbers are too large to scale.
         """
-        known = series.target[:rows][np.isfinite(series.target[:rows])]
+        chosen = slice(rows) if isinstance(rows, int) else rows
+        target = series.target[chosen]
+        known = target[np.isfinite(target)]
         if not len(known):
             raise DataError(
-                f"all of the first {rows} targets {series.target_name!r}, the training part, are "
-                "missing."
+                f"all of the first {len(target)} targets {series.target_name!r}, the training "
+                "part, are missing."
             )
-        inputs = series.inputs[:rows]
+        inputs = series.inputs[chosen]
         with np.errstate(over="ignore"):  # told below
             return cls._of(inputs, known)
 
@@ -72,7 +76,9 @@ class Scaling:
         Where a target is missing the last known one stands in for it; before the first known one
         the training mean does.
         """
-        return np.column_stack([self.inputs(series), hold(self.scale(series.target), 0.0)])
+        return np.column_stack(
+            [self.inputs(series), hold(self.scale(series.target), 0.0, series.age)]
+        )
 
     def scale(self, target: Floats) -> Floats:
         """Targets in the network's units."""

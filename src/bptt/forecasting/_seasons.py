@@ -17,27 +17,27 @@ CHANCE = 5.0
 """Over the root of the number of products that it is the mean of: what chance may make it."""
 
 
-def seasons_of(known: Floats) -> tuple[int, ...]:
+def seasons_of(*known: Floats) -> tuple[int, ...]:
     """Periods in steps, the strongest first: peaks of the autocorrelation of the changes.
 
     A multiple of a period is one of its own where the autocorrelation is higher there: the week of
     daily rhythms.
 
     Args:
-        known: [rows], finite. A period must fit into it twice.
+        known: each [rows], finite: one series or several, whose autocorrelations are averaged,
+            weighted by their rows. A period must fit twice into the longest.
     """
-    changes = np.diff(known)
-    rows = len(changes)
-    if rows < 8 or not changes.any():
+    rows = max((len(one) - 1 for one in known), default=0)
+    total, products = np.zeros((2, 3 * rows // 4 + 1))
+    for one in known:
+        found = _products(one)
+        total[: len(found)] += found
+        products[: len(found)] += len(one) - 1 - np.arange(len(found))
+    if not total[:1].any():
         return ()
-    changes = changes / np.abs(changes).max()
-    changes -= changes.mean()
-    spectrum = np.abs(np.fft.rfft(changes, 4 * rows)) ** 2
-    products = rows - np.arange(3 * rows // 4 + 1)
-    together = np.fft.irfft(spectrum)[: len(products)] / products
-    if together[0] <= 0:
-        return ()
-    together = together / together[0]
+    products = np.maximum(products, 1)
+    together = total / products
+    together /= together[0]
     chance = CHANCE / products**0.5
 
     def stands_out(period: int) -> bool:
@@ -53,14 +53,28 @@ def seasons_of(known: Floats) -> tuple[int, ...]:
     for period in sorted(peaks, key=lambda period: -together[period]):
         if all(abs(period - other) > max(2, other // 8) for other in strongest):
             strongest.append(period)
-    found: list[int] = []
+    kept: list[int] = []
     for period in sorted(strongest):
-        parts = [other for other in found if _is_multiple(period, other)]
+        parts = [other for other in kept if _is_multiple(period, other)]
         # What is not repeated makes the height of peaks uncertain, and rounding all of them.
         bounds = (together[other] + chance[period] * (1.01 - together[other]) for other in parts)
         if together[period] > max(bounds, default=0.0):
-            found.append(period)
-    return tuple(sorted(found, key=lambda period: -together[period])[:MOST])
+            kept.append(period)
+    return tuple(sorted(kept, key=lambda period: -together[period])[:MOST])
+
+
+def _products(known: Floats) -> Floats:
+    """Sums of products of the changes of a series with those so many steps later, for a quarter of
+    them and more; none where it has too few or does not move."""
+    changes = np.diff(known)
+    rows = len(changes)
+    if rows < 8 or not changes.any():
+        return np.zeros(0)
+    changes = changes / np.abs(changes).max()
+    changes -= changes.mean()
+    spectrum = np.abs(np.fft.rfft(changes, 4 * rows)) ** 2
+    found = np.fft.irfft(spectrum)[: 3 * rows // 4 + 1]
+    return found * rows / found[0] if found[0] > 0 else np.zeros(0)
 
 
 def _is_multiple(period: int, other: int) -> bool:

@@ -17,6 +17,9 @@ from bptt.streams import Table as Table
 
 Floats = NDArray[np.float64]
 
+Ages = NDArray[np.intp]
+"""[rows]: how many rows of its own series come before each."""
+
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*|", re.ASCII | re.IGNORECASE)
 """What no column is called in a table that has a header."""
 

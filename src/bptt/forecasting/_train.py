@@ -11,15 +11,17 @@ from typing import Literal
 import numpy as np
 
 from bptt.errors import DataError, OptionError
+from bptt.forecasting._checksum import trained
 from bptt.forecasting._forecaster import Forecaster, Reader
-from bptt.forecasting._linear import Linear, Study, hold, mixed, simplest
+from bptt.forecasting._linear import Linear, hold, mixed, simplest
 from bptt.forecasting._metrics import Metrics
 from bptt.forecasting._model import build
 from bptt.forecasting._options import Options
 from bptt.forecasting._scaling import Scaling
 from bptt.forecasting._seasons import seasons_of
 from bptt.forecasting._series import Series
-from bptt.forecasting._split import Split
+from bptt.forecasting._split import TEST, TRAINING, Split
+from bptt.forecasting._study import Study
 from bptt.forecasting._tables import Floats
 from bptt.gradients import GradientMethod
 from bptt.training import Checkpoint, History, Patience, fit
@@ -44,7 +46,7 @@ class Plan:
     """A series that can be trained on: split, scaled and checked.
 
     Attributes:
-        series: the data.
+        series: the data, those to test on apart among them, as further series.
         options: how to train.
         split: which rows train, validate and test.
         scaling: fitted on the training part.
@@ -52,6 +54,7 @@ class Plan:
         study: the linear forms that serve, judged on the validation part.
         method: how the gradient is found.
         missing: how missing targets are treated.
+        tested: the name of the data to test on apart, if there are any.
     """
 
     series: Series
@@ -62,6 +65,7 @@ class Plan:
     study: Study
     method: GradientMethod
     missing: str
+    tested: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,25 +76,38 @@ class Result:
         plan: what was trained on.
         forecaster: what is delivered.
         history: of the training.
-        metrics: of what is delivered, then of the baselines, on the test part, in the data's units.
-        prediction: float64 [test rows], of what is delivered, in the data's units.
+        metrics: of what is delivered, then of the baselines, on the test part, in the data's units;
+            where there is none, on the validation part, of the same models fitted on the training
+            part alone.
+        groups: of what is delivered, for each series, where there are several.
+        prediction: float64 [test rows], or of the validation part where there is none: what
+            ``metrics`` are of, in the data's units.
     """
 
     plan: Plan
     forecaster: Forecaster
     history: History
     metrics: tuple[Metrics, ...]
+    groups: tuple[Metrics, ...]
     prediction: Floats
 
 
-def plan(series: Series, options: Options, missing: str = "refuse") -> Plan:
+def plan(
+    series: Series, options: Options, missing: str = "refuse", test: Series | None = None
+) -> Plan:
     """Split, scale, check, and judge linear forms.
 
+    Args:
+        series: to train and to validate on; without ``test``, its last rows are to test on.
+        options: how to train.
+        missing: how missing targets are treated.
+        test: other series with the same columns, to test on; ``options.test`` is 0 then.
+
     Raises:
-        DataError: the series is too short, a part of it has no known target, or a number is out of
-            all proportion to the training part.
-        OptionError: simulation without inputs; a season longer than half the training part, or
-            more lags than it bears.
+        DataError: a series is too short, a part has no known target, a number is out of all
+            proportion to the training part, or ``test`` has other columns.
+        OptionError: simulation without inputs, more lanes than series, two test parts, a season
+            longer than half the training part, or more lags than it bears.
     """
     if options.simulate and not series.input_names:
         raise OptionError(
@@ -98,29 +115,40 @@ def plan(series: Series, options: Options, missing: str = "refuse") -> Plan:
             "--inputs, or leave --simulate out."
         )
     horizon = options.ahead
-    split = Split.of(len(series), horizon, options.validation, options.test)
+    count, lengths = len(series.begins), [span.stop - span.start for span in series.spans]
+    if count > 1 and options.lanes > count:
+        raise OptionError(
+            f"{options.lanes} lanes are more than the {count} series, each of which is on one lane."
+        )
+    apart = [] if test is None else [span.stop - span.start for span in test.spans]
+    series = series if test is None else series.followed_by(test)
+    split = Split.of(
+        lengths, horizon, options.validation, options.test, _names(series, count), apart
+    )
     for period in options.season or ():
-        _check_season(period, split.train)
-    scaling = Scaling.fit(series, split.train)
-    _check_known(series, split, horizon)
+        _check_season(period, max(split.training))
+    scaling = Scaling.fit(series, split.fold == TRAINING)
+    _check_known(series, split)
     _check_near(series, scaling)
     seasons: tuple[int, ...] = ()
     if not options.simulate:
-        past = hold(series.target, scaling.target_mean)[: split.train]
-        seasons = seasons_of(past) if options.season is None else options.season
+        past = hold(series.target, scaling.target_mean, series.age)
+        ends = zip(series.begins, split.training, strict=True)
+        pasts = [past[begin : begin + rows] for begin, rows in ends]
+        seasons = seasons_of(*pasts) if options.season is None else options.season
     study = Study.of(
         scaling.inputs(series),
         series.target,
         horizon,
-        split.fitted,
-        split.train,
+        split,
         options.simulate,
         seasons,
         options.lags,
     )
-    options = options.filled(split.train - horizon)
-    method = options.gradient_method(split.train - horizon)
-    return Plan(series, options, split, scaling, seasons, study, method, missing)
+    options = options.filled(split.train - horizon * count)
+    method = options.gradient_method(split.train - horizon * count)
+    tested = None if test is None else test.source
+    return Plan(series, options, split, scaling, seasons, study, method, missing, tested)
 
 
 def _check_season(period: int, rows: int) -> None:
@@ -131,13 +159,22 @@ def _check_season(period: int, rows: int) -> None:
         )
 
 
-def _check_known(series: Series, split: Split, horizon: int) -> None:
-    known = np.isfinite(series.target)
+def _names(series: Series, count: int) -> list[str]:
+    """Of all series, for messages; the first ``count`` are not those to test on apart."""
+    return [
+        label if i < count or not label else f"{label} of the test data"
+        for i, label in enumerate(series.labels)
+    ]
+
+
+def _check_known(series: Series, split: Split) -> None:
+    known, predicted = np.isfinite(series.target), split.age >= split.horizon
     parts = {
-        "training": known[horizon : split.train],
-        "validation": known[split.train : split.fitted],
-        "test": known[split.fitted :],
+        "training": known[(split.fold == TRAINING) & predicted],
+        "validation": known[split.validation],
     }
+    if split.tests:
+        parts["test"] = known[split.judged]
     for name, part in parts.items():
         if not part.any():
             raise DataError(
@@ -188,12 +225,11 @@ def train(
         Interrupted: Ctrl-C, SIGTERM or SIGHUP, and training is saved.
     """
     options, split, series = plan.options, plan.split, plan.series
-    early = plan.study.fitted(split.train)
+    early = plan.study.fitted(1)
     plan = replace(plan, options=_with_cell(plan, early))
     options = plan.options
     known = _forecaster(plan, early)
-    stream = known.stream(series)
-    training, validation, _ = split.parts(stream)
+    training, validation = known.parts(series, split)
     network = known.network
     assert options.epochs is not None  # they are filled
     assert options.patience is not None
@@ -216,18 +252,49 @@ def train(
         resume=resume,
     )
     network.eval()
-    linear = plan.study.fitted(split.fitted)
-    plain = simplest(series.target, split.fitted, len(series.input_names), options.simulate)
-    delivered = _chosen(plan, known, early, linear, plain)
-    prediction = _of_test(plan, delivered.predict(series))
+    linear = plan.study.fitted(TEST)
+    plain = _simplest(plan, TEST)
+    regressed, share = _chosen(plan, known, early, plain)
+    delivered = _added(known, linear if regressed else plain, share)
+    judged, judged_linear, judged_plain = delivered, linear, plain
+    if not split.tests:
+        # The validation part, which the delivered models know, is judged by such as do not.
+        judged_linear, judged_plain = early, _simplest(plan, 1)
+        judged = _added(known, early if regressed else judged_plain, share)
+    prediction = series.aligned(judged.predict(series), options.ahead)
     inputs = plan.scaling.inputs(series)
-    truth = series.target[split.fitted :]
-    metrics = [Metrics.of(delivered.name, prediction, truth)]
-    for model in (plain, linear):
-        if model.name != delivered.name:
-            found = _of_test(plan, model(inputs, series.target))
-            metrics.append(Metrics.of(model.name, found, truth))
-    return Result(plan, delivered, history, tuple(metrics), prediction)
+    metrics = [_metrics(plan, judged.name, prediction)]
+    for model in (judged_plain, judged_linear):
+        if model.name != judged.name:
+            found = series.aligned(model(inputs, series.target, series.age), options.ahead)
+            metrics.append(_metrics(plan, model.name, found))
+    groups = _of_groups(plan, prediction)
+    return Result(plan, delivered, history, tuple(metrics), groups, prediction[split.judged])
+
+
+def _simplest(plan: Plan, stop: int) -> Linear:
+    """The simplest model, of the folds before ``stop``."""
+    series = plan.series
+    seen = series.target[plan.split.within(0, stop)]
+    return simplest(seen, len(series.input_names), plan.options.simulate)
+
+
+def _metrics(plan: Plan, name: str, prediction: Floats) -> Metrics:
+    """Of predictions [rows], by the row of the target."""
+    judged = plan.split.judged
+    return Metrics.of(name, prediction[judged], plan.series.target[judged])
+
+
+def _of_groups(plan: Plan, prediction: Floats) -> tuple[Metrics, ...]:
+    """Of each series that has known targets among those judged, by its name."""
+    series, judged = plan.series, plan.split.judged & np.isfinite(plan.series.target)
+    if series.group_name is None:
+        return ()
+    return tuple(
+        Metrics.of(label, prediction[span][judged[span]], series.target[span][judged[span]])
+        for span, label in zip(series.spans, series.labels, strict=True)
+        if judged[span].any()
+    )
 
 
 def _forecaster(plan: Plan, linear: Linear) -> Forecaster:
@@ -236,10 +303,10 @@ def _forecaster(plan: Plan, linear: Linear) -> Forecaster:
     options, series, split = plan.options, plan.series, plan.split
     simulate = options.simulate
     if simulate:
-        linear = simplest(series.target, split.train, len(series.input_names), simulate)
+        linear = _simplest(plan, 1)
     reader = Reader(plan.scaling, linear, options.ahead, plan.seasons, simulate)
-    errors = _errors(plan, linear(plan.scaling.inputs(series), series.target))
-    parts = errors[: split.train], errors[split.train : split.fitted]
+    errors = _errors(plan, linear(plan.scaling.inputs(series), series.target, series.age))
+    parts = errors[split.fold == TRAINING], errors[split.validation]
     spread = max(*(_rms(part) for part in parts), 1e-9) * plan.scaling.target_deviation
     columns = reader(plan.scaling.inputs(series)[:1], series.target[:1]).shape[1]
     return Forecaster(
@@ -251,6 +318,9 @@ def _forecaster(plan: Plan, linear: Linear) -> Forecaster:
         series.target_name,
         plan.missing,
         spread,
+        None if series.times is None else series.axis_name,
+        series.group_name,
+        trained(series, split.known),
     )
 
 
@@ -264,7 +334,7 @@ def _with_cell(plan: Plan, linear: Linear) -> Options:
     for cell in AUTO:
         tried = replace(options, cell=cell)
         forecaster = _forecaster(replace(plan, options=tried), linear)
-        training, validation, _ = plan.split.parts(forecaster.stream(plan.series))
+        training, validation = forecaster.parts(plan.series, plan.split)
         history = fit(
             forecaster.network,
             training,
@@ -282,36 +352,39 @@ def _with_cell(plan: Plan, linear: Linear) -> Options:
     return replace(options, cell=min(AUTO, key=losses.__getitem__))
 
 
-def _chosen(
-    plan: Plan, known: Forecaster, early: Linear, linear: Linear, plain: Linear
-) -> Forecaster:
-    """What is delivered.
+def _chosen(plan: Plan, known: Forecaster, early: Linear, plain: Linear) -> tuple[bool, float]:
+    """Whether the linear model is delivered, not the simplest one, and the share of the network's
+    correction.
 
     Args:
         plan: the plan.
         known: the forecaster that knows the training part alone, trained.
         early: the linear model that knows the training part alone.
-        linear, plain: the linear and the simplest model, fitted on all before the test part.
+        plain: the simplest model.
     """
-    series, split, simulate = plan.series, plan.split, plan.options.simulate
-    judged = slice(split.train, split.fitted)
+    series, judged = plan.series, plan.split.validation
     inputs = plan.scaling.inputs(series)
 
     def errors(prediction: Floats) -> Floats:
         found = _errors(plan, prediction)[judged]
         return found[np.isfinite(found)]
 
-    alone, added = errors(early(inputs, series.target)), errors(known.predict(series))
-    rival = errors(plain(inputs, series.target))
+    alone = errors(early(inputs, series.target, series.age))
+    added = errors(known.predict(series))
+    rival = errors(plain(inputs, series.target, series.age))
     # The share of the correction that leaves the least squared error.
     moved = alone - added
     share = float(np.clip(alone @ moved / max(float(moved @ moved), 1e-300), 0.0, 1.0))
     together = alone - share * moved
     if not _better(together, alone):
         share, together = 0.0, alone
-    if not _better(together, rival):
-        share, linear = 0.0, plain
-    elif simulate and share:
+    regressed = _better(together, rival)
+    return regressed, share if regressed else 0.0
+
+
+def _added(known: Forecaster, linear: Linear, share: float) -> Forecaster:
+    """A linear model, and so much of the network's correction."""
+    if share and known.options.simulate:
         linear = mixed(linear, known.reader.linear, share)
     reader = replace(known.reader, linear=linear)
     return replace(known, reader=reader, gain=share * known.spread)
@@ -327,18 +400,10 @@ def _better(errors: Floats, other: Floats) -> bool:
 def _errors(plan: Plan, prediction: Floats) -> Floats:
     """Target minus prediction [rows], in the target's deviations, by the row of the target; NaN
     where there is none."""
-    horizon, target = plan.options.ahead, plan.series.target
-    found = np.full(len(target), np.nan)
-    found[horizon:] = target[horizon:] - prediction[: len(target) - horizon]
-    return found / plan.scaling.target_deviation
+    left = plan.series.left_by(prediction, plan.options.ahead)
+    return left / plan.scaling.target_deviation
 
 
 def _rms(errors: Floats) -> float:
     known = errors[np.isfinite(errors)]
     return float(np.sqrt(np.mean(known**2))) if len(known) else 0.0
-
-
-def _of_test(plan: Plan, prediction: Floats) -> Floats:
-    """Of the targets in the test part."""
-    horizon, split = plan.options.ahead, plan.split
-    return prediction[split.fitted - horizon : split.total - horizon]

@@ -89,7 +89,7 @@ def note(place: Path, job: Job) -> None:
     """Write ``job.json``, all of it or nothing."""
     data = None if job.data is None else str(job.data.absolute())
     content = {"format": FORMAT, "task": job.task, **asdict(job), "data": data}
-    text = json.dumps(content, indent=2, allow_nan=False)
+    text = json.dumps(content, indent=2, allow_nan=False, default=str)  # other paths
     files.write_bytes(place / JOB, f"{text}\n".encode())
 
 

@@ -10,6 +10,12 @@ import numpy as np
 
 from bptt.errors import DataError
 from bptt.files import shown
+from bptt.streams._as_text import (
+    text_of_csv,
+    text_of_parquet,
+    worded_in_csv,
+    worded_in_parquet,
+)
 from bptt.streams._csv import open_csv
 from bptt.streams._index import Signature
 from bptt.streams._parquet import names_of, open_parquet
@@ -74,7 +80,7 @@ class Table:
         if not names:
             return []
         selection = Selection(tuple(names), tuple(names), False, False, base=FIRST)
-        opener = open_csv if self.path.suffix.lower() in CSV else open_parquet
+        opener = open_csv if self._csv else open_parquet
         table = opener(self.path, selection, None)
         try:
             rows = table.index.rows
@@ -83,3 +89,25 @@ class Table:
             table.close()
         self.signature.check(self.path, FIRST)
         return [column.astype(np.float64) for column in found]
+
+    def text(self, name: str) -> list[str | None]:
+        """A column as text [rows], as it stands in the file without blanks around it; None where it
+        is missing. Dates and times of Parquet become ISO 8601.
+
+        Raises:
+            DataError: there is no such column, it cannot be read as text, or the file changed.
+        """
+        found = (text_of_csv if self._csv else text_of_parquet)(self.path, name, FIRST)
+        self.signature.check(self.path, FIRST)
+        return found
+
+    @property
+    def worded(self) -> list[str]:
+        """The columns that hold something other than numbers; of a CSV file, in its first rows."""
+        found = (worded_in_csv if self._csv else worded_in_parquet)(self.path)
+        self.signature.check(self.path, FIRST)
+        return found
+
+    @property
+    def _csv(self) -> bool:
+        return self.path.suffix.lower() in CSV

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from collections.abc import Sequence as Ordered
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -234,10 +235,17 @@ def _groups(file: Any, path: Path, group: Name) -> Groups:
     return groups
 
 
-def names_of(path: Path) -> tuple[str, ...]:
-    """The columns of a file, in order."""
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A file, as pyarrow has it, which is closed at the end."""
     file = _open(path)
     try:
-        return tuple(file.schema_arrow.names)
+        yield file
     finally:
         _close(file)
+
+
+def names_of(path: Path) -> tuple[str, ...]:
+    """The columns of a file, in order."""
+    with opened(path) as file:
+        return tuple(file.schema_arrow.names)

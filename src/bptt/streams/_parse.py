@@ -24,6 +24,15 @@ WORDS = ("", "NA", "na", "N/A", "n/a", "#N/A", "NaN", "nan", "NAN", "NULL", "Nul
          "none", "NONE")  # fmt: skip
 """What stands for a missing number, by itself or between two blanks."""
 
+NUMBER = re.compile(
+    r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf(?:inity)?|nan)", re.ASCII | re.IGNORECASE
+)
+
+
+def is_number(text: str) -> bool:
+    """Whether a field is a number."""
+    return NUMBER.fullmatch(text.strip()) is not None
+
 
 @dataclass(frozen=True)
 class Form:

@@ -7,7 +7,7 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -37,6 +37,8 @@ class Checkpoint:
             takes long to write, they come less often than ``every`` says. ``math.inf`` lets
             them come as often as it says.
         begun: called once when training is about to begin or to go on, after every check.
+        beside: checksums, by name, of data that are not trained on and must be the same when
+            training goes on.
 
     Raises:
         OptionError: an option is out of range.
@@ -47,6 +49,7 @@ class Checkpoint:
     keep: int = 3
     share: float = 0.01
     begun: Callable[[], None] | None = field(default=None, kw_only=True, compare=False, repr=False)
+    beside: Mapping[str, str] = field(default_factory=dict, kw_only=True, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         at_least(1, keep=self.keep)

@@ -258,6 +258,7 @@ def _begin_saving(loop: Loop, where: Checkpoint, resume: bool | Literal["force"]
     loop.fingerprint = {"training": loop.train.fingerprint()}
     if loop.judge is not None:
         loop.fingerprint["validation"] = loop.judge.fingerprint()
+    loop.fingerprint |= where.beside
     loop.saver = Saver(
         where,
         lambda: loop.processes.gathered(take(loop)),

@@ -184,7 +184,9 @@ def _check(loop: Loop, state: dict[str, Any], force: bool) -> None:
             )
     if state["data"] != loop.fingerprint and not force:
         changed = [
-            part for part in loop.fingerprint if state["data"][part] != loop.fingerprint[part]
+            part
+            for part in {**loop.fingerprint, **state["data"]}
+            if state["data"].get(part) != loop.fingerprint.get(part)
         ]
         raise DataError(
             f"the {' and '.join(changed)} data changed since the checkpoint: what follows would "

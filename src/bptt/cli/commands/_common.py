@@ -21,6 +21,28 @@ Data = Annotated[
     ),
 ]
 
+Time = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="The column of times: dates (2024-12-31, 2024-12-31T23:00) or numbers, rising "
+        "from row to row. It is no input.",
+        show_default="the one column that holds no numbers, if it holds dates; '' for none",
+        rich_help_panel=COLUMNS,
+    ),
+]
+
+Group = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="The column that tells several series of one table apart: one model is trained on "
+        "all, and nothing is read across them.",
+        show_default="one series",
+        rich_help_panel=COLUMNS,
+    ),
+]
+
 
 def given(context: typer.Context) -> set[str]:
     """The parameters that stand on the command line."""

@@ -9,7 +9,7 @@ import typer
 
 from bptt.cli import _compare
 from bptt.cli._show import guarded
-from bptt.cli.commands._common import COLUMNS, NETWORK, RUN, TRAINING, names
+from bptt.cli.commands._common import COLUMNS, NETWORK, RUN, TRAINING, Group, Time, names
 from bptt.comparison import DEFAULT, METHODS
 
 COMPARE_HELP = """Train the same network from the same starts by several methods, under one budget.
@@ -53,6 +53,8 @@ def compare_methods(
         Literal["refuse", "mask"],
         typer.Option(help="As in `bptt fit`.", rich_help_panel=COLUMNS),
     ] = "refuse",
+    time: Time = None,
+    group: Group = None,
     methods: Annotated[
         str,
         typer.Option(
@@ -120,5 +122,5 @@ def compare_methods(
         target_loss=target_loss,
         seed=seed,
     )
-    source = _compare.Source(data, names(inputs), target, missing)
+    source = _compare.Source(data, names(inputs), target, missing, time, group)
     _compare.run(source, options, out, force, quiet)

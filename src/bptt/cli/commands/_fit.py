@@ -10,7 +10,17 @@ import typer
 from bptt.cli import _fit, _forecast, _text
 from bptt.cli._processes import world
 from bptt.cli._show import guarded
-from bptt.cli.commands._common import COLUMNS, NETWORK, RUN, TRAINING, Data, given, names
+from bptt.cli.commands._common import (
+    COLUMNS,
+    NETWORK,
+    RUN,
+    TRAINING,
+    Data,
+    Group,
+    Time,
+    given,
+    names,
+)
 from bptt.errors import OptionError
 from bptt.forecasting import Job, Options
 
@@ -35,6 +45,12 @@ counted frequencies. It has defaults of its own: --hidden 128 --depth 64 (and no
   bptt fit furnace.csv --inputs GasRate --target CO2 --test 96 --out furnace
 
   bptt fit furnace.csv --inputs GasRate --target CO2 --simulate
+
+  bptt fit sales.csv --target sales --time month --horizon 3
+
+  bptt fit shops.csv --target sales --time day --group shop        (many series, one model)
+
+  bptt fit 2023.csv --target load --test-data 2024.csv
 
   bptt fit load.parquet --inputs temperature,weekday --target load --horizon 24
 
@@ -107,13 +123,25 @@ def fit(
             rich_help_panel=COLUMNS,
         ),
     ] = "refuse",
+    time: Time = None,
+    group: Group = None,
     test: Annotated[
         float,
         typer.Option(
-            help="The last rows, to test on: a share, or a number of rows; of a text, a share.",
+            help="The last rows, to test on: a share, or a number of rows, of every series; 0 for "
+            "no test. Of a text, a share.",
             rich_help_panel=COLUMNS,
         ),
     ] = _forecast.DEFAULTS.test,
+    test_data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Another table with the same columns, to test on in place of the last rows.",
+            show_default="the last rows of DATA",
+            rich_help_panel=COLUMNS,
+        ),
+    ] = None,
     validation: Annotated[
         float,
         typer.Option(
@@ -289,6 +317,10 @@ def fit(
         chosen = {name: context.params[name] for name in asked}
         _fit.run(_text.job(data, chosen, often or "30s"), output)
         return
+    if test_data is not None and "test" in asked:
+        raise OptionError(
+            "--test cuts rows off DATA to test on, and --test-data names a file of them: give one."
+        )
     if "unit" in asked:
         raise OptionError("--unit goes with --task text alone.")
     options = Options(
@@ -308,7 +340,7 @@ def fit(
         epochs=epochs,
         patience=patience,
         validation=validation,
-        test=test,
+        test=test if test_data is None else 0,
         seed=seed,
         starts=starts,
         on_nonfinite=on_nonfinite,
@@ -323,6 +355,9 @@ def fit(
         missing=missing,
         options=options,
         jobs=jobs,
+        time=time,
+        group=group,
+        test_data=test_data,
         every=often or "30s",
     )
     _fit.run(job, output)
