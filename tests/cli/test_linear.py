@@ -109,3 +109,11 @@ def test_a_run_that_is_the_simplest_model_says_so_first(simulate):
 def test_a_run_that_is_not_does_not():
     text, _ = fit(weekly())
     assert "Nothing was better" not in text
+
+
+def test_an_epoch_that_is_not_delivered_was_not_kept(monkeypatch):
+    answers = [True, False]  # the linear model beside the simplest; first the network beside it
+    monkeypatch.setattr("bptt.forecasting._train._better", lambda *_: answers.pop())
+    text, record = fit(weekly())
+    assert record["training"]["best_epoch"] > 0
+    assert "no epoch was better on the validation part than the linear model alone" in text

@@ -119,6 +119,24 @@ def test_what_nothing_beats_is_the_simplest_model():
     np.testing.assert_allclose(result.prediction, result.plan.series.target[239:299], rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("network", "linear", "name"),
+    [
+        (True, True, "linear ARX, order 25 + gru"),
+        (False, True, "linear ARX, order 25"),
+        (True, False, "persistence"),
+        (False, False, "persistence"),
+    ],
+)
+def test_what_is_not_better_is_not_delivered(network, linear, name, monkeypatch):
+    """The network beside the linear model alone, then both beside the simplest."""
+    answers = [linear, network]
+    monkeypatch.setattr("bptt.forecasting._train._better", lambda *_: answers.pop())
+    result = quick(driven())
+    assert result.metrics[0].name == result.forecaster.name == name
+    assert (result.forecaster.gain > 0) == name.endswith("gru")
+
+
 def test_lower_errors_must_be_lower_by_more_than_chance():
     random = np.random.default_rng(0)
     errors = random.normal(size=100)

@@ -196,6 +196,7 @@ class Targets:
                 "--horizon", "--test", "--validation", "--cell", "--hidden", "--layers", "--method",
                 "--depth", "--stride", "--loss", "--optimizer", "--lr", "--weight-decay", "--clip",
                 "--patience", "--seed", "--target", "--inputs", "--missing", "--simulate",
+                "--lags", "--season",
             ]  # fmt: skip
         values = ["0", "-1", "3", "nan", "inf", "1e308", "-0.0", "9" * 30, "", "x", "u", "lstm",
                   "full", "lbfgs", "mask", "0.5", "../x", "\ud800", "--", "2000000000"]  # fmt: skip
