@@ -64,7 +64,7 @@ FIT = {
     ),
     "numbers too large": (with_cell(7, 0, "1e308").replace("u,y", "u,y", 1), COLUMNS, "too large"),
     "no share": (good(), (*COLUMNS, "--test", "1.5"), "share between 0 and 1"),
-    "nothing to test": (good(), (*COLUMNS, "--test", "0"), "share between 0 and 1"),
+    "nothing to validate": (good(), (*COLUMNS, "--validation", "0"), "share between 0 and 1"),
     "everything to test": (good(), (*COLUMNS, "--test", "60"), "too few"),
     "validation that is no number": (good(), (*COLUMNS, "--validation", "nan"), "share between"),
     "horizon 0 in prediction": (good(), (*COLUMNS, "--horizon", "0"), "--simulate"),
