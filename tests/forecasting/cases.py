@@ -3,12 +3,12 @@
 import numpy as np
 import torch
 
-from bptt.forecasting import Forecaster, Linear, Options, Scaling, Series, plan, train
+from bptt.forecasting import Forecaster, Linear, Options, Scaling, Series, Split, plan, train
 from bptt.forecasting._forecaster import Reader
 from bptt.forecasting._linear import Part
 from bptt.forecasting._model import build
 
-FAST = {"epochs": 2, "hidden": 4, "depth": 10, "stride": 10}
+FAST = {"cell": "gru", "epochs": 2, "hidden": 4, "depth": 10, "stride": 10}
 
 
 def made(target, inputs=None, names=None):
@@ -76,3 +76,8 @@ def positive(rows, seed=0, missing=0.0, columns=1):
     target = 5 + 2 * random.uniform(-1, 1, size=rows).cumsum() / rows**0.5
     target[random.uniform(size=rows) < missing] = np.nan
     return made(target, random.normal(size=(rows, columns)))
+
+
+def at(train, fitted, total, horizon=1):
+    """One series, split there."""
+    return Split.at((train, fitted, total), horizon=horizon)

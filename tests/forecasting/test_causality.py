@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bptt.forecasting import Options, plan
-from bptt.forecasting._linear import Form, Study, _Data, _Family
+from bptt.forecasting._split import TEST
+from bptt.forecasting._study import Form, Study, _Data, _Family
 
-from .cases import ar2, drawn, driven, made, positive, quick
+from .cases import ar2, at, drawn, driven, made, positive, quick
 
 SHAPES = {
     "seed": st.integers(0, 10**6),
@@ -89,10 +90,10 @@ def test_the_validation_part_changes_no_form_that_is_fitted_before_it(difference
     for series in validation_changed():
         # Both transforms are tried where the range is wide: so it is made here.
         target = np.where(np.arange(120) < 5, np.arange(5, 125) * 5.0, series.target)
-        data = _Data(np.empty((120, 0)), target, 2, 96, simulate=False)
+        data = _Data(np.empty((120, 0)), target, 2, at(77, 96, 120, 2), simulate=False)
         family = _Family(data, transform, differences)
-        weights, biases = family.solved(form, 77)
-        rows = family.rows(form, 0, 77)
+        weights, biases = family.solved(form, 1)
+        rows = family.rows(form, 0, 1)
         scaled = family.design(form, rows) @ weights + biases + family.base[rows + 2][:, None]
         found.append(data.unscaled(transform, scaled))
     np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
@@ -101,9 +102,9 @@ def test_the_validation_part_changes_no_form_that_is_fitted_before_it(difference
 def test_forms_are_judged_on_rows_that_they_were_not_fitted_on():
     """Noise: what many lags learn of it by heart is worth nothing on rows to come."""
     y = np.random.default_rng(0).normal(size=120)
-    study = Study.of(np.empty((120, 0)), y, 1, 110, 60)
+    study = Study.of(np.empty((120, 0)), y, 1, at(60, 110, 120, 1))
     few = sum(weight for form, _, weight in study.chosen if form.lags <= 8)
-    model = study.fitted(110)
+    model = study.fitted(TEST)
     error = np.mean((model(np.empty((120, 0)), y)[40:109] - y[41:110]) ** 2)
     assert few > 0.2
     assert error > 0.5 * y.var()

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from bptt.errors import DataError, OptionError
-from bptt.forecasting import Linear, _linear, linear_model
-from bptt.forecasting._linear import Form, Part, _Data, _Family, _in_levels, _ridge, _Sums
+from bptt.forecasting import Linear, _linear, _ridge, _study, linear_model
+from bptt.forecasting._linear import Part
+from bptt.forecasting._ridge import Sums, ridge
+from bptt.forecasting._split import TEST
+from bptt.forecasting._study import Form, Study, _Data, _Family, _in_levels
 
-from .cases import ar2, made, quick
+from .cases import ar2, at, made, quick
 
 NONE = np.empty((300, 0))
 SMALL = 1e-14
@@ -29,13 +32,14 @@ def arx(u, noise=0.0):
 
 @pytest.fixture
 def exact(monkeypatch):
-    monkeypatch.setattr(_linear, "RIDGES", np.array([SMALL]))
+    for module in (_ridge, _study):
+        monkeypatch.setattr(module, "RIDGES", np.array([SMALL]))
 
 
 def solved(u, y, horizon, stop, form, simulate=False):
     """Weights [order, columns] and the constant, in the units of ``y``."""
-    data = _Data(u, y, horizon, stop, simulate)
-    weights, biases = _Family(data, "none", form.differences).solved(form, stop)
+    data = _Data(u, y, horizon, at(stop // 2, stop, len(y), horizon), simulate)
+    weights, biases = _Family(data, "none", form.differences).solved(form, TEST)
     levels = _in_levels(form, weights[:, 0], data)
     center, scale = data.scales["none"]
     factor = np.full(levels.shape[1], scale)
@@ -90,11 +94,11 @@ def test_a_known_ar2_is_found_in_noise():
 def test_the_ridge_is_the_solution_of_its_normal_equations(rows):
     random = np.random.default_rng(0)
     design, goal = 3 + random.normal(size=(rows, 7)) * np.arange(1, 8), random.normal(size=rows)
-    weights, biases = _ridge(_Sums.of(design, goal))
+    weights, biases = ridge(Sums.of(design, goal))
     deviation = design.std(axis=0)
     scaled = (design - design.mean(axis=0)) / deviation
-    for i, ridge in enumerate(_linear.RIDGES):
-        normal = scaled.T @ scaled + rows * ridge * np.eye(7)
+    for i, least in enumerate(_ridge.RIDGES):
+        normal = scaled.T @ scaled + rows * least * np.eye(7)
         expected = np.linalg.solve(normal, scaled.T @ (goal - goal.mean())) / deviation
         np.testing.assert_allclose(weights[:, i], expected, rtol=1e-6, atol=1e-9)
         assert biases[i] == pytest.approx(goal.mean() - design.mean(axis=0) @ expected, rel=1e-6)
@@ -103,7 +107,7 @@ def test_the_ridge_is_the_solution_of_its_normal_equations(rows):
 def test_a_tiny_ridge_is_least_squares(exact):
     random = np.random.default_rng(0)
     design, goal = 3 + random.normal(size=(50, 6)), random.normal(size=50)
-    weights, biases = _ridge(_Sums.of(design, goal))
+    weights, biases = ridge(Sums.of(design, goal))
     expected = np.linalg.lstsq(np.column_stack([design, np.ones(50)]), goal, rcond=None)[0]
     np.testing.assert_allclose([*weights[:, 0], biases[0]], expected, atol=1e-10)
 
@@ -111,12 +115,12 @@ def test_a_tiny_ridge_is_least_squares(exact):
 def test_sums_of_two_stretches_are_those_of_both():
     random = np.random.default_rng(0)
     design, goal = random.normal(size=(30, 4)), random.normal(size=30)
-    whole = _ridge(_Sums.of(design, goal))
-    both = _ridge(_Sums.of(design[:11], goal[:11]) + _Sums.of(design[11:], goal[11:]))
-    first = _ridge(_Sums.of(design, goal).first(3))
+    whole = ridge(Sums.of(design, goal))
+    both = ridge(Sums.of(design[:11], goal[:11]) + Sums.of(design[11:], goal[11:]))
+    first = ridge(Sums.of(design, goal).first(3))
     for one, other in zip(whole, both, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9)
-    for one, other in zip(first, _ridge(_Sums.of(design[:, :3], goal)), strict=True):
+    for one, other in zip(first, ridge(Sums.of(design[:, :3], goal)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12)
 
 
@@ -149,7 +153,7 @@ def test_a_model_of_differences_is_told_in_levels(differences, horizon, read, la
         lags = 2
     u = inputs(80, columns=2)
     y = inputs(80, seed=5)[:, 0].cumsum()
-    data = _Data(u, y, horizon, 60, simulate=False)
+    data = _Data(u, y, horizon, at(30, 60, len(y), horizon), simulate=False)
     columns = 3 if read else 1
     weights = np.random.default_rng(2).normal(size=(lags, columns))
     form = Form("none", differences, read, lags)
@@ -205,14 +209,14 @@ def test_a_prediction_stays_near_what_was_seen(simulate):
 @pytest.mark.parametrize("lags", [1, 3])
 def test_as_many_lags_as_are_asked_for(lags):
     y = ar2(200, noise=1.0)
-    study = _linear.Study.of(NONE[:200], y, 1, 160, 120, lags=lags)
+    study = Study.of(NONE[:200], y, 1, at(120, 160, 200), lags=lags)
     assert {form.lags for form, _, _ in study.chosen} == {lags}
     assert study.widest == lags
 
 
 def test_more_lags_than_rows_bear_are_refused():
     y = ar2(60, noise=1.0)
-    most = _linear.Study.of(NONE[:60], y, 1, 50, 40).most
+    most = Study.of(NONE[:60], y, 1, at(40, 50, 60)).most
     linear_model(NONE[:60], y, 1, 50, 40, lags=most)
     with pytest.raises(OptionError, match=f"lags must be at most {most}, not {most + 1}"):
         linear_model(NONE[:60], y, 1, 50, 40, lags=most + 1)
@@ -221,9 +225,9 @@ def test_more_lags_than_rows_bear_are_refused():
 def test_it_is_told_where_the_most_lags_that_were_tried_count_most():
     random = np.random.default_rng(0)
     y = np.tile(random.normal(size=16), 30) + 0.1 * random.normal(size=480)
-    few, many = (_linear.Study.of(np.empty((480, 0)), y, 1, n, n - 40) for n in (90, 480))
+    few, many = (Study.of(np.empty((480, 0)), y, 1, at(n - 40, n, 480)) for n in (90, 480))
     assert (few.widest, few.at_limit) == (24, False)
-    short = _linear.Study.of(np.empty((480, 0)), y, 1, 60, 40)
+    short = Study.of(np.empty((480, 0)), y, 1, at(40, 60, 480))
     assert (short.widest, short.at_limit, short.most) == (16, True, 20)
     assert (many.widest, many.at_limit) == (256, False)
 

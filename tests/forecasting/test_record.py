@@ -28,6 +28,9 @@ FIELDS = {
     ("inputs",): [None, 3, "u", {}, [3], [], ["u", "v"]],
     ("target",): WORDS,
     ("missing",): [*WORDS, "perhaps"],
+    ("time",): [True, 3, [], {}],
+    ("group",): [True, 3, [], {}],
+    ("trained",): [None, 3, "x", [], {"": 3}, {"": []}, {"": [1, 2]}, {"": ["1", "x"]}],
     ("scaling",): [*WORDS, "x"],
     ("scaling", "input_mean"): [None, 3, "x", [], [None], [True], [math.nan], [1.0, 2.0]],
     ("scaling", "input_deviation"): [None, 3, "x", [], [0.0], [-1.0], [math.inf], [1.0, 2.0]],
@@ -63,7 +66,7 @@ def written(run, content):
 
 def test_every_field_is_here(run):
     content = json.loads((run / "run.json").read_text())
-    about = {"data", "training", "metrics", "versions", "files", "pictures", "saved"}
+    about = {"data", "training", "metrics", "versions", "files", "pictures", "saved", "groups"}
     assert {path[0] for path in FIELDS} == content.keys() - about
     for part in ("scaling", "linear"):
         assert {path[1] for path in FIELDS if path[0] == part and path[1:]} == content[part].keys()

@@ -79,10 +79,13 @@ def test_what_is_left(fitted, run):
     record = json.loads((run / "run.json").read_text())
     assert record["data"] == {
         "source": "made",
+        "series": 1,
         "rows": 120,
         "training": 77,
         "validation": 19,
         "test": 24,
+        "test_data": None,
+        "errors_on": "test",
     }
     assert record["metrics"][0]["mse"] == fitted.metrics[0].mse
     assert record["versions"]["torch"] == str(torch.__version__)

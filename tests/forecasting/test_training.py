@@ -5,15 +5,20 @@ import pytest
 
 from bptt.errors import DataError, OptionError
 from bptt.forecasting import Options, Scaling, Split, plan
+from bptt.forecasting._split import TEST
 from bptt.forecasting._train import _better
 
 from .cases import ar2, driven, made, quick, walk
 
 
 def test_the_parts_follow_each_other():
-    assert Split.of(296, 1, 0.2, 96) == Split(160, 200, 296)
-    assert Split.of(309, 1, 0.2, 0.2) == Split(198, 247, 309)
-    assert Split.of(100, 0, 10, 30) == Split(60, 70, 100)
+    for given, expected in (
+        ((296, 1, 0.2, 96), (160, 200, 296)),
+        ((309, 1, 0.2, 0.2), (198, 247, 309)),
+        ((100, 0, 10, 30), (60, 70, 100)),
+    ):
+        split = Split.of([given[0]], *given[1:])
+        assert (split.train, split.fitted, split.total) == expected
 
 
 def test_scaling_is_of_the_training_part_and_comes_back():
@@ -32,7 +37,7 @@ def test_the_network_starts_at_the_linear_model():
     """Its first loss is that of a network that is nothing: the mean of what it is to learn."""
     result = quick(driven())
     known, split = result.plan, result.plan.split
-    linear = known.study.fitted(split.train)
+    linear = known.study.fitted(1)
     inputs, target = known.scaling.inputs(known.series), known.series.target
     errors = (target[1:] - linear(inputs, target)[:-1]) / result.forecaster.spread
     validation = errors[split.train - 1 : split.fitted - 1]
@@ -51,8 +56,8 @@ def test_no_epoch_worse_on_validation_than_the_start_is_kept():
 
 def test_the_linear_model_that_is_delivered_knows_the_validation_part():
     result = quick(driven(), lr=3.0, epochs=1, weight_decay=0.0)
-    study, split = result.plan.study, result.plan.split
-    weights = [study.fitted(stop).parts[0].weight for stop in (split.fitted, split.train)]
+    study = result.plan.study
+    weights = [study.fitted(stop).parts[0].weight for stop in (TEST, 1)]
     assert (result.forecaster.reader.linear.parts[0].weight == weights[0]).all()
     assert (weights[0] != weights[1]).any()
 
@@ -140,12 +145,12 @@ def test_what_is_not_better_is_not_delivered(network, linear, name, monkeypatch)
 def test_lower_errors_must_be_lower_by_more_than_chance():
     random = np.random.default_rng(0)
     errors = random.normal(size=100)
-    assert not _better(errors, errors)
-    assert _better(0.9 * errors, errors)
-    assert not _better(errors, 0.9 * errors)
+    assert not _better(errors, errors, 2.0)
+    assert _better(0.9 * errors, errors, 2.0)
+    assert not _better(errors, 0.9 * errors, 2.0)
     by_luck = np.where(np.arange(100) == np.abs(errors).argmax(), 0.9, 1.0)
     mixed = np.where(np.arange(100) % 2, 1.1, 0.9) * by_luck
-    assert not _better(mixed * errors, errors)
+    assert not _better(mixed * errors, errors, 0.5)
 
 
 def test_a_linear_series_ends_in_the_linear_model():

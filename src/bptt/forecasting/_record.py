@@ -143,7 +143,7 @@ def _parse(content: dict[str, Any]) -> Record:
         raise ValueError("gain or spread is no such number")
     linear = _linear(content["linear"], len(names), options.simulate)
     reader = Reader(scaling, linear, options.ahead, tuple(seasons), options.simulate)
-    time, group = content.get("time"), content.get("group")
+    time, group = content["time"], content["group"]
     if not all(name is None or isinstance(name, str) for name in (time, group)):
         raise ValueError("time or group is no name")
     return Record(
@@ -156,7 +156,7 @@ def _parse(content: dict[str, Any]) -> Record:
         spread,
         time,
         group,
-        _checksums(content.get("trained", {})),
+        _checksums(content["trained"]),
         {},
     )
 

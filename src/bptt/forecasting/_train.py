@@ -32,9 +32,9 @@ AUTO = ("gru", "state-space")
 TRIAL = 5
 """A trial takes this part of the epochs."""
 
-CERTAIN = 0.5
-"""Standard errors of the mean by which a model's squared errors must be lower than the simplest
-model's on the validation part, to take its place."""
+CERTAIN, HELPS = 2.0, 0.5
+"""Standard errors of the mean by which squared errors on the validation part must be lower: the
+linear model's, to take the simplest model's place; with the network, to add it."""
 
 FARTHEST = 1e30
 """Deviations that a number may be away from the mean of the training part: the network's numbers
@@ -376,9 +376,9 @@ def _chosen(plan: Plan, known: Forecaster, early: Linear, plain: Linear) -> tupl
     moved = alone - added
     share = float(np.clip(alone @ moved / max(float(moved @ moved), 1e-300), 0.0, 1.0))
     together = alone - share * moved
-    if not _better(together, alone):
+    if not _better(together, alone, HELPS):
         share, together = 0.0, alone
-    regressed = _better(together, rival)
+    regressed = _better(together, rival, CERTAIN)
     return regressed, share if regressed else 0.0
 
 
@@ -390,10 +390,10 @@ def _added(known: Forecaster, linear: Linear, share: float) -> Forecaster:
     return replace(known, reader=reader, gain=share * known.spread)
 
 
-def _better(errors: Floats, other: Floats) -> bool:
-    """Whether squared errors are lower than others, by more than chance makes them."""
+def _better(errors: Floats, other: Floats, certain: float) -> bool:
+    """Whether squared errors are lower than others, by so many standard errors of the mean."""
     gain = other**2 - errors**2
-    least = CERTAIN * float(gain.std()) / len(gain) ** 0.5
+    least = certain * float(gain.std()) / len(gain) ** 0.5
     return bool(gain.mean() > least)
 
 
