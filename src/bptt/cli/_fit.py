@@ -32,11 +32,10 @@ from bptt.runs import (
     check_folder,
     check_free,
     forget,
+    going_on,
     note,
-    place_of_job,
     put,
     replacements,
-    saved_in,
 )
 from bptt.training import Checkpoint, Interrupted, Place
 
@@ -163,8 +162,9 @@ def _go_on(folder: Path, changes: Changes, force: bool, quiet: bool) -> None:
         job = changes.of(begun(folder, TASKS))
         ready = TASKS[type(job)](job)
         # What changes is noted when training goes on, after every check.
-        noted = partial(note, place_of_job(folder), job)
-        checkpoint = Checkpoint(saved_in(folder), every=job.every, begun=noted)
+        place_of_job, saved = going_on(folder)
+        noted = partial(note, place_of_job, job)
+        checkpoint = Checkpoint(saved, every=job.every, begun=noted)
         place.check()
         _train(ready, place, checkpoint, "force" if force else True, quiet)
 

@@ -39,7 +39,7 @@ def ready(job: Job) -> Ready[Result]:
     def run(progress: bool, checkpoint: Checkpoint | None, resume: Resume) -> Result:
         return train(planned, progress, job.jobs, checkpoint, resume)
 
-    return Ready(run, _report, made, alone=job.options.starts == 1)
+    return Ready(run, _report, made)
 
 
 def read_series(

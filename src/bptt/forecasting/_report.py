@@ -153,10 +153,6 @@ def _prediction(folder: Path, content: dict[str, Any]) -> Section:
     return Section("Prediction", said, _picture(folder / "prediction.png"), [table])
 
 
-def _error(number: float | None) -> str:
-    return "–" if number is None else f"{number:.4g}"
-
-
 def _starts(folder: Path, content: dict[str, Any]) -> list[Section]:
     if not _begun(content):
         return []
