@@ -30,7 +30,13 @@ class DataError(BpttError, ValueError):
 
 
 class CheckpointError(BpttError):
-    """A checkpoint cannot be written or taken up: the message says which, and what can be done."""
+    """A checkpoint cannot be written or taken up: the message says which, and what can be done.
+
+    Attributes:
+        errno: the system's, where it is that which refused; else None.
+    """
+
+    errno: int | None = None
 
 
 class NonFiniteError(BpttError, ArithmeticError):

@@ -1,4 +1,3 @@
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -9,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from bptt import files
 from bptt.errors import DataError, OptionError
+from bptt.files import sums
 from bptt.forecasting import _report, _run_folder, diagnose_run, load, save
 from bptt.runs import check_folder, read_run
 
@@ -126,7 +126,7 @@ def sign(run):
     """The checksum made right again, as a stranger would."""
     data = (run / "model.safetensors").read_bytes()
     record = json.loads((run / "run.json").read_text())
-    record["files"]["model.safetensors"]["sha256"] = hashlib.sha256(data).hexdigest()
+    record["files"] |= sums({"model.safetensors": data})
     (run / "run.json").write_text(json.dumps(record))
 
 

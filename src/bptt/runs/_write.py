@@ -8,7 +8,6 @@ leaves the rest to the next one (`settle`), and readers look into ``.whole`` fir
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass, field
@@ -96,34 +95,19 @@ def put(folder: Path, made: Made, saved: bool = True) -> list[Path]:
     assert {*made.parts, *made.pictures} <= WRITTEN - {RECORD}
     settle(folder)
     check_free(folder)
-    sums = {
-        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        for name, data in made.parts.items()
-    }
+    sums = files.sums(made.parts)
     record = {**made.record, "files": sums, "pictures": list(made.pictures), "saved": saved}
     newest = replacements(folder)[-1:]
     more = {JOB: files.read_bytes(newest[0] / JOB)} if saved and newest else {}
-    _stage(folder, {**made.parts, **more, RECORD: _json(record)})
+    sweep(folder)
+    try:
+        parts = {**made.parts, **more, RECORD: _json(record)}
+        files.write_folder(folder / WHOLE, folder / STAGE, parts)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
     settle(folder)
     drawn = apart(folder, made.pictures)
     return sorted([*(folder / name for name in (*made.parts, RECORD)), *drawn])
-
-
-def _stage(folder: Path, parts: dict[str, bytes]) -> None:
-    """All the files of a run in ``.whole``, or none."""
-    unfinished = folder / STAGE
-    sweep(folder)
-    try:
-        unfinished.mkdir()
-        for name, data in parts.items():
-            files.write_new(unfinished / name, data)
-        files.flush(unfinished)
-        os.rename(unfinished, folder / WHOLE)
-        files.flush(folder)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
-    finally:
-        files.remove_folder(unfinished)
 
 
 def settle(folder: Path) -> None:

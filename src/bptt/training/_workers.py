@@ -24,7 +24,7 @@ from typing import Any, Self
 
 from bptt import files
 from bptt._ending import SIGNALS
-from bptt.training._store import mark
+from bptt.training._store import writing
 
 LEFT = 128 + signal.SIGTERM
 """Exit code of a worker whose parent is gone."""
@@ -189,7 +189,8 @@ class Watch:
         self._marker: files.Unfinished | None = None
         if folder is not None:
             files.sweep(folder)  # those of processes that were killed
-            self._marker = mark(folder)
+            with writing(folder):
+                self._marker = files.Unfinished(folder)
         self.asked = Asked(None if self._marker is None else self._marker.path)
 
     def __enter__(self) -> Self:
