@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from bptt.errors import DataError
+from bptt.errors import DataError, OptionError
 
 try:
     import fcntl
@@ -260,6 +260,24 @@ def make_folder(folder: Path) -> None:
     if not os.path.isdir(folder):
         folder.mkdir(parents=True)
         flush(folder.parent)
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder, there or to be made, that nothing can be put into.
+
+    Raises:
+        OptionError: it is no folder; or it, or what of its path is there, may not be written.
+    """
+    above = folder.absolute()
+    while not os.path.lexists(above):
+        above = above.parent
+    if not above.is_dir():
+        what = kind_of(above) or ("a file" if above.is_file() else "a link that leads nowhere")
+        raise OptionError(
+            f"{shown(folder)} cannot be written: {shown(above)} is {what}, no folder."
+        )
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise OptionError(f"{shown(folder)} cannot be written: {shown(above)} is write-protected.")
 
 
 def drop_if_empty(folder: Path) -> None:

@@ -278,7 +278,7 @@ class TestDiagnosis:
         Path("run/diagnosis").write_text("mine")
         result = call("diagnose", "run", runs / "data.csv", *REACH)
         assert result.exit_code == 2
-        assert "is no folder" in words(result.output)
+        assert "is a file, no folder" in words(result.output)
 
     def test_its_own_is_replaced_and_the_rest_stays(self, runs):
         shutil.copytree(runs / "predicting", "run", ignore=ALONE)

@@ -113,7 +113,7 @@ def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OptionError, match="is a file"):
         check_folder(tmp_path / "file")
-    with pytest.raises(OptionError, match="not a folder"):
+    with pytest.raises(OptionError, match="is a file, no folder"):
         check_folder(tmp_path / "file" / "run")
 
 

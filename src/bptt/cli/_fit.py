@@ -16,9 +16,10 @@ from bptt import _ending, forecasting, text
 from bptt.cli import _forecast, _text
 from bptt.cli._place import check_not_data, free, held
 from bptt.cli._place import made as made_before
-from bptt.cli._processes import decided, first, joined, started_again
+from bptt.cli._processes import agreed, decided, first, joined, started_again
 from bptt.cli._ready import Ready, Resume
 from bptt.cli._show import FAILED, leave, say, stop
+from bptt.drawing import apart
 from bptt.errors import BpttError, DataError, NonFiniteError, OptionError
 from bptt.files import shown, why
 from bptt.runs import (
@@ -131,7 +132,7 @@ def _begin(job: Job, output: Output) -> None:
             check_not_data(folder / name, job.data)
 
     with held(choose, check, new=output.folder is None) as place:
-        ready = TASKS[type(job)](job)
+        ready = agreed(lambda: TASKS[type(job)](job))
         place.check()  # reading the data may have taken long
         if not output.save:
             _ending.note("Nothing is saved: --checkpoint never.")
@@ -155,12 +156,12 @@ def go_on(folder: Path, changes: Changes, force: bool, quiet: bool) -> None:
 
 
 def _go_on(folder: Path, changes: Changes, force: bool, quiet: bool) -> None:
-    begun(folder, TASKS)  # there is one: else no folder is made
+    agreed(lambda: begun(folder, TASKS))  # there is one: else no folder is made
     _ending.note(_how(folder))
     # What is not free could not be written at the end.
     with held(lambda: folder, check_free) as place:
         job = changes.of(begun(folder, TASKS))
-        ready = TASKS[type(job)](job)
+        ready = agreed(lambda: TASKS[type(job)](job))
         # What changes is noted when training goes on, after every check.
         place_of_job, saved = going_on(folder)
         noted = partial(note, place_of_job, job)
@@ -200,8 +201,9 @@ def _train(
     place.check()
     written = _written(made, folder, checkpoint is not None)
     _ending.note(f"The run is written to {shown(folder)}.")
+    written += apart(folder, made.pictures)
     ready.show(result)
-    names = ", ".join(file.name for file in written)
+    names = ", ".join(sorted(file.name for file in written))
     say(f"Written to [bold]{escape(shown(folder))}[/bold]: {names}")
 
 

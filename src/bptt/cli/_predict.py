@@ -10,7 +10,7 @@ import numpy as np
 from rich.markup import escape
 
 from bptt import _ending
-from bptt.cli._place import check_out
+from bptt.cli._place import check_out, check_outs
 from bptt.cli._show import say, show_metrics
 from bptt.errors import OptionError
 from bptt.files import shown, write_text
@@ -27,7 +27,7 @@ def run(
 ) -> None:
     """Write the predictions for ``data``: the row that each is of, the truth where it is known,
     and the prediction."""
-    check_out(out, force, folder, data)
+    absent = check_out(out, force, folder, data)
     _ending.note(f"{shown(out)} was not written.")
     forecaster = load(folder)
     series = read(forecaster, folder, data, missing, free_run)
@@ -37,6 +37,7 @@ def run(
     else:
         predictions = forecaster.free_run(series, free_run)
         first = len(series) - (free_run if forecaster.input_names else 0)
+    check_outs(absent, force, folder, data)
     _write(out, series, first, predictions)
     _ending.note(f"{shown(out)} is written.")
     _report(out, series, first, predictions, forecaster)

@@ -82,12 +82,12 @@ def warn(message: Warning | str, *place: Any, **more: Any) -> None:
 
 
 def leave(title: str, message: str, code: int) -> NoReturn:
-    """Show why, and end with an exit code."""
+    """Show why, and end with an exit code; of several processes the first one shows it, which
+    knows why the others end."""
     _ending.note("The reason is told above.")
-    console = Console(stderr=True)
-    console.print(
-        Panel(escape(printable(message)), title=title, title_align="left", border_style="red")
-    )
+    text = escape(printable(message))
+    if _ending.speaks():
+        Console(stderr=True).print(Panel(text, title=title, title_align="left", border_style="red"))
     raise typer.Exit(code)
 
 

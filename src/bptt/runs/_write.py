@@ -74,15 +74,16 @@ def write_run(folder: str | Path, made: Made, force: bool = False) -> list[Path]
     with Hold(folder) as hold:
         try:
             sweep(folder)
-            return put(folder, made, saved=False)
+            written = put(folder, made, saved=False)
+            return sorted([*written, *apart(folder, made.pictures)])
         finally:
             if new and hold.is_there():
                 files.drop_if_empty(folder)
 
 
 def put(folder: Path, made: Made, saved: bool = True) -> list[Path]:
-    """Let a run take its place in ``folder``, which is there, and which nobody else writes to; then
-    draw its pictures.
+    """Let a run take its place in ``folder``, which is there, and which nobody else writes to; its
+    pictures are to be drawn after that.
 
     Args:
         folder: of the run.
@@ -106,8 +107,7 @@ def put(folder: Path, made: Made, saved: bool = True) -> list[Path]:
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
     settle(folder)
-    drawn = apart(folder, made.pictures)
-    return sorted([*(folder / name for name in (*made.parts, RECORD)), *drawn])
+    return [folder / name for name in (*made.parts, RECORD)]
 
 
 def settle(folder: Path) -> None:
