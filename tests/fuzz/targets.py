@@ -117,7 +117,7 @@ class Targets:
         if which != 0:
             record = spoiled_json(draw, record)
         if draw.number(4) != 1:
-            record = _signed_record(weights, record)
+            record = signed_record(weights, record)
         (folder / "model.safetensors").write_bytes(weights)
         (folder / "run.json").write_bytes(record)
         text.load(folder) if kind else load(folder)
@@ -216,7 +216,7 @@ def read_all(stream: bptt.Stream) -> None:
             batch.chunk(start, start + 999)
 
 
-def _signed_record(weights: bytes, record: bytes) -> bytes:
+def signed_record(weights: bytes, record: bytes) -> bytes:
     """A run's record with the right checksum of other weights."""
     try:
         content = json.loads(record)
