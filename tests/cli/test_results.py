@@ -10,9 +10,12 @@ import torch.distributed as dist
 import typer
 from tests.torture.commands import process
 
-from bptt.cli import _compare, _predict, _processes
+from bptt import files
+from bptt.cli import _compare, _place, _predict, _processes
 from bptt.cli._show import leave
-from bptt.errors import DataError, ProcessError
+from bptt.errors import CheckpointError, DataError, ProcessError
+from bptt.text import Options
+from bptt.training import Hold
 
 from .cases import FAST, call, words
 from .test_harm import COLUMNS
@@ -121,3 +124,53 @@ def test_what_fails_in_one_process_is_told_by_the_first(failing, monkeypatch):
     }[failing]
     with pytest.raises(kind, match=said):
         _processes.agreed(work)
+
+
+def test_a_folder_that_is_replaced_as_it_is_locked_is_locked_again(monkeypatch):
+    """Another process may remove the folder that it made, and a third one make it again."""
+    seen = []
+
+    def hold(folder):
+        found = Hold(folder)
+        if not seen:
+            seen.append(found)
+            os.rename(folder, "gone")
+            os.mkdir(folder)
+        return found
+
+    monkeypatch.setattr(_place, "Hold", hold)
+    with _place.held(lambda: Path("run"), lambda folder: None) as place:
+        assert place.is_there()
+        with pytest.raises(CheckpointError):
+            Hold(Path("run"))
+        Hold(Path("gone")).release()
+
+
+def test_a_folder_that_another_run_has_just_taken_stays(monkeypatch):
+    real, others = files.make_folder, []
+
+    def make(folder):
+        real(folder)
+        others.append(Hold(folder))
+
+    monkeypatch.setattr(files, "make_folder", make)
+    with (
+        pytest.raises(CheckpointError, match="being written to by another run"),
+        _place.held(lambda: Path("run"), lambda folder: None),
+    ):
+        pass
+    assert others[0].is_there()
+    others[0].release()
+
+
+def test_the_help_says_what_is_so(table):
+    said = words(call("fit", "--help").output)
+    own = Options()
+    defaults = f"--hidden {own.hidden} --depth {own.depth} (and no --stride) --lr {own.lr}"
+    assert defaults in said
+    assert said.count("of a text, a share") == 2
+    assert "Between the first save and the last" in said
+    refused = call("fit", table, "--task", "text", "--stride", "9")
+    assert "--stride does not go with --task text" in words(refused.output)
+    refused = call("fit", table, "--task", "text", "--test", "96", "--out", "run")
+    assert refused.exit_code == 2

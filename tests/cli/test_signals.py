@@ -59,15 +59,16 @@ def group_of(process):
 
 
 @pytest.mark.parametrize("number", CODES)
-@pytest.mark.parametrize("after", [0.3, 0.8, 1.6])
+@pytest.mark.parametrize("after", [0, 0.3, 0.8, 1.6])
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_while_all_is_imported(number, after):
     process = start("fit", "nothing.csv")
     wait_until(lambda: _catches(process.pid, number))
     time.sleep(after / 4)
     process.send_signal(number)
     _, told = process.communicate(timeout=60)
-    if "there is no file" in told:
-        return  # it came to its end
+    if after and "there is no file" in told:
+        pytest.skip("it came to its end before")
     assert process.returncode == CODES[number], told
     assert told == "Stopped. Nothing was written.\n"
     assert os.listdir() == []
