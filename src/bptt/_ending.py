@@ -7,7 +7,6 @@ may end wherever it stands; training takes the signals itself, and saves first.
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 import sys
@@ -75,8 +74,10 @@ def is_command() -> bool:
     name = os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] else ""
     if name.removesuffix(".exe") == "bptt":
         return True
+    # Its name is "-m" while Python looks for the module, and the first "-m" is Python's own option:
+    # a program may be given the same words.
     given = getattr(sys, "orig_argv", [])
-    return ("-m", "bptt") in itertools.pairwise(given)
+    return name == "-m" and "-m" in given and given[given.index("-m") + 1 :][:1] == ["bptt"]
 
 
 def take() -> None:

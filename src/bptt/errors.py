@@ -30,7 +30,13 @@ class DataError(BpttError, ValueError):
 
 
 class CheckpointError(BpttError):
-    """A checkpoint cannot be written or taken up: the message says which, and what can be done."""
+    """A checkpoint cannot be written or taken up: the message says which, and what can be done.
+
+    Attributes:
+        errno: the system's, where it is that which refused; else None.
+    """
+
+    errno: int | None = None
 
 
 class NonFiniteError(BpttError, ArithmeticError):
@@ -51,20 +57,27 @@ class ProcessError(BpttError, RuntimeError):
 MOST_NAMED = 20
 """Names that a message lists."""
 
+LONGEST_NAME = 80
+"""Characters of each."""
+
 
 def nearest(name: str, known: list[str]) -> str:
     """A hint for a misspelled name: the closest of the known ones, then all of them."""
     import difflib
 
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    hint = f" Did you mean {_short(close[0])!r}?" if close else ""
     return f"{hint} Known: {listed(known)}."
 
 
 def listed(names: list[str]) -> str:
     """Names as a message lists them."""
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return f"{', '.join(repr(name) for name in names[:MOST_NAMED])}{more}"
+    return f"{', '.join(repr(_short(name)) for name in names[:MOST_NAMED])}{more}"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 def reason(error: BaseException) -> str:

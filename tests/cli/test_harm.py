@@ -198,6 +198,7 @@ class TestRuns:
         kept = []
         with monkeypatch.context() as patch:
             patch.setattr("bptt.cli._fit.put", lambda folder, made, saved: kept.append(made) or [])
+            patch.setattr("bptt.cli._fit.apart", lambda folder, pictures: [])
             fit("--out", "old")
             put(Path("old"), kept[0])
             fit("--out", "old", "--hidden", "5", "--force")

@@ -156,7 +156,7 @@ def test_a_save_that_is_refused_leaves_the_folder_of_another_run(there, monkeypa
     held[0].check()
     held[0].release()
     monkeypatch.undo()
-    monkeypatch.setattr("bptt.runs._write._stage", lambda *given: 1 / 0)
+    monkeypatch.setattr("bptt.files.write_folder", lambda *given: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_run("new", Made({}, {}))
     assert not os.path.exists("new")
@@ -278,7 +278,7 @@ class TestDiagnosis:
         Path("run/diagnosis").write_text("mine")
         result = call("diagnose", "run", runs / "data.csv", *REACH)
         assert result.exit_code == 2
-        assert "is no folder" in words(result.output)
+        assert "is a file, no folder" in words(result.output)
 
     def test_its_own_is_replaced_and_the_rest_stays(self, runs):
         shutil.copytree(runs / "predicting", "run", ignore=ALONE)
@@ -377,7 +377,7 @@ class TestMoved:
         with monkeypatch.context() as patch:
             patch.setattr(owner, place[1], moving(getattr(owner, place[1])))
             result = call(*FIT, "--out", "run", "--checkpoint", saved)
-        assert result.exit_code == 2
+        assert result.exit_code == 1
         assert "while training wrote to it" in words(result.output)
         assert "moved to" in words(result.output) or not os.path.isdir("/proc/self/fd")
         assert os.path.exists("run") == replaced

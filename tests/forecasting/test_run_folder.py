@@ -1,4 +1,3 @@
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -10,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from bptt import files, text
 from bptt.errors import DataError, OptionError
+from bptt.files import sums
 from bptt.forecasting import _record, _report, _run_folder, diagnose_run, load, save
 from bptt.runs import check_folder, read_run
 from bptt.runs._owned import FORMAT, is_record
@@ -157,7 +157,7 @@ def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OptionError, match="is a file"):
         check_folder(tmp_path / "file")
-    with pytest.raises(OptionError, match="not a folder"):
+    with pytest.raises(OptionError, match="is a file, no folder"):
         check_folder(tmp_path / "file" / "run")
 
 
@@ -176,7 +176,7 @@ def sign(run):
     """The checksum made right again, as a stranger would."""
     data = (run / "model.safetensors").read_bytes()
     record = json.loads((run / "run.json").read_text())
-    record["files"]["model.safetensors"]["sha256"] = hashlib.sha256(data).hexdigest()
+    record["files"] |= sums({"model.safetensors": data})
     (run / "run.json").write_text(json.dumps(record))
 
 

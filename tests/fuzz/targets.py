@@ -17,6 +17,7 @@ from tests.fuzz.damage import Draw, damaged, spoiled_json, spoiled_tensors
 
 import bptt
 from bptt import _core, runs, text
+from bptt.files import sums
 from bptt.forecasting import Job, Options, load, plan, read_table, save, select, train
 
 ROWS = 60
@@ -116,7 +117,7 @@ class Targets:
         if which != 0:
             record = spoiled_json(draw, record)
         if draw.number(4) != 1:
-            record = _signed_record(weights, record)
+            record = signed_record(weights, record)
         (folder / "model.safetensors").write_bytes(weights)
         (folder / "run.json").write_bytes(record)
         text.load(folder) if kind else load(folder)
@@ -216,12 +217,12 @@ def read_all(stream: bptt.Stream) -> None:
             batch.chunk(start, start + 999)
 
 
-def _signed_record(weights: bytes, record: bytes) -> bytes:
+def signed_record(weights: bytes, record: bytes) -> bytes:
     """A run's record with the right checksum of other weights."""
     try:
         content = json.loads(record)
         about = content["files"]["model.safetensors"]
-        about["sha256"] = hashlib.sha256(weights).hexdigest()
+        about |= sums({"": weights})[""]
         return json.dumps(content).encode()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return record
@@ -233,10 +234,7 @@ def _signed(files: dict[str, bytes]) -> dict[str, bytes]:
         about = json.loads(files["manifest.json"])
         for name in about["files"]:
             if name in files:
-                data = files[name]
-                about["files"][name] = {
-                    "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()
-                }  # fmt: skip
+                about["files"] |= sums({name: files[name]})
         about.pop("sha256", None)
         about["sha256"] = hashlib.sha256(json.dumps(about).encode()).hexdigest()
         return {**files, "manifest.json": json.dumps(about).encode()}

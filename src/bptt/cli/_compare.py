@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +15,8 @@ from bptt.cli._place import check_outs
 from bptt.cli._show import say, show_comparison
 from bptt.comparison import Budget, Comparison, check, compare
 from bptt.drawing import apart
-from bptt.errors import OptionError, at_least
-from bptt.files import make_folder, shown
+from bptt.errors import at_least
+from bptt.files import check_writable, make_folder, shown
 from bptt.forecasting import Scaling, Series
 from bptt.network import Network
 from bptt.streams import Stream
@@ -60,10 +59,10 @@ def run(source: Source, options: Options, out: Path, force: bool, quiet: bool) -
     """Compare on ``source``, or on the two tasks that the package carries; leave table, picture and
     JSON in ``out``."""
     at_least(1, horizon=options.horizon, hidden=options.hidden)
-    _check_folder(out)
+    check_writable(out)
     names = ("comparison",) if source.data else ("sunspots", "adding")
     outs = [out / f"{name}.{ending}" for name in names for ending in ("json", "png")]
-    check_outs(outs, force, data=source.data)
+    absent = check_outs(outs, force, data=source.data)
     series = read_series(
         source.data, source.inputs, source.target, source.missing, source.time, source.group
     )
@@ -95,8 +94,9 @@ def run(source: Source, options: Options, out: Path, force: bool, quiet: bool) -
             name=name,
             progress=not quiet,
         )
-        _write(found, out, file)
         show_comparison(found)
+        check_outs([path for path in absent if path.stem == file], force, data=source.data)
+        _write(found, out, file)
 
 
 def _cost(runs: int, budget: Budget) -> str:
@@ -111,22 +111,11 @@ def _cost(runs: int, budget: Budget) -> str:
 def _write(found: Comparison, out: Path, file: str) -> None:
     make_folder(out)
     found.to_json(out / f"{file}.json")
+    _ending.note(f"Written to {shown(out)}: {file}.json.")
     drawn = apart(out, {f"{file}.png": found.figure})
     names = ", ".join([f"{file}.json", *(path.name for path in drawn)])
     _ending.note(f"Written to {shown(out)}: {names}.")
     say(f"Written to [bold]{escape(shown(out))}[/bold]: {names}\n")
-
-
-def _check_folder(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise OptionError(f"{shown(out)} is a file: name a folder for table and picture.")
-    above = out.absolute()
-    while not above.exists():
-        above = above.parent
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise OptionError(
-            f"{shown(out)} cannot be made: {shown(above)} is not a folder that can be written."
-        )
 
 
 def _task(series: Series, options: Options) -> tuple[str, Network, Stream]:

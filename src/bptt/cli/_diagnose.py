@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
+from bptt import _ending
 from bptt.cli._place import check_out
 from bptt.cli._predict import read
 from bptt.cli._show import say
@@ -35,7 +36,7 @@ def diagnose(run: Path, data: Path | None, missing: str | None, asked: Asked) ->
     """Diagnose ``run`` on ``data``, say what was found, and leave it in RUN/diagnosis."""
     _check_task(run, "diagnose")
     series = read(load(run), run, data, missing, command="diagnose")
-    diagnosis, files = diagnose_run(run, series, **asdict(asked))
+    diagnosis, files = diagnose_run(run, series, written=_note, **asdict(asked))
     say(f"[bold]{escape(str(diagnosis).splitlines()[0])}[/bold]\n")
     for name, text in diagnosis.verdicts().items():
         say(f"[bold]{name}[/bold]: {escape(text)}\n")
@@ -51,7 +52,12 @@ def report(run: Path, out: Path | None, force: bool) -> None:
     if run.is_dir():
         check_out(target, force or own, run)
     written = write_report(run, out)
+    _note(written)
     say(f"Written: [bold]{escape(shown(written))}[/bold], to be opened in a browser")
+
+
+def _note(path: Path) -> None:
+    _ending.note(f"{shown(path)} is written.")
 
 
 def _check_task(run: Path, command: str) -> None:

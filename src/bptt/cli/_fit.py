@@ -16,9 +16,10 @@ from bptt import _ending, forecasting, text
 from bptt.cli import _forecast, _text
 from bptt.cli._place import check_not_data, free, held
 from bptt.cli._place import made as made_before
-from bptt.cli._processes import decided, first, joined, started_again
+from bptt.cli._processes import agreed, decided, first, joined, started_again
 from bptt.cli._ready import Ready, Resume
 from bptt.cli._show import FAILED, leave, say, stop
+from bptt.drawing import apart
 from bptt.errors import BpttError, DataError, NonFiniteError, OptionError
 from bptt.files import shown, why
 from bptt.runs import (
@@ -32,11 +33,10 @@ from bptt.runs import (
     check_folder,
     check_free,
     forget,
+    going_on,
     note,
-    place_of_job,
     put,
     replacements,
-    saved_in,
 )
 from bptt.training import Checkpoint, Interrupted, Place
 
@@ -133,7 +133,7 @@ def _begin(job: Job, output: Output) -> None:
             check_not_data(folder / name, getattr(job, "test_data", None))
 
     with held(choose, check, new=output.folder is None) as place:
-        ready = TASKS[type(job)](job)
+        ready = agreed(lambda: TASKS[type(job)](job))
         place.check()  # reading the data may have taken long
         if not output.save:
             _ending.note("Nothing is saved: --checkpoint never.")
@@ -157,15 +157,16 @@ def go_on(folder: Path, changes: Changes, force: bool, quiet: bool) -> None:
 
 
 def _go_on(folder: Path, changes: Changes, force: bool, quiet: bool) -> None:
-    begun(folder, TASKS)  # there is one: else no folder is made
+    agreed(lambda: begun(folder, TASKS))  # there is one: else no folder is made
     _ending.note(_how(folder))
     # What is not free could not be written at the end.
     with held(lambda: folder, check_free) as place:
         job = changes.of(begun(folder, TASKS))
-        ready = TASKS[type(job)](job)
+        ready = agreed(lambda: TASKS[type(job)](job))
         # What changes is noted when training goes on, after every check.
-        noted = partial(note, place_of_job(folder), job)
-        checkpoint = Checkpoint(saved_in(folder), every=job.every, begun=noted)
+        place_of_job, saved = going_on(folder)
+        noted = partial(note, place_of_job, job)
+        checkpoint = Checkpoint(saved, every=job.every, begun=noted)
         place.check()
         _train(ready, place, checkpoint, "force" if force else True, quiet)
 
@@ -201,8 +202,9 @@ def _train(
     place.check()
     written = _written(made, folder, checkpoint is not None)
     _ending.note(f"The run is written to {shown(folder)}.")
+    written += apart(folder, made.pictures)
     ready.show(result)
-    names = ", ".join(file.name for file in written)
+    names = ", ".join(sorted(file.name for file in written))
     say(f"Written to [bold]{escape(shown(folder))}[/bold]: {names}")
 
 

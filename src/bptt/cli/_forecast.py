@@ -55,7 +55,7 @@ def ready(job: Job) -> Ready[Result]:
             checkpoint = replace(checkpoint, beside={"test": test.fingerprint()})
         return train(planned, progress, job.jobs, checkpoint, resume)
 
-    return Ready(run, _report, made, alone=job.options.starts == 1)
+    return Ready(run, _report, made)
 
 
 def read_series(

@@ -94,7 +94,7 @@ def _is_free(folder: Path) -> bool:
     return True
 
 
-def check_out(out: Path, force: bool, run: Path, data: Path | None = None) -> None:
+def check_out(out: Path, force: bool, run: Path, data: Path | None = None) -> list[Path]:
     """Refuse a file that cannot be written, or that would take the place of another; on a terminal
     it is asked for.
 
@@ -103,23 +103,29 @@ def check_out(out: Path, force: bool, run: Path, data: Path | None = None) -> No
         force: replace what is there without asking.
         run, data: what is read, and never replaced, whatever its name.
 
+    Returns:
+        As `check_outs`.
+
     Raises:
         OptionError: it cannot be written, or is the data or a file of the run.
     """
     above = out.absolute().parent
     if not above.is_dir():
         raise OptionError(f"{shown(out)} cannot be written: there is no folder {shown(above)}.")
-    if not os.access(above, os.W_OK):
-        raise OptionError(f"{shown(out)} cannot be written: {shown(above)} is write-protected.")
-    check_outs([out], force, run, data)
+    files.check_writable(above)
+    return check_outs([out], force, run, data)
 
 
 def check_outs(
     outs: Sequence[Path], force: bool, run: Path | None = None, data: Path | None = None
-) -> None:
+) -> list[Path]:
     """Refuse files that would take the place of what is no file, of the data, or of a file of the
     run, whatever the name or the link that leads there; of others it is asked, and without a
     terminal they are refused unless ``force`` is given.
+
+    Returns:
+        Those that are absent, to be asked for again before they are written: another program may
+        have put something there meanwhile.
 
     Raises:
         OptionError: one of them may not be written.
@@ -132,12 +138,13 @@ def check_outs(
         if run is not None:
             _no_part_of(run, out)
     there = [path for path in outs if os.path.lexists(path)]
+    absent = [path for path in outs if path not in there]
     if not there or force:
-        return
+        return absent
     names = ", ".join(map(shown, there))
     if sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty():
         typer.confirm(f"{names} exists. Replace?", abort=True, err=True)
-        return
+        return absent
     raise OptionError(f"{names} exists: name another place with --out, or replace it with --force.")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from rich.markup import escape
 
 from bptt import _ending
-from bptt.cli._place import check_out
+from bptt.cli._place import check_out, check_outs
 from bptt.cli._show import say, show_metrics
 from bptt.errors import OptionError
 from bptt.files import shown, write_text
@@ -66,11 +66,12 @@ def run(
 ) -> None:
     """Write the predictions for ``data``: the row that each is of, the truth where it is known,
     and the prediction."""
-    check_out(out, force, folder, data)
+    absent = check_out(out, force, folder, data)
     _ending.note(f"{shown(out)} was not written.")
     forecaster = load(folder)
     series = read(forecaster, folder, data, missing, free_run)
     found = _forecasts(forecaster, series, free_run)
+    check_outs(absent, force, folder, data)
     _write(out, series, found)
     _ending.note(f"{shown(out)} is written.")
     _report(out, series, found, forecaster)

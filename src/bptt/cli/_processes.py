@@ -67,6 +67,33 @@ def decided(decide: Callable[[], T]) -> T:
     return found[0][0]
 
 
+def agreed(work: Callable[[], T]) -> T:
+    """What every process does by itself before training. Where it fails in one of them, it fails in
+    all, so that the first one can tell why.
+
+    Raises:
+        BpttError: where it failed, what went wrong; in the others that it did, and where.
+    """
+    if world() == 1:
+        return work()
+    failed: Exception | None = None
+    try:
+        found = work()
+    except Exception as error:  # whatever it is: the others wait
+        failed = error
+    told: list[str | None] = [None] * world()
+    try:
+        dist.all_gather_object(told, None if failed is None else str(failed) or repr(failed))
+    except RuntimeError as error:
+        raise failed or ProcessError(f"another process ended before training: {error}") from error
+    if failed is not None:
+        raise failed
+    for rank, text in enumerate(told):
+        if text is not None:
+            raise ProcessError(f"process {rank} could not begin: {text}")
+    return found
+
+
 def _share(found: list[Any]) -> None:
     try:
         dist.broadcast_object_list(found, 0)

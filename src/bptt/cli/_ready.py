@@ -23,10 +23,8 @@ class Ready(Generic[R]):
             there, to the result.
         show: the result, on the terminal.
         made: the run that is to be written.
-        alone: whether training starts no processes of its own.
     """
 
     train: Callable[[bool, Checkpoint | None, Resume], R]
     show: Callable[[R], None]
     made: Callable[[R], Made]
-    alone: bool = True

@@ -18,9 +18,10 @@ from rich.table import Table
 
 from bptt import _ending
 from bptt.comparison import Comparison
-from bptt.errors import BpttError, NonFiniteError
+from bptt.errors import BpttError, CheckpointError, NonFiniteError, ProcessError
 from bptt.files import printable, why
 from bptt.forecasting import Metrics
+from bptt.training import Moved
 
 P = ParamSpec("P")
 
@@ -48,17 +49,24 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
         except NonFiniteError as error:
             leave("Training stopped", str(error), FAILED)
         except BpttError as error:
-            leave("Error", str(error), BAD_INPUT)
+            leave("Error", str(error), _code(error))
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
                 raise
             leave("Error", "there is not enough memory for this: ask for less.", FAILED)
         except OSError as error:
-            leave("Error", why(error), FAILED if error.errno in _FAULTS else BAD_INPUT)
+            leave("Error", why(error), _code(error))
         except KeyboardInterrupt:
             stop(signal.SIGINT)
 
     return run
+
+
+def _code(error: BpttError | OSError) -> int:
+    """Which of the two it is: what the system refuses for no mistake of the user's, and what other
+    processes do, has failed, at whatever moment."""
+    refused = isinstance(error, (CheckpointError, OSError)) and error.errno in _FAULTS
+    return FAILED if refused or isinstance(error, (Moved, ProcessError)) else BAD_INPUT
 
 
 def stop(number: signal.Signals) -> NoReturn:
@@ -74,12 +82,12 @@ def warn(message: Warning | str, *place: Any, **more: Any) -> None:
 
 
 def leave(title: str, message: str, code: int) -> NoReturn:
-    """Show why, and end with an exit code."""
+    """Show why, and end with an exit code; of several processes the first one shows it, which
+    knows why the others end."""
     _ending.note("The reason is told above.")
-    console = Console(stderr=True)
-    console.print(
-        Panel(escape(printable(message)), title=title, title_align="left", border_style="red")
-    )
+    text = escape(printable(message))
+    if _ending.speaks():
+        Console(stderr=True).print(Panel(text, title=title, title_align="left", border_style="red"))
     raise typer.Exit(code)
 
 

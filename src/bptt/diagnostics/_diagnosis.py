@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,12 +68,15 @@ class Diagnosis:
             parts[name]["verdict"] = text
         return {"cell": self.cell, "steps": self.steps, **parts}
 
-    def save(self, folder: str | Path) -> list[Path]:
+    def save(
+        self, folder: str | Path, written: Callable[[Path], object] | None = None
+    ) -> list[Path]:
         """Write ``diagnosis.json``, a picture of each part, and ``diagnosis.html``, one page with
         all of them that needs nothing else.
 
         Args:
             folder: made if it is absent; files of an earlier diagnosis are replaced, others stay.
+            written: called with ``diagnosis.json`` once it is there, before all else is drawn.
 
         Returns:
             The files written.
@@ -93,6 +96,8 @@ class Diagnosis:
             files.remove(folder / name)  # while the numbers that name it are there
         text = json.dumps(content, indent=1, allow_nan=False)
         files.write_text(folder / JSON, text + "\n")
+        if written is not None:
+            written(folder / JSON)
         pictures = draw(self, folder)
         for name in names(self.verdicts()) - {JSON, HTML, *(path.name for path in pictures)}:
             files.remove(folder / name)  # of the diagnosis before this one

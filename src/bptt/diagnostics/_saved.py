@@ -39,10 +39,9 @@ def check_place(folder: Path, parts: Iterable[str]) -> None:
 
     Raises:
         OptionError: a file of the name of one of a diagnosis is there and none lists it; or
-            ``folder`` is no folder.
+            ``folder`` is no folder, or cannot be written.
     """
-    if os.path.lexists(folder) and not folder.is_dir():
-        raise OptionError(f"{shown(folder)} is no folder: a diagnosis goes there. Move it away.")
+    files.check_writable(folder)
     strange = sorted(n for n in names(parts) - owned(folder) if os.path.lexists(folder / n))
     if strange:
         raise OptionError(

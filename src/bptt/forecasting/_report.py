@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from bptt.diagnostics import (
     sections_of,
 )
 from bptt.errors import DataError, OptionError, reason
-from bptt.files import read_bytes, shown, write_text
+from bptt.files import check_writable, read_bytes, shown, write_text
 from bptt.forecasting._pictures import STARTS
 from bptt.forecasting._run_folder import forecaster_of, record_of
 from bptt.forecasting._series import Series
@@ -35,6 +35,7 @@ def diagnose_run(
     *,
     depth: int | None = None,
     steps: int = 10_000,
+    written: Callable[[Path], object] | None = None,
     **options: Any,
 ) -> tuple[Diagnosis, list[Path]]:
     """`bptt.diagnose` the network of a run on ``series`` and save the result beside it.
@@ -43,6 +44,7 @@ def diagnose_run(
         folder: of the run.
         series: as the run's forecaster reads it.
         depth: a depth of truncation to judge; default: the one that the run was trained with.
+        written: as of `bptt.Diagnosis.save`.
         steps, options: as of `bptt.diagnose`. The run's starts are among them, if it had several.
 
     Returns:
@@ -71,7 +73,7 @@ def diagnose_run(
         **options,
     )
     found = replace(found, cell=f"{own.cell} network on {series.source}")
-    return found, found.save(folder / DIAGNOSIS)
+    return found, found.save(folder / DIAGNOSIS, written)
 
 
 def report(folder: str | Path, out: str | Path | None = None) -> Path:
@@ -90,8 +92,9 @@ def report(folder: str | Path, out: str | Path | None = None) -> Path:
     record_of(run)
     out = folder / PAGE if out is None else Path(out)
     above = out.absolute().parent
-    if out.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
+    if out.is_dir() or not above.is_dir():
         raise OptionError(f"{shown(out)} cannot be written: name a file in a folder that exists.")
+    check_writable(above)
     content = run.record
     sections = [
         _training(run),
@@ -155,10 +158,6 @@ def _prediction(folder: Path, content: dict[str, Any]) -> Section:
     part = content.get("data", {}).get("errors_on", "test")
     said = f"Errors on the {part} part, in units of {content['target']}."
     return Section("Prediction", said, _picture(folder / "prediction.png"), tables)
-
-
-def _error(number: float | None) -> str:
-    return "–" if number is None else f"{number:.4g}"
 
 
 def _starts(folder: Path, content: dict[str, Any]) -> list[Section]:

@@ -16,10 +16,9 @@ from bptt.runs._job import Job as Job
 from bptt.runs._job import begin as begin
 from bptt.runs._job import begun as begun
 from bptt.runs._job import forget as forget
+from bptt.runs._job import going_on as going_on
 from bptt.runs._job import note as note
 from bptt.runs._job import options_of as options_of
-from bptt.runs._job import place_of_job as place_of_job
-from bptt.runs._job import saved_in as saved_in
 from bptt.runs._owned import JOB as JOB
 from bptt.runs._owned import check_folder as check_folder
 from bptt.runs._owned import check_free as check_free

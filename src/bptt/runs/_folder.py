@@ -10,7 +10,6 @@ Whoever reads a run takes each file from there as long as it is there, the recor
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from dataclasses import dataclass
@@ -117,7 +116,7 @@ def _checked(folder: Path, name: str, about: Any) -> bytes:
     data = _bytes(folder, name)
     if data is None:
         raise DataError(f"{shown(folder)} is incomplete: it has no {name}. Fit the run again.")
-    if not isinstance(about, dict) or about.get("sha256") != hashlib.sha256(data).hexdigest():
+    if not files.is_same(data, about):
         raise DataError(
             f"{shown(folder / name)} is damaged, or of another run than {RECORD}: its checksum is "
             "not the one named there. Fit the run again."

@@ -74,15 +74,11 @@ def forget(folder: Path, saved: Path) -> None:
         remove_saved(saved)  # without a job nobody would know whose the seed of starts is
 
 
-def saved_in(folder: Path) -> Path:
-    """Where the run in ``folder`` that goes on has its checkpoints: one that is to take the place
-    of another before that one."""
-    return (replacements(folder) or [folder / CHECKPOINTS])[-1]
-
-
-def place_of_job(folder: Path) -> Path:
-    """Where it is noted what that run was begun with."""
-    return (replacements(folder) or [folder])[-1]
+def going_on(folder: Path) -> tuple[Path, Path]:
+    """Where the run in ``folder`` that goes on has ``job.json``, and where its checkpoints: one
+    that is to take the place of another before that one."""
+    newest = replacements(folder)[-1:]
+    return (newest[0], newest[0]) if newest else (folder, folder / CHECKPOINTS)
 
 
 def note(place: Path, job: Job) -> None:
@@ -99,7 +95,7 @@ def begun(folder: Path, kinds: Iterable[type[J]]) -> J:
     Raises:
         DataError: there is no such run, or what it was begun with is damaged or of a newer version.
     """
-    path = place_of_job(folder) / JOB
+    path = going_on(folder)[0] / JOB
     if not path.exists():
         raise DataError(
             f"{shown(folder)} holds no run that can go on: name a folder that `bptt fit --out RUN` "

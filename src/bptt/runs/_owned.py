@@ -127,11 +127,7 @@ def check_folder(folder: str | Path, force: bool = False) -> None:
             given, or what is in the way belongs to no run.
     """
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise OptionError(
-            f"{shown(folder)} is {files.kind_of(folder) or 'a file'}: name a folder to put the run "
-            "in."
-        )
+    files.check_writable(folder)
     inside = [p for p in folder.iterdir() if not _is_left(p)] if folder.is_dir() else []
     if inside and not force:
         if broken_off(folder):
@@ -146,13 +142,6 @@ def check_folder(folder: str | Path, force: bool = False) -> None:
         )
     if inside:
         check_free(folder)
-    above = folder.absolute()
-    while not above.exists():
-        above = above.parent
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise OptionError(
-            f"{shown(folder)} cannot be made: {shown(above)} is not a folder that can be written."
-        )
 
 
 def _is_left(path: Path) -> bool:

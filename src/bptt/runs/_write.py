@@ -8,7 +8,6 @@ leaves the rest to the next one (`settle`), and readers look into ``.whole`` fir
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass, field
@@ -75,15 +74,16 @@ def write_run(folder: str | Path, made: Made, force: bool = False) -> list[Path]
     with Hold(folder) as hold:
         try:
             sweep(folder)
-            return put(folder, made, saved=False)
+            written = put(folder, made, saved=False)
+            return sorted([*written, *apart(folder, made.pictures)])
         finally:
             if new and hold.is_there():
                 files.drop_if_empty(folder)
 
 
 def put(folder: Path, made: Made, saved: bool = True) -> list[Path]:
-    """Let a run take its place in ``folder``, which is there, and which nobody else writes to; then
-    draw its pictures.
+    """Let a run take its place in ``folder``, which is there, and which nobody else writes to; its
+    pictures are to be drawn after that.
 
     Args:
         folder: of the run.
@@ -96,34 +96,18 @@ def put(folder: Path, made: Made, saved: bool = True) -> list[Path]:
     assert {*made.parts, *made.pictures} <= WRITTEN - {RECORD}
     settle(folder)
     check_free(folder)
-    sums = {
-        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        for name, data in made.parts.items()
-    }
+    sums = files.sums(made.parts)
     record = {**made.record, "files": sums, "pictures": list(made.pictures), "saved": saved}
     newest = replacements(folder)[-1:]
     more = {JOB: files.read_bytes(newest[0] / JOB)} if saved and newest else {}
-    _stage(folder, {**made.parts, **more, RECORD: _json(record)})
-    settle(folder)
-    drawn = apart(folder, made.pictures)
-    return sorted([*(folder / name for name in (*made.parts, RECORD)), *drawn])
-
-
-def _stage(folder: Path, parts: dict[str, bytes]) -> None:
-    """All the files of a run in ``.whole``, or none."""
-    unfinished = folder / STAGE
     sweep(folder)
     try:
-        unfinished.mkdir()
-        for name, data in parts.items():
-            files.write_new(unfinished / name, data)
-        files.flush(unfinished)
-        os.rename(unfinished, folder / WHOLE)
-        files.flush(folder)
+        parts = {**made.parts, **more, RECORD: _json(record)}
+        files.write_folder(folder / WHOLE, folder / STAGE, parts)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
-    finally:
-        files.remove_folder(unfinished)
+    settle(folder)
+    return [folder / name for name in (*made.parts, RECORD)]
 
 
 def settle(folder: Path) -> None:

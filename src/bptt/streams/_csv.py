@@ -206,13 +206,13 @@ def open_csv(path: Path, selection: Selection, cache: Path | None) -> CsvTable:
         table.read(0, 1)  # says where and what
         raise
     columns = {name: first[str(name)] for name in table.names}
-    table.types = {name: _type(arrow, columns[name], name, selection, path) for name in table.names}
+    table.types = {name: _type(arrow, columns[name], name, selection) for name in table.names}
     booleans = [n for n, column in columns.items() if arrow.types.is_boolean(column.type)]
     table.flags = frozenset(booleans)
     return table
 
 
-def _type(arrow: Any, column: Any, name: Name, selection: Selection, path: Path) -> Type:
+def _type(arrow: Any, column: Any, name: Name, selection: Selection) -> Type:
     kinds = arrow.types
     if kinds.is_integer(column.type) or kinds.is_boolean(column.type):
         return "integer" if name in selection.typed else "number"

@@ -161,9 +161,25 @@ def _load(file: Path, stamp: str, signature: Signature) -> Index | None:
             if str(saved["stamp"]) != stamp:
                 return None
             keys = json.loads(saved["keys"].tobytes().decode())
-            return Index(signature, int(saved["rows"]), saved["starts"], keys, saved["offsets"])
+            found = Index(signature, int(saved["rows"]), saved["starts"], keys, saved["offsets"])
+            return found if _is_sound(found) else None
     except Exception:  # whatever is wrong with a cached index, it is made anew
         return None
+
+
+def _is_sound(index: Index) -> bool:
+    """Whether it can be the index of its file, so that reading by it ends well."""
+    starts, offsets, size = index.starts, index.offsets, index.signature.size
+    if any(found.dtype != np.int64 or found.ndim != 1 for found in (starts, offsets)):
+        return False
+    named = isinstance(index.keys, list) and all(isinstance(key, str) for key in index.keys)
+    return (
+        named
+        and (len(starts) > 0 or index.rows == 0)
+        and not starts[:1].any()
+        and bool((np.diff(starts) > 0).all() and (starts[1:] < index.rows).all())
+        and bool((np.diff(offsets) >= 0).all() and ((offsets >= 0) & (offsets <= size)).all())
+    )
 
 
 def _store(file: Path, stamp: str, index: Index) -> None:

@@ -11,6 +11,7 @@ from bptt.training._history import History as History
 from bptt.training._history import Progress as Progress
 from bptt.training._history import Start as Start
 from bptt.training._hold import Hold as Hold
+from bptt.training._hold import Moved as Moved
 from bptt.training._hold import Place as Place
 from bptt.training._nonfinite import POLICIES as POLICIES
 from bptt.training._nonfinite import NonFiniteReport as NonFiniteReport

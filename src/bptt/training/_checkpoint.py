@@ -184,7 +184,8 @@ class Saver:
     def _take(self) -> None:
         """Nobody else may save there, and what a killed process left unfinished goes."""
         if self._writes and self._hold is None:
-            _store.make(self.folder)
+            with _store.writing(self.folder):
+                files.make_folder(self.folder)
             self._hold = Hold(self.folder)
             _store.sweep(self.folder)
 
@@ -219,7 +220,8 @@ def own_seed(folder: Path, seed: int) -> None:
         raise OptionError(
             f"{folder} holds the checkpoints of a single run: name another folder for the starts."
         )
-    _store.make(folder)
+    with _store.writing(folder):
+        files.make_folder(folder)
     path = folder / _store.SEED
     if path.is_file():
         found = files.read_bytes(path)[:32].decode(errors="replace").strip()
@@ -229,7 +231,8 @@ def own_seed(folder: Path, seed: int) -> None:
                 "another folder."
             )
         return
-    _store.write_whole(path, f"{seed}\n".encode())
+    with _store.writing(folder):
+        files.write_text(path, f"{seed}\n")
 
 
 def _seconds(text: str) -> float:

@@ -9,12 +9,13 @@ or the machine dies, what bears the final name is whole.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import re
-import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,28 +76,19 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted((path for path in inside if _NAME.fullmatch(path.name)), key=_number)
 
 
-def make(folder: Path) -> None:
-    """The folder, if it is absent.
+@contextlib.contextmanager
+def writing(folder: Path, size: int = 0) -> Iterator[None]:
+    """Within, ``size`` bytes are written to ``folder``, or it is made.
 
     Raises:
-        CheckpointError: it cannot be made.
+        CheckpointError: the system refuses; the message says what can be done.
     """
     try:
-        files.make_folder(folder)
+        yield
     except OSError as error:
-        raise CheckpointError(_why(error, folder, 0)) from error
-
-
-def mark(folder: Path) -> files.Unfinished:
-    """A file in ``folder`` that says that this process is at work there.
-
-    Raises:
-        CheckpointError: it cannot be made.
-    """
-    try:
-        return files.Unfinished(folder)
-    except OSError as error:
-        raise CheckpointError(_why(error, folder, 0)) from error
+        refused = CheckpointError(_why(error, folder, size))
+        refused.errno = error.errno
+        raise refused from error
 
 
 def write(folder: Path, content: Packed, keep: int, **about: Any) -> Path:
@@ -116,25 +108,12 @@ def write(folder: Path, content: Packed, keep: int, **about: Any) -> Path:
             was there before is intact.
     """
     parts = {TENSORS: _serialised(content), STATE: _json(content.plain)}
-    manifest = _manifest(parts, about)
-    try:
+    parts[MANIFEST] = _manifest(parts, about)
+    with writing(folder, sum(map(len, parts.values()))):
         present = checkpoints(folder)
         path = folder / f"checkpoint-{_number(present[-1]) + 1 if present else 0:08d}"
-        unfinished = folder / f"{files.UNFINISHED}{path.name}"
-        try:
-            unfinished.mkdir()
-            for name, data in {**parts, MANIFEST: manifest}.items():
-                files.write_new(unfinished / name, data)
-            files.flush(unfinished)
-            os.rename(unfinished, path)
-        except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            raise
-        files.flush(folder)
+        files.write_folder(path, folder / f"{files.UNFINISHED}{path.name}", parts)
         _remove([*present, path][:-keep])
-    except OSError as error:
-        size = len(manifest) + sum(map(len, parts.values()))
-        raise CheckpointError(_why(error, folder, size)) from error
     return path
 
 
@@ -235,12 +214,12 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 def _checked(path: Path, name: str, listed: Any) -> bytes:
     """The bytes of a file, if they are those that the manifest tells."""
     try:
-        size, checksum = listed[name]["bytes"], listed[name]["sha256"]
+        about = listed[name]
         found = (path / name).stat().st_size
-        if found != size:
-            raise ValueError(f"it has {found} bytes, not {size}")
+        if found != about["bytes"]:
+            raise ValueError(f"it has {found} bytes, not {about['bytes']}")
         data = files.read_bytes(path / name)
-        if _sum(data) != checksum:
+        if not files.is_same(data, about):
             raise ValueError("its checksum is another")
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise Damaged(f"{path} is damaged: {name}: {reason(error)}.") from error
@@ -248,8 +227,7 @@ def _checked(path: Path, name: str, listed: Any) -> bytes:
 
 
 def _manifest(parts: dict[str, bytes], about: dict[str, Any]) -> bytes:
-    sums = {name: {"bytes": len(data), "sha256": _sum(data)} for name, data in parts.items()}
-    content = {"format": FORMAT, **about, "files": sums}
+    content = {"format": FORMAT, **about, "files": files.sums(parts)}
     return _json({**content, "sha256": _sum(_json(content))})
 
 
@@ -274,24 +252,12 @@ def _number(path: Path) -> int:
     return int(match[1])
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """A small file, all of it or nothing.
-
-    Raises:
-        CheckpointError: it cannot be written.
-    """
-    try:
-        files.write_bytes(path, data)
-    except OSError as error:
-        raise CheckpointError(_why(error, path.parent, len(data))) from error
-
-
 def _remove(old: list[Path]) -> None:
     """Renamed first, so that one half removed is not taken for a checkpoint."""
     for path in old:
         going = path.with_name(_REMOVING + path.name)
         os.rename(path, going)
-        shutil.rmtree(going, ignore_errors=True)
+        files.remove_folder(going)
 
 
 def _why(error: OSError, folder: Path, size: int) -> str:

@@ -24,7 +24,7 @@ from typing import Any, Self
 
 from bptt import files
 from bptt._ending import SIGNALS
-from bptt.training._store import mark
+from bptt.training._store import writing
 
 LEFT = 128 + signal.SIGTERM
 """Exit code of a worker whose parent is gone."""
@@ -80,13 +80,29 @@ def deaf() -> Iterator[None]:
     of_terminals = set(SIGNALS) - {signal.SIGTERM}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, of_terminals)
     try:
-        with contextlib.suppress(ImportError, AttributeError):
+        with contextlib.suppress(ImportError, AttributeError), _silent():
             for name in _TRACKERS:
                 importlib.import_module(name).ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, of_terminals)  # those let Ctrl-C through again
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Within, Python is begun without what joblib's trackers say when they remove what a process
+    left that a signal ended: it is removed, and nobody has to do anything."""
+    before = os.environ.get("PYTHONWARNINGS")
+    quiet = "ignore:resource_tracker"
+    os.environ["PYTHONWARNINGS"] = f"{before},{quiet}" if before else quiet
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before
 
 
 class Asked:
@@ -173,7 +189,8 @@ class Watch:
         self._marker: files.Unfinished | None = None
         if folder is not None:
             files.sweep(folder)  # those of processes that were killed
-            self._marker = mark(folder)
+            with writing(folder):
+                self._marker = files.Unfinished(folder)
         self.asked = Asked(None if self._marker is None else self._marker.path)
 
     def __enter__(self) -> Self:
