@@ -149,7 +149,10 @@ def _rounded(row: list[str]) -> list[str]:
 
 def _prediction(folder: Path, content: dict[str, Any]) -> Section:
     def table(first: str, key: str, metrics: list[dict[str, Any]]) -> Table:
-        rows = [[m[key], *(_error(m[e]) for e in ("rmse", "mse", "mae"))] for m in metrics]
+        rows = [
+            [m[key], *("–" if m[e] is None else f"{m[e]:.4g}" for e in ("rmse", "mse", "mae"))]
+            for m in metrics
+        ]
         return Table([first, "RMSE", "MSE", "MAE"], rows)
 
     tables = [table("model", "name", content.get("metrics", []))]
