@@ -185,8 +185,16 @@ def test_focused_backpropagation_takes_any_cell_of_self_recurrent_units() -> Non
     assert_same(gradient_of(bptt.Focused(2), net, stream)[0], expected)
 
 
-@pytest.mark.parametrize("kind", ["Elman", "LSTM", "Nested", "OwnStart"])
-@pytest.mark.parametrize("stride", [2, None])
+@pytest.mark.parametrize(
+    ("kind", "stride"),
+    [
+        ("Elman", 2),
+        ("Nested", None),
+        ("OwnStart", 2),
+        *(pytest.param(kind, 2, marks=pytest.mark.slow) for kind in ("LSTM", "Nested")),
+        *(pytest.param(kind, None, marks=pytest.mark.slow) for kind in ("Elman", "LSTM")),
+    ],
+)
 def test_uoro_is_full_on_average(kind: str, stride: int | None) -> None:
     """Lanes that are all alike are as many draws; passes with other seeds give the spread of their
     mean."""

@@ -99,7 +99,7 @@ def plainest(draw: st.DrawFn) -> Run:
     )
 
 
-@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(plainest(), st.integers(2, 70))
 def test_many_windows_in_one_call_are_those_made_one_by_one(run: Run, some: int) -> None:
     one_by_one, many, all_at_once = (Trained(run.copy()) for _ in range(3))

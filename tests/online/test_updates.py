@@ -16,7 +16,7 @@ pytest.importorskip("bptt._core")
 
 
 drawn = settings(
-    max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 
 
