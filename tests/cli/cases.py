@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 from bptt.cli._app import app
 
 FAST = ("--epochs", "2", "--hidden", "4", "--depth", "10", "--stride", "10", "--quiet")
+FAST += ("--cell", "gru")
 
 
 def call(*arguments):

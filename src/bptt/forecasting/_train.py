@@ -5,6 +5,7 @@ Everything that can be refused is refused by `plan`, before `train` does any wor
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -24,7 +25,7 @@ from bptt.forecasting._split import TEST, TRAINING, Split
 from bptt.forecasting._study import Study
 from bptt.forecasting._tables import Floats
 from bptt.gradients import GradientMethod
-from bptt.training import Checkpoint, History, Patience, fit
+from bptt.training import Checkpoint, History, NonFiniteWarning, Patience, fit
 
 AUTO = ("gru", "state-space")
 """Cells that are tried where none is asked for."""
@@ -95,7 +96,7 @@ class Result:
 def plan(
     series: Series, options: Options, missing: str = "refuse", test: Series | None = None
 ) -> Plan:
-    """Split, scale, check, and judge linear forms.
+    """Split, scale, check, judge linear forms, and try the cells if none is asked for.
 
     Args:
         series: to train and to validate on; without ``test``, its last rows are to test on.
@@ -148,7 +149,8 @@ def plan(
     options = options.filled(split.train - horizon * count)
     method = options.gradient_method(split.train - horizon * count)
     tested = None if test is None else test.source
-    return Plan(series, options, split, scaling, seasons, study, method, missing, tested)
+    made = Plan(series, options, split, scaling, seasons, study, method, missing, tested)
+    return replace(made, options=_with_cell(made))
 
 
 def _check_season(period: int, rows: int) -> None:
@@ -226,8 +228,6 @@ def train(
     """
     options, split, series = plan.options, plan.split, plan.series
     early = plan.study.fitted(1)
-    plan = replace(plan, options=_with_cell(plan, early))
-    options = plan.options
     known = _forecaster(plan, early)
     training, validation = known.parts(series, split)
     network = known.network
@@ -324,30 +324,32 @@ def _forecaster(plan: Plan, linear: Linear) -> Forecaster:
     )
 
 
-def _with_cell(plan: Plan, linear: Linear) -> Options:
+def _with_cell(plan: Plan) -> Options:
     """The options with a cell: of several, the one with the least validation loss in a trial."""
     options = plan.options
     if options.cell != "auto":
         return options
     assert options.epochs is not None
-    losses = {}
+    linear, losses = plan.study.fitted(1), {}
     for cell in AUTO:
         tried = replace(options, cell=cell)
         forecaster = _forecaster(replace(plan, options=tried), linear)
         training, validation = forecaster.parts(plan.series, plan.split)
-        history = fit(
-            forecaster.network,
-            training,
-            method=plan.method,
-            loss=options.loss,
-            optimizer=options.make_optimizer(),
-            epochs=-(-options.epochs // TRIAL),
-            validation=validation,
-            clip=options.clip,
-            on_nonfinite="skip",
-            progress=False,
-            seed=options.seed,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NonFiniteWarning)  # the other cell is taken
+            history = fit(
+                forecaster.network,
+                training,
+                method=plan.method,
+                loss=options.loss,
+                optimizer=options.make_optimizer(),
+                epochs=-(-options.epochs // TRIAL),
+                validation=validation,
+                clip=options.clip,
+                on_nonfinite="skip",
+                progress=False,
+                seed=options.seed,
+            )
         losses[cell] = min(filter(np.isfinite, history.validations), default=np.inf)
     return replace(options, cell=min(AUTO, key=losses.__getitem__))
 
