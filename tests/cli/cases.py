@@ -5,8 +5,8 @@ from typer.testing import CliRunner
 
 from bptt.cli._app import app
 
-FAST = ("--epochs", "2", "--hidden", "4", "--depth", "10", "--stride", "10", "--quiet")
-FAST += ("--cell", "gru")
+FAST = ("--epochs", "2", "--cell", "gru", "--hidden", "4")
+FAST += ("--depth", "10", "--stride", "10", "--quiet")
 
 
 def call(*arguments):

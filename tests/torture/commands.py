@@ -22,8 +22,19 @@ from bptt.runs import read_run
 
 ROOT = Path(__file__).parents[2]
 
-SMALL = ["--epochs", "2", "--hidden", "3", "--depth", "8", "--stride", "8", "--quiet"]
-SMALL += ["--cell", "gru"]
+SMALL = [
+    "--epochs",
+    "2",
+    "--cell",
+    "gru",
+    "--hidden",
+    "3",
+    "--depth",
+    "8",
+    "--stride",
+    "8",
+    "--quiet",
+]
 COLUMNS = ["--inputs", "u", "--target", "y"]
 FIT = ["fit", "data.csv", *COLUMNS, *SMALL]
 

@@ -32,8 +32,9 @@ class Options:
     Attributes:
         simulate: predict from the inputs alone, without the past targets.
         horizon: how many steps ahead; default: 1 in prediction, 0 (the same step) in simulation.
-        cell: ``"gru"``, ``"lstm"``, ``"elman"``, ``"leaky"``, ``"state-space"``, or ``"auto"``: the
-            one of gru and state-space that does better in a short trial on the validation part.
+        cell: ``"gru"``, ``"lstm"``, ``"elman"``, ``"leaky"``, ``"state-space"``, or ``"auto"``:
+            gru; in simulation the one of gru and state-space that does better in a short trial, on
+            the validation part.
         hidden: units of each layer.
         layers: recurrent layers on top of each other.
         method: ``"truncated"``, ``"full"`` or ``"sliding-window"``; default: truncated, in

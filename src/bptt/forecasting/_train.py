@@ -27,8 +27,8 @@ from bptt.forecasting._tables import Floats
 from bptt.gradients import GradientMethod
 from bptt.training import Checkpoint, History, NonFiniteWarning, Patience, fit
 
-AUTO = ("gru", "state-space")
-"""Cells that are tried where none is asked for."""
+AUTO = {False: ("gru",), True: ("state-space", "gru")}
+"""Cells that are tried where none is asked for, in prediction and in simulation."""
 
 TRIAL = 5
 """A trial takes this part of the epochs."""
@@ -330,8 +330,11 @@ def _with_cell(plan: Plan) -> Options:
     if options.cell != "auto":
         return options
     assert options.epochs is not None
+    cells = AUTO[options.simulate]
+    if len(cells) == 1:
+        return replace(options, cell=cells[0])
     linear, losses = plan.study.fitted(1), {}
-    for cell in AUTO:
+    for cell in cells:
         tried = replace(options, cell=cell)
         forecaster = _forecaster(replace(plan, options=tried), linear)
         training, validation = forecaster.parts(plan.series, plan.split)
@@ -351,7 +354,7 @@ def _with_cell(plan: Plan) -> Options:
                 seed=options.seed,
             )
         losses[cell] = min(filter(np.isfinite, history.validations), default=np.inf)
-    return replace(options, cell=min(AUTO, key=losses.__getitem__))
+    return replace(options, cell=min(cells, key=losses.__getitem__))
 
 
 def _chosen(plan: Plan, known: Forecaster, early: Linear, plain: Linear) -> tuple[bool, float]:

@@ -153,8 +153,8 @@ def fit(
     cell: Annotated[
         Literal["auto", "gru", "lstm", "elman", "leaky", "state-space"],
         typer.Option(
-            help="The recurrent cell; auto: gru or state-space, whichever does better in a short "
-            "trial on the validation part.",
+            help="The recurrent cell; auto: gru, and with --simulate gru or state-space, whichever "
+            "does better in a short trial on the validation part.",
             rich_help_panel=NETWORK,
         ),
     ] = "auto",
