@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from tests.torture.commands import COMMANDS
 
 import bptt
@@ -18,6 +19,7 @@ AT_CALLS = ("error", "kill", "SIGTERM", "SIGINT")
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow  # minutes; CI makes faults for three
 def test_what_was_there_is_there_and_what_was_begun_ends(tmp_path: Path) -> None:
     """In a process of its own: it forks, and should not do so beside the threads of other tests."""
     paths = [str(Path(bptt.__file__).parents[1]), str(ROOT)]
