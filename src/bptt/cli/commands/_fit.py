@@ -128,8 +128,8 @@ def fit(
     test: Annotated[
         float,
         typer.Option(
-            help="The last rows, to test on: a share, or a number of rows, of every series; 0: none; "
-            "of a text, a share.",
+            help="The last rows, to test on: a share, or a number of rows, of every series; 0 is "
+            "none; of a text, a share.",
             rich_help_panel=COLUMNS,
         ),
     ] = _forecast.DEFAULTS.test,
