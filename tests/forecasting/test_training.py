@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from bptt.errors import DataError, OptionError
 from bptt.forecasting import Options, Scaling, Split, plan
@@ -197,3 +198,21 @@ def test_the_defaults_beat_persistence_on_the_sunspots():
 
     metrics = quick(sunspots(), epochs=10).metrics
     assert metrics[0].rmse < 0.6 * metrics[1].rmse
+
+
+@pytest.mark.parametrize(("hidden", "threads"), [(4, 1), (512, 2)])
+def test_small_work_takes_one_thread(hidden, threads, monkeypatch):
+    """And leaves the process as many as it had."""
+    from bptt.forecasting import _train
+
+    seen, real = [], _train.fit
+
+    def fit(*arguments, **options):
+        seen.append(torch.get_num_threads())
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(_train, "fit", fit)
+    torch.set_num_threads(2)  # the fixture of all tests puts it back
+    quick(driven(), hidden=hidden, epochs=1)
+    assert seen == [threads]
+    assert torch.get_num_threads() == 2

@@ -6,10 +6,13 @@ Everything that can be refused is refused by `plan`, before `train` does any wor
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import torch
 
 from bptt.errors import DataError, OptionError
 from bptt.forecasting._checksum import trained
@@ -32,6 +35,9 @@ AUTO = {False: ("gru",), True: ("state-space", "gru")}
 
 TRIAL = 5
 """A trial takes this part of the epochs."""
+
+SMALL = 2**17
+"""Lanes times units squared, up to which one thread trains."""
 
 CERTAIN, HELPS = 2.0, 0.5
 """Standard errors of the mean by which squared errors on the validation part must be lower: the
@@ -233,24 +239,25 @@ def train(
     network = known.network
     assert options.epochs is not None  # they are filled
     assert options.patience is not None
-    history = fit(
-        network,
-        training,
-        method=plan.method,
-        loss=options.loss,
-        optimizer=options.make_optimizer(),
-        epochs=options.epochs,
-        validation=validation,
-        stop=[Patience(options.patience, restore_best=True)],
-        clip=options.clip,
-        on_nonfinite=options.on_nonfinite,  # type: ignore[arg-type]  # checked by Options
-        progress=progress,
-        seed=options.seed,
-        starts=options.starts if options.starts > 1 else None,
-        jobs=jobs if options.starts > 1 else None,
-        checkpoint=checkpoint,
-        resume=resume,
-    )
+    with _threads(options):
+        history = fit(
+            network,
+            training,
+            method=plan.method,
+            loss=options.loss,
+            optimizer=options.make_optimizer(),
+            epochs=options.epochs,
+            validation=validation,
+            stop=[Patience(options.patience, restore_best=True)],
+            clip=options.clip,
+            on_nonfinite=options.on_nonfinite,  # type: ignore[arg-type]  # checked by Options
+            progress=progress,
+            seed=options.seed,
+            starts=options.starts if options.starts > 1 else None,
+            jobs=jobs if options.starts > 1 else None,
+            checkpoint=checkpoint,
+            resume=resume,
+        )
     network.eval()
     linear = plan.study.fitted(TEST)
     plain = _simplest(plan, TEST)
@@ -338,7 +345,7 @@ def _with_cell(plan: Plan) -> Options:
         tried = replace(options, cell=cell)
         forecaster = _forecaster(replace(plan, options=tried), linear)
         training, validation = forecaster.parts(plan.series, plan.split)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _threads(options):
             warnings.simplefilter("ignore", NonFiniteWarning)  # the other cell is taken
             history = fit(
                 forecaster.network,
@@ -355,6 +362,18 @@ def _with_cell(plan: Plan) -> Options:
             )
         losses[cell] = min(filter(np.isfinite, history.validations), default=np.inf)
     return replace(options, cell=min(cells, key=losses.__getitem__))
+
+
+@contextmanager
+def _threads(options: Options) -> Iterator[None]:
+    """One thread where the products of a step are small: a second one only waits for the first."""
+    before = torch.get_num_threads()
+    if options.lanes * options.hidden**2 <= SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _chosen(plan: Plan, known: Forecaster, early: Linear, plain: Linear) -> tuple[bool, float]:
