@@ -2,6 +2,7 @@
 
     pip install 'bptt[bench]'
     python benchmarks/forecasting.py [--furnace gas-furnace.csv] [--seeds 5] [--only airline]
+    python benchmarks/forecasting.py --others
 
 One step ahead, the last fifth of the rows to test on, nothing chosen there. The contestants:
 
@@ -13,6 +14,9 @@ One step ahead, the last fifth of the rows to test on, nothing chosen there. The
   carried on over it row by row. Airline passengers: the airline model of Box and Jenkins on
   logarithms; unemployment: two lags and the inputs of the quarter before; sunspots: nine lags;
 - bptt: the median over seeds, with the least and the greatest.
+
+`--others` runs 33 other series, of packages and made here (random walks, trends, seasons, steps,
+collinear and constant inputs, outliers, short and long ones), beside persistence alone.
 
 The series come with statsmodels, pmdarima and vega_datasets; the gas furnace of Box and Jenkins
 (series J, columns InputGasRate and CO2) is data set "gas-furnace" of openmv.net.
@@ -77,6 +81,77 @@ def load(furnace: Path | None) -> dict[str, Series]:
         axis = np.arange(1.0, len(goal) + 1)
         made[name] = Series(given, goal, tuple(inputs), "y", name, axis)
     return made
+
+
+def others() -> dict[str, Series]:
+    """Some that nobody tuned anything on."""
+    import pmdarima.datasets as packaged
+    from statsmodels import datasets
+
+    random = np.random.default_rng(0)
+    rows = np.arange(400)
+    noise = random.normal(size=(12, 400))
+    week, wave = np.tile(random.normal(size=7), 58)[:400], np.sin(2 * np.pi * rows / 24)
+    found: dict[str, tuple[Any, list[Any]]] = {
+        f"random walk of {n} rows, {seed}": (np.cumsum(random.normal(size=n)), [])
+        for n in (60, 120, 300, 1000, 4000)
+        for seed in range(2)
+    }
+    found |= {
+        "white noise": (noise[0], []),
+        "trend": (0.05 * rows + noise[1], []),
+        "bent trend": (np.where(rows < 300, rows, 600 - rows) + 3 * noise[2], []),
+        "growth": (np.exp(0.01 * rows + 0.1 * noise[3]), []),
+        "week": (3 * week + noise[4], []),
+        "day and trend": (0.02 * rows + 2 * wave + 0.5 * noise[5], []),
+        "steps": (5.0 * np.floor(rows / 37) + 0.2 * noise[6], []),
+        "one step, in the test part": (10.0 * (rows > 360) + noise[7], []),
+        "outliers": (2 * wave + 0.3 * noise[8] + 30 * (rows % 61 == 7), []),
+        "a constant input": (np.cumsum(noise[9]), [np.ones(400)]),
+        "an input twice": (np.cumsum(noise[10]), [wave, wave, 2 * wave + 1]),
+        "an input that tells": (np.roll(noise[11], 1) * 3 + noise[0], [noise[11]]),
+        "twenty-four rows": (np.cumsum(noise[0][:24]), []),
+    }
+    nile = datasets.nile.load_pandas().data["volume"]
+    nation = datasets.macrodata.load_pandas().data
+    for name, values in {
+        "Nile": nile,
+        "lynx": packaged.load_lynx(),
+        "wine": packaged.load_wineind(),
+        "wool": packaged.load_woolyrnq(),
+        "residents of Australia": packaged.load_austres(),
+        "beer": packaged.load_ausbeer(),
+        "heart rate": packaged.load_heartrate(),
+        "gasoline": packaged.load_gasoline(),
+        "inflation": nation["infl"],
+        "consumption": nation["realcons"],
+    }.items():
+        found[name] = (values, [])
+    made = {}
+    for name, (target, inputs) in found.items():
+        goal = np.asarray(target, dtype=np.float64)
+        given = np.column_stack(inputs) if inputs else np.empty((len(goal), 0))
+        names = tuple(f"u{i}" for i in range(given.shape[1]))
+        made[name] = Series(given, goal, names, "y", name, np.arange(1.0, len(goal) + 1))
+    return made
+
+
+def show_others(jobs: int) -> None:
+    """Each beside persistence."""
+    print("| series | persistence | bptt | ratio | model |\n|---|---|---|---|---|")
+    series, ratios = others(), []
+    with ProcessPoolExecutor(jobs) as pool:
+        runs = pool.map(fit, [(one, 0) for one in series.values()])
+        for (name, one), run in zip(series.items(), runs, strict=True):
+            last = persistence(one)
+            ratios.append(run["rmse"] / last)
+            print(
+                f"| {name} | {last:.4g} | {run['rmse']:.4g} | {ratios[-1]:.3f} | {run['model']} |",
+                flush=True,
+            )
+    print(
+        f"\n{sum(r <= 1.02 for r in ratios)} of {len(ratios)} within 1.02; worst {max(ratios):.3f}"
+    )
 
 
 def split(series: Series) -> int:
@@ -172,8 +247,12 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="runs at once")
     parser.add_argument("--only", help="series whose names begin so")
     parser.add_argument("--json", type=Path, default=HERE / "docs/figures/forecasting.json")
+    parser.add_argument("--others", action="store_true", help="other series, beside persistence")
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
+    if asked.others:
+        show_others(asked.jobs)
+        return
     found = []
     print("| one step ahead, test RMSE | persistence | ridge | SARIMAX | bptt | of the ridge | s |")
     print("|---|---|---|---|---|---|---|")
