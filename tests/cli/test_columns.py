@@ -67,7 +67,7 @@ def test_predictions_have_group_and_date_and_tell_new_rows(shops, tmp_path):
     told = words(found.output)
     assert "130 predictions of sales, 2 series of shop" in told
     assert "on 94 rows that it was trained on" in told  # the first of each has no prediction
-    assert "on 34 new rows" in told
+    assert "on 34 other rows" in told
     rows = read("predictions.csv")
     assert list(rows[0]) == ["shop", "day", "truth", "prediction"]
     assert [(r["shop"], r["day"]) for r in rows[63:66]] == [
@@ -85,7 +85,7 @@ def test_a_copy_under_another_name_is_recognised(shops, tmp_path):
     assert "new" not in told
     other = write(tmp_path / "other.csv", rows_of(seed=1))
     told = words(call("predict", shops[0] / "run", other, "--force").output)
-    assert "on 118 new rows" in told
+    assert "on 118 other rows" in told
     assert "trained on" not in told
 
 
@@ -158,7 +158,7 @@ def test_a_test_file(tmp_path):
     assert (data["test_data"], data["test"], data["errors_on"]) == ("second.csv", 30, "test")
     told = words(call("predict", "run", first).output)
     assert "on 59 rows that it was trained on" in told
-    assert "on 29 new rows" in words(call("predict", "run", second, "--force").output)
+    assert "on 29 other rows" in words(call("predict", "run", second, "--force").output)
 
 
 def test_a_test_file_excludes_a_test_part_and_is_checked_first(tmp_path):

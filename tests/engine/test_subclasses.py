@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -57,6 +58,26 @@ class Asked(nn.GRUCell):
         return found * 2 if name == "weight_hh" else found
 
 
+class Behind(nn.Module):
+    """Comes after the known class, before `nn.Module`."""
+
+    def __call__(self, *arguments: Any) -> Tensor:
+        result: Tensor = super().__call__(*arguments)
+        return result / 2
+
+
+class Before(nn.GRUCell, Behind):
+    """With another's call."""
+
+
+class Locked(nn.GRUCell):
+    """Something that cannot be copied."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.lock = threading.Lock()
+
+
 class Mixin:
     """Comes before the known class."""
 
@@ -75,7 +96,7 @@ def test_what_changes_no_step_is_known(kind: Callable[[], nn.Module]) -> None:
     agree(cell, given())
 
 
-@pytest.mark.parametrize("kind", [Halved, Called, Asked, Mixed])
+@pytest.mark.parametrize("kind", [Halved, Called, Asked, Mixed, Before, Locked])
 def test_what_may_change_a_step_is_captured(kind: type[nn.GRUCell]) -> None:
     cell = kind(SIZE, SIZE)
     assert not is_built_in(cell)

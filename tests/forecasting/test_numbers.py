@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from bptt.errors import DataError
-from bptt.forecasting import linear_model, plan
-from bptt.forecasting._options import Options
+from bptt.forecasting import Options, linear_model, plan, read_table, select, train
 
 from .cases import ar2, driven, made, quick, walk
 
@@ -103,3 +102,39 @@ def test_an_outlier_does_not_end_in_an_error():
     series = made(walk(120))
     series.target[40] = 1e6
     assert np.isfinite(quick(series).prediction).all()
+
+
+def test_a_zero_in_new_data_does_not_take_the_logarithms_along():
+    random = np.random.default_rng(1)
+    swing = np.zeros(400)
+    for t in range(1, 400):
+        swing[t] = 0.9 * swing[t - 1] + 0.3 * random.normal()
+    y = 100 * np.exp(swing)
+    model = linear_model(np.empty((400, 0)), y, 1, 250, 200)
+    assert any(part.transform == "log" for part in model.parts)
+    broken, almost = y.copy(), y.copy()
+    broken[260], almost[260] = 0.0, y[:250].min() / 2
+    one, two = (model(np.empty((400, 0)), values) for values in (broken, almost))
+    np.testing.assert_allclose(one[262:], two[262:], rtol=0.2)
+
+
+def test_few_known_targets_are_fitted_on_or_refused_before_training():
+    for known in (1, 3, 4, 8):
+        y = ar2(200, noise=1.0)
+        y[known:128] = np.nan
+        try:
+            planned = plan(made(y), Options(epochs=1, cell="gru"), "mask")
+        except DataError:
+            continue
+        train(planned, progress=False)
+
+
+def test_a_table_of_dates_alone_has_nothing_to_forecast(tmp_path):
+    (tmp_path / "o.csv").write_text("day\n2024-01-01\n2024-01-02\n")
+    with pytest.raises(DataError, match="no column beside those of time and group"):
+        select(read_table(tmp_path / "o.csv"))
+
+
+def test_no_group_is_none(tmp_path):
+    (tmp_path / "o.csv").write_text("y\n1\n2\n")
+    assert select(read_table(tmp_path / "o.csv"), group="").group_name is None

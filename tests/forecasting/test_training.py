@@ -200,6 +200,15 @@ def test_the_defaults_beat_persistence_on_the_sunspots():
     assert metrics[0].rmse < 0.6 * metrics[1].rmse
 
 
+def test_a_cell_that_was_tried_is_that_of_more_epochs():
+    cells = {
+        plan(driven(), Options(simulate=True, epochs=epochs, hidden=2)).options.cell
+        for epochs in (1, 5, 700)
+    }
+    assert len(cells) == 1
+    assert cells < {"gru", "state-space"}
+
+
 @pytest.mark.parametrize(("hidden", "threads"), [(4, 1), (512, 2)])
 def test_small_work_takes_one_thread(hidden, threads, monkeypatch):
     """And leaves the process as many as it had."""

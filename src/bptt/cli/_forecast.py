@@ -148,7 +148,7 @@ def _report(result: Result) -> None:
     kept = (
         f"epoch {history.best_epoch} was kept"
         if forecaster.gain
-        else "no epoch was better on the validation part than the linear model alone"
+        else "the network did not help enough on the validation part to be added"
     )
     say(f"Stopped after {len(history)} epochs ({history.stop_reason}); {kept}.")
     _report_lags(result)

@@ -155,7 +155,7 @@ def _report(out: Path, series: Series, found: list[Forecast], forecaster: Foreca
     prediction = np.concatenate([forecast.predictions for forecast in found])
     trained = np.concatenate([forecast.trained_on() for forecast in found])
     errors = []
-    for kind, rows in (("{} that it was trained on", trained), ("new {}", ~trained)):
+    for kind, rows in (("{} that it was trained on", trained), ("other {}", ~trained)):
         rows = rows & np.isfinite(truth)
         if rows.any():
             number = int(rows.sum())

@@ -120,8 +120,8 @@ class Forecaster:
         return self.reader.linear.bounded(found) if self.options.simulate else found
 
     def stream(self, series: Series) -> Stream:
-        """``series`` as the network was trained on it: what the linear model leaves, where a
-        target is known."""
+        """``series`` as what the network learns: what the linear model leaves, in simulation the
+        target less its training mean, where a target is known."""
         features, left = self._pairs(series)
         if len(series.begins) == 1:
             return self._stream(features, left)
@@ -154,7 +154,10 @@ class Forecaster:
         ``spread``."""
         reader = self.reader
         inputs = reader.scaling.inputs(series)
-        base = reader.linear(inputs, series.target, series.age)
+        if reader.simulate:
+            base = np.full(len(series), reader.scaling.target_mean)
+        else:
+            base = reader.linear(inputs, series.target, series.age)
         left = series.left_by(base, self.options.ahead)
         return reader(inputs, series.target, series.age), left / self.spread
 

@@ -83,8 +83,11 @@ class Linear:
         age = np.arange(len(target)) if age is None else age
         held = hold(target, self.center, age)
         found = np.zeros(len(held))
+        # What is far below all that was seen, a zero say, has no logarithm that tells anything.
+        above = np.maximum(held, 0.5 * self.low)
         for part in self.parts:
-            found += part.share * _applied(part, inputs, held, age)
+            given = above if part.transform == "log" else held
+            found += part.share * _applied(part, inputs, given, age)
         if self.simulate:
             return self.bounded(found)
         return np.clip(found, held - self.reach, held + self.reach)

@@ -168,12 +168,15 @@ class Options:
             return self.horizon
         return 0 if self.simulate else 1
 
+    def usual_epochs(self, steps: int) -> int:
+        """The default of ``epochs``, for a training part of ``steps`` steps."""
+        return min(max(STEPS // max(steps, 1), LEAST), MOST) if self.simulate else 100
+
     def filled(self, steps: int) -> Options:
         """With every default, for a training part of ``steps`` steps."""
         simulate = self.simulate
         rate = LEARNING_RATES[self.optimizer]
         if simulate:
-            epochs = min(max(STEPS // max(steps, 1), LEAST), MOST)
             rate = SIMULATION_RATE if self.optimizer in ("adam", "adamw") else rate
         defaults: dict[str, Any] = {
             "horizon": self.ahead,
@@ -181,7 +184,7 @@ class Options:
             "lr": rate,
             "weight_decay": 0.0 if simulate else 1.0,
             "clip": 1.0 if simulate and self.optimizer != "lbfgs" else None,
-            "epochs": epochs if simulate else 100,
+            "epochs": self.usual_epochs(steps),
             "patience": 400 if simulate else 40,
         }
         return replace(self, **{k: v for k, v in defaults.items() if getattr(self, k) is None})

@@ -53,7 +53,7 @@ def _loss(axes: Axes, result: Result) -> None:
     kept = history.best_epoch
     best = start if kept == 0 else history.validations[kept - 1]
     axes.plot([kept], [best], "o", color=NETWORK, label=f"kept: epoch {kept}")
-    axes.axhline(start, color=LINEAR, linestyle="--", linewidth=1, label="validation, linear model")
+    axes.axhline(start, color=LINEAR, linestyle="--", linewidth=1, label="validation, at the start")
     shown = [start, *history.losses, *history.validations]
     if max(shown) > 20 * max(min(shown), 1e-12):
         axes.set_yscale("log")
@@ -122,7 +122,7 @@ def _starts(axes: Axes, result: Result) -> None:
         axes.plot(range(len(curve)), curve, color=color, linewidth=width, zorder=order, label=label)
         axes.plot([start.epoch], [start.loss], "o", color=color, markersize=5, zorder=order)
     axes.plot([], [], "o-", color=QUIET, linewidth=0.9, markersize=5, label="others, and their end")
-    axes.axhline(before, color=LINEAR, linestyle="--", linewidth=1, label="linear model")
+    axes.axhline(before, color=LINEAR, linestyle="--", linewidth=1, label="at the start")
     shown = [before, *(loss for start in ended for loss in start.losses)]
     if max(shown) > 20 * max(min(shown), 1e-12):
         axes.set_yscale("log")

@@ -234,7 +234,7 @@ def _about(result: Result) -> dict[str, Any]:
     return {
         "data": {
             "source": plan.series.source,
-            "rows": split.total,
+            "rows": split.fitted if plan.tested else split.total,
             "training": split.train,
             "validation": split.fitted - split.train,
             "test": split.total - split.fitted,

@@ -57,7 +57,7 @@ def diagnose_run(
     run = read_run(folder)  # once, as another run may take its place at any moment
     forecaster, content = forecaster_of(run), run.record
     own = forecaster.options
-    counted = min(len(series) - own.ahead, steps)
+    counted = min(max(span.stop - span.start for span in series.spans) - own.ahead, steps)
     if depth is None and own.method != "full" and own.depth <= counted:
         depth = own.depth
     ended = [s["loss"] for s in _begun(content) if s["loss"] is not None]

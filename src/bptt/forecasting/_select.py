@@ -58,6 +58,7 @@ def select(
         OptionError: ``missing`` is unknown, or a column has two uses.
     """
     one_of(MISSING, missing=missing)
+    group = group or None
     times: Times | None = None
     if time is None:
         time, times = _dates(table, {*inputs, *filter(None, (target, group))})
@@ -172,6 +173,8 @@ def _target(table: Table, target: str | None, others: set[str | None]) -> str:
     names = [name for name in table.names if name not in others]
     if len(names) == 1:
         return names[0]
+    if not names:
+        raise DataError(f"{shown(table.path)} has no column beside those of time and group.")
     raise OptionError(
         f"{shown(table.path)} has {len(table.names)} columns: say which one to forecast with "
         f"--target, one of {listed(names)}."

@@ -56,6 +56,9 @@ ROWS_PER_WEIGHT = 0.7
 TEMPER = 0.5
 """Of the weights of forms: errors of neighbouring rows are alike, which counts them for less."""
 
+LEAST = 4
+"""Rows of the training part that a form is fitted on, at the least."""
+
 LEAST_WEIGHT = 1e-3
 """Of a form in the mean, beside the best one's."""
 
@@ -158,9 +161,9 @@ class Study:
                 found += family.judged(rest)
         if not found:
             raise DataError(
-                f"{data.bearing(0)} training rows with a known target are too few for "
-                f"{data.columns} feature(s). Give more rows, or smaller parts to validate and test "
-                "on."
+                f"the training rows with a known target are too few for {data.columns} "
+                f"feature{'s' * (data.columns != 1)}. Give more rows, or smaller parts to validate "
+                "and test on."
             )
         # Of a perfect fit rounding must not choose.
         errors = np.maximum([mse for _, _, mse in found], 1e-24)
@@ -266,7 +269,8 @@ def _families(data: _Data, seasons: Sequence[int], lags: int | None) -> Iterator
 def _bears(data: _Data, back: int, lags: int, columns: int) -> bool:
     """Whether the rows can tell the weights of so many lags, ``back`` rows from the first."""
     count = lags * columns
-    few = count <= min(COLUMNS, NUMBERS // max(data.bearing(back), 1))
+    most = min(COLUMNS, NUMBERS // max(data.bearing(back), 1))
+    few = count <= max(columns, most)  # one lag is always tried
     return few and data.bearing(back + lags) >= max(8, ROWS_PER_WEIGHT * count)
 
 
@@ -358,7 +362,9 @@ class _Judging:
             more = Sums.of(family.design(widest, fresh), self._goal(fresh))
             common = more if common is None else common + more
             judged = family.rows(widest, fold, fold + 1)
-            if not len(judged):
+            if fold == 1:  # what the training part alone does not bear, is not fitted on it
+                forms = [form for form in forms if len(family.rows(form, 0, 1)) >= LEAST]
+            if not len(judged) or not forms:
                 continue
             design, truth = family.design(widest, judged), family.data.target
             for form in forms:
@@ -368,15 +374,13 @@ class _Judging:
                 own = common.first(width)
                 if len(early):
                     own = own + Sums.of(family.design(form, early), self._goal(early))
-                if own.count < 4:
-                    continue
                 weights, biases = ridge(own)
                 ahead = judged + family.data.horizon
                 scaled = design[:, :width] @ weights + biases + family.base[ahead][:, None]
                 found = family.data.unscaled(family.transform, scaled)
                 squares[form] += (((found - truth[ahead][:, None]) / scale) ** 2).sum(axis=0)
                 counts[form] += len(judged)
-        most = max(counts.values())
+        most = max(counts.values(), default=0)
         for form in forms:
             if counts[form] == most > 0:
                 for i, total in enumerate(squares[form]):

@@ -34,7 +34,8 @@ AUTO = {False: ("gru",), True: ("state-space", "gru")}
 """Cells that are tried where none is asked for, in prediction and in simulation."""
 
 TRIAL = 5
-"""A trial takes this part of the epochs."""
+"""A trial takes this part of the epochs that training takes by default: more epochs, asked for
+later, change no choice."""
 
 SMALL = 2**17
 """Lanes times units squared, up to which one thread trains."""
@@ -261,7 +262,7 @@ def train(
     network.eval()
     linear = plan.study.fitted(TEST)
     plain = _simplest(plan, TEST)
-    regressed, share = _chosen(plan, known, early, plain)
+    regressed, share = _chosen(plan, known, early, _simplest(plan, 1))
     delivered = _added(known, linear if regressed else plain, share)
     judged, judged_linear, judged_plain = delivered, linear, plain
     if not split.tests:
@@ -336,7 +337,6 @@ def _with_cell(plan: Plan) -> Options:
     options = plan.options
     if options.cell != "auto":
         return options
-    assert options.epochs is not None
     cells = AUTO[options.simulate]
     if len(cells) == 1:
         return replace(options, cell=cells[0])
@@ -353,7 +353,7 @@ def _with_cell(plan: Plan) -> Options:
                 method=plan.method,
                 loss=options.loss,
                 optimizer=options.make_optimizer(),
-                epochs=-(-options.epochs // TRIAL),
+                epochs=options.usual_epochs(plan.split.train) // TRIAL,
                 validation=validation,
                 clip=options.clip,
                 on_nonfinite="skip",
@@ -383,8 +383,7 @@ def _chosen(plan: Plan, known: Forecaster, early: Linear, plain: Linear) -> tupl
     Args:
         plan: the plan.
         known: the forecaster that knows the training part alone, trained.
-        early: the linear model that knows the training part alone.
-        plain: the simplest model.
+        early, plain: the linear and the simplest model that know the training part alone.
     """
     series, judged = plan.series, plan.split.validation
     inputs = plan.scaling.inputs(series)

@@ -32,6 +32,8 @@ def register(*kinds: type[nn.Module]) -> None:
         _KNOWN[kind] = kind.forward
 
 
+_TABLES = frozenset(vars(nn.Module()))
+
 HARMLESS = frozenset({"__init__", "reset_parameters", "extra_repr", *vars(type("_", (), {}))}) | {
     "__annotations__",
     "__firstlineno__",
@@ -43,9 +45,10 @@ HARMLESS = frozenset({"__init__", "reset_parameters", "extra_repr", *vars(type("
 def known_of(kind: type[nn.Module]) -> type[nn.Module] | None:
     """The known class that a module's class is, or that it derives from without any change to its
     step."""
-    for base in kind.__mro__:
+    for i, base in enumerate(kind.__mro__):
         if base in _KNOWN:
-            return base if kind.forward is _KNOWN[base] else None
+            same = kind.forward is _KNOWN[base] and kind.__mro__[i:] == base.__mro__
+            return base if same else None
         if not vars(base).keys() <= HARMLESS:
             return None
     return None
@@ -67,6 +70,10 @@ def _is_known(module: nn.Module) -> bool:
     kind, own = known_of(type(module)), module.__dict__
     if kind is None or "forward" in own:
         return False
+    if kind is not type(module):  # its own attributes may be anything, which nobody can copy
+        plain = (str, int, float, bool, tuple, type(None))
+        if not all(isinstance(v, plain) for name, v in own.items() if name not in _TABLES):
+            return False
     if any(own.get(hooks) for hooks in HOOKS):
         return False
     if any(isinstance(value, Tensor) for value in own.values()):
