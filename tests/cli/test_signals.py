@@ -106,7 +106,7 @@ def test_only_the_command_takes_signals(how, tmp_path):
         (package / "__init__.py").write_text(f"{ending}\nprint(signal.getsignal(15).__name__)")
     given = [str(package)] if how == "script" else ["-m", package.name]
     done = subprocess.run(
-        [sys.executable, *given, "-m", "bptt"],
+        [sys.executable, "-S", *given, "-m", "bptt"],  # -S: not the package that is installed
         capture_output=True,
         text=True,
         check=False,
