@@ -12,6 +12,7 @@ from bptt.forecasting._job import Job as Job
 from bptt.forecasting._linear import Linear as Linear
 from bptt.forecasting._metrics import Metrics as Metrics
 from bptt.forecasting._options import Options as Options
+from bptt.forecasting._plan import Plan as Plan
 from bptt.forecasting._report import PAGE as PAGE
 from bptt.forecasting._report import diagnose_run as diagnose_run
 from bptt.forecasting._report import report as report
@@ -26,7 +27,6 @@ from bptt.forecasting._study import linear_model as linear_model
 from bptt.forecasting._sunspots import sunspots as sunspots
 from bptt.forecasting._tables import Table as Table
 from bptt.forecasting._tables import read_table as read_table
-from bptt.forecasting._train import Plan as Plan
 from bptt.forecasting._train import Result as Result
 from bptt.forecasting._train import plan as plan
 from bptt.forecasting._train import train as train

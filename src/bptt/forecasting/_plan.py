@@ -1,0 +1,136 @@
+"""A series that can be trained on: everything that can be refused is refused here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bptt.errors import DataError, OptionError
+from bptt.forecasting._linear import hold
+from bptt.forecasting._options import Options
+from bptt.forecasting._scaling import Scaling
+from bptt.forecasting._seasons import seasons_of
+from bptt.forecasting._series import Series
+from bptt.forecasting._split import TRAINING, Split
+from bptt.forecasting._study import Study
+from bptt.gradients import GradientMethod
+
+FARTHEST = 1e30
+"""Deviations that a number may be away from the mean of the training part: the network's numbers
+are of 32 bits."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A series that can be trained on: split, scaled and checked.
+
+    Attributes:
+        series: the data, those to test on apart among them, as further series.
+        options: how to train.
+        split: which rows train, validate and test.
+        scaling: fitted on the training part.
+        seasons: periods, in steps.
+        study: the linear forms that serve, judged on the validation part.
+        method: how the gradient is found.
+        missing: how missing targets are treated.
+        tested: the name of the data to test on apart, if there are any.
+    """
+
+    series: Series
+    options: Options
+    split: Split
+    scaling: Scaling
+    seasons: tuple[int, ...]
+    study: Study
+    method: GradientMethod
+    missing: str
+    tested: str | None = None
+
+
+def prepared(series: Series, options: Options, missing: str, test: Series | None) -> Plan:
+    """`bptt.forecasting.plan`, whose cell may still be to be chosen."""
+    if options.simulate and not series.input_names:
+        raise OptionError(
+            "simulation predicts from the inputs alone, and there are none: name them with "
+            "--inputs, or leave --simulate out."
+        )
+    horizon = options.ahead
+    count, lengths = len(series.begins), [span.stop - span.start for span in series.spans]
+    if count > 1 and options.lanes > count:
+        raise OptionError(
+            f"{options.lanes} lanes are more than the {count} series, each of which is on one lane."
+        )
+    apart = [] if test is None else [span.stop - span.start for span in test.spans]
+    series = series if test is None else series.followed_by(test)
+    split = Split.of(
+        lengths, horizon, options.validation, options.test, _names(series, count), apart
+    )
+    for period in options.season or ():
+        _check_season(period, max(split.training))
+    scaling = Scaling.fit(series, split.fold == TRAINING)
+    _check_known(series, split)
+    _check_near(series, scaling)
+    seasons: tuple[int, ...] = ()
+    if not options.simulate:
+        past = hold(series.target, scaling.target_mean, series.age)
+        ends = zip(series.begins, split.training, strict=True)
+        pasts = [past[begin : begin + rows] for begin, rows in ends]
+        seasons = seasons_of(*pasts) if options.season is None else options.season
+    study = Study.of(
+        scaling.inputs(series),
+        series.target,
+        horizon,
+        split,
+        options.simulate,
+        seasons,
+        options.lags,
+    )
+    options = options.filled(split.train - horizon * count)
+    method = options.gradient_method(split.train - horizon * count)
+    tested = None if test is None else test.source
+    return Plan(series, options, split, scaling, seasons, study, method, missing, tested)
+
+
+def _check_season(period: int, rows: int) -> None:
+    if period > rows // 2:
+        raise OptionError(
+            f"season must be at most {rows // 2}, half of the {rows} rows of the training part, "
+            f"not {period}."
+        )
+
+
+def _names(series: Series, count: int) -> list[str]:
+    """Of all series, for messages; the first ``count`` are not those to test on apart."""
+    return [
+        label if i < count or not label else f"{label} of the test data"
+        for i, label in enumerate(series.labels)
+    ]
+
+
+def _check_known(series: Series, split: Split) -> None:
+    known, predicted = np.isfinite(series.target), split.age >= split.horizon
+    parts = {
+        "training": known[(split.fold == TRAINING) & predicted],
+        "validation": known[split.validation],
+    }
+    if split.tests:
+        parts["test"] = known[split.judged]
+    for name, part in parts.items():
+        if not part.any():
+            raise DataError(
+                f"all {len(part)} targets of the {name} part are missing: nothing can be counted."
+            )
+
+
+def _check_near(series: Series, scaling: Scaling) -> None:
+    scaled = np.column_stack([scaling.inputs(series), scaling.scale(series.target)])
+    far = np.argwhere(np.abs(scaled) > FARTHEST)
+    if len(far):
+        row, column = far[0]
+        name = [*series.input_names, series.target_name][column]
+        value = [*series.inputs[row], series.target[row]][column]
+        raise DataError(
+            f"row {row + 1}, column {name!r}: {value:g} is too large beside the numbers of the "
+            "training part: mend it, or remove the row."
+        )
