@@ -122,7 +122,7 @@ def others() -> dict[str, Series]:
         "residents of Australia": packaged.load_austres(),
         "beer": packaged.load_ausbeer(),
         "heart rate": packaged.load_heartrate(),
-        "gasoline": packaged.load_gasoline(),
+        "bills, three months": nation["tbilrate"],
         "inflation": nation["infl"],
         "consumption": nation["realcons"],
     }.items():
