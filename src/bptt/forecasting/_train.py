@@ -37,6 +37,9 @@ CERTAIN, HELPS = 2.0, 0.5
 """Standard errors of the mean by which squared errors on the validation part must be lower: the
 linear model's, to take the simplest model's place; with the network, to add it."""
 
+FEW = 8
+"""Rows of the validation part that double those."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -293,9 +296,10 @@ def _added(known: Forecaster, linear: Linear, share: float) -> Forecaster:
 
 
 def _better(errors: Floats, other: Floats, certain: float) -> bool:
-    """Whether squared errors are lower than others, by so many standard errors of the mean."""
+    """Whether squared errors are lower than others, by so many standard errors of the mean; by more
+    of them where few rows tell what they are."""
     gain = other**2 - errors**2
-    least = certain * float(gain.std()) / len(gain) ** 0.5
+    least = certain * (1 + FEW / len(gain)) * float(gain.std()) / len(gain) ** 0.5
     return bool(gain.mean() > least)
 
 
