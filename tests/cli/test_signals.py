@@ -147,7 +147,10 @@ def _catches(process, number):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)],
+)
 def test_workers_end_with_the_process_that_asked_for_them(number, tmp_path):
     pytest.importorskip("joblib")
     data = write_table(tmp_path / "data.csv")

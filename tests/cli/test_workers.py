@@ -41,9 +41,9 @@ def workers_of(process):
     ("number", "whole"),
     [
         (signal.SIGTERM, False),
-        (signal.SIGHUP, True),
         (signal.SIGINT, True),
-        (signal.SIGKILL, False),
+        pytest.param(signal.SIGHUP, True, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, False, marks=pytest.mark.slow),
     ],
 )
 def test_as_the_workers_begin(number, whole, tmp_path):
@@ -199,7 +199,11 @@ def test_what_killed_processes_left_is_swept(tmp_path):
 
 @pytest.mark.parametrize(
     ("number", "often"),
-    [(signal.SIGTERM, "never"), (signal.SIGKILL, "never"), (signal.SIGKILL, "20")],
+    [
+        (signal.SIGTERM, "never"),
+        pytest.param(signal.SIGKILL, "never", marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, "20", marks=pytest.mark.slow),
+    ],
 )
 def test_nothing_is_left_in_the_temporary_folder(number, often, tmp_path, monkeypatch):
     pytest.importorskip("joblib")

@@ -30,7 +30,7 @@ def test_the_interpreter_equals_eager(name: str, special: bool) -> None:
 
 @pytest.mark.usefixtures("core")
 @pytest.mark.parametrize("name", ZOO)
-@pytest.mark.parametrize("hidden", [1, 13])
+@pytest.mark.parametrize("hidden", [pytest.param(1, marks=pytest.mark.slow), 13])
 def test_the_core_equals_eager(name: str, hidden: int) -> None:
     cell = ZOO[name](3, hidden)
     for steps, batch in itertools.product((1, 2, 15), (1, 3, 32)):

@@ -185,6 +185,7 @@ def test_a_state_that_is_a_named_tuple(monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(bptt.unfold(cell, given(), Named(z, z))[1]) is Named
 
 
+@pytest.mark.slow
 def test_more_forms_than_a_compiled_function_takes() -> None:
     """Of one cell, and of cells that share."""
     cell = cell_of(lambda s, i, h: torch.tanh(h @ s.w + i.sum(-1, keepdim=True)))
