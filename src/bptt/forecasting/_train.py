@@ -33,11 +33,11 @@ later, change no choice."""
 SMALL = 2**17
 """Lanes times units squared, up to which one thread trains."""
 
-CERTAIN, HELPS = 1.5, 0.5
+CERTAIN, HELPS = 2.0, 0.5
 """Standard errors of the mean by which squared errors on the validation part must be lower: the
 linear model's, to take the simplest model's place; with the network, to add it."""
 
-FEW = 8
+FEW = 4
 """Rows of the validation part that double those."""
 
 
