@@ -319,7 +319,7 @@ def test_training_passes_over_what_no_loss_reaches(name: str, learn_initial_stat
     for backend in ("auto", "eager"):
         torch.manual_seed(1)
         network = bptt.Network(Followed(), nn.Linear(SIZE, 1), learn_initial_state, backend=backend)
-        before = network.cell.second.weight_hh.detach().clone()  # type: ignore[union-attr]
+        before = network.cell.second.weight_hh.detach().clone()  # type: ignore[union-attr]  # it has one
         bptt.fit(
             network,
             bptt.Stream(torch.sin(0.3 * torch.arange(40.0)), horizon=1),
@@ -328,6 +328,6 @@ def test_training_passes_over_what_no_loss_reaches(name: str, learn_initial_stat
             epochs=2,
             progress=False,
         )
-        assert torch.equal(network.cell.second.weight_hh, before)  # type: ignore[union-attr]
+        assert torch.equal(network.cell.second.weight_hh, before)  # type: ignore[union-attr]  # it has one
         trained.append([p.detach() for p in network.parameters()])
     torch.testing.assert_close(trained[0], trained[1])

@@ -62,7 +62,9 @@ def test_the_test_part_changes_nothing_that_is_learned(horizon, simulate):
     for name, value in one.forecaster.network.state_dict().items():
         assert value.equal(state[name]), name
     assert one.forecaster.gain == two.forecaster.gain
-    for a, b in zip(one.forecaster.reader.linear.parts, two.forecaster.reader.linear.parts):  # noqa: B905
+    for a, b in zip(
+        one.forecaster.reader.linear.parts, two.forecaster.reader.linear.parts, strict=True
+    ):
         assert (a.weight == b.weight).all()
         assert dataclasses.replace(a, weight=0) == dataclasses.replace(b, weight=0)
     assert [m.name for m in one.metrics] == [m.name for m in two.metrics]

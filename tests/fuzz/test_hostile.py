@@ -98,7 +98,7 @@ def test_tables_in_text(read: Callable[[str], object]) -> None:
 @pytest.mark.parametrize("unit", ["character", "byte"])
 def test_text(unit: str) -> None:
     def read(path: str) -> None:
-        read_all(bptt.Stream.from_text(path, unit=unit, chunk=4096))  # type: ignore[arg-type]
+        read_all(bptt.Stream.from_text(path, unit=unit, chunk=4096))  # type: ignore[arg-type]  # a word of two
 
     assert failures(hostile.texts(), _put("data.txt", read)) == []
 
