@@ -204,6 +204,8 @@ def unfold_side_by_side(
         return None
     if not plan.trust.beside:
         wrong = _verified_beside(cell, plan, inputs, states)
+        if wrong is verify.CHANGES:
+            return None
         if wrong is not None:
             plan.trust.verdict = found = Ineligible(*wrong)
             _warn_once(cell, found, inputs[0].device)
@@ -233,7 +235,7 @@ def _verified(
     cell: nn.Module, plan: Plan, inputs: Tensor, start: State, own: State
 ) -> Plan | Ineligible:
     """A plan that was just made, once it gave what the Python loop gives."""
-    found = None
+    verdict, changes = None, Ineligible(*verify.CHANGES)
     for _ in range(_TRIALS):
         try:
             found = verify.differs(cell, plan, inputs, start)
@@ -245,10 +247,15 @@ def _verified(
         # Another thread may have changed what the cell reads between the two.
         now = plan_for(cell, inputs, start, own)
         if isinstance(now, Plan) and now.trust is not plan.trust:
-            return Ineligible(Reason.CONTEXT, "a cell that changes while it is called")
-    assert found is not None
-    plan.trust.verdict = Ineligible(*found)
-    return plan.trust.verdict
+            return changes
+        if found is verify.CHANGES or verdict is changes:
+            verdict = changes
+        else:
+            verdict = Ineligible(*found)
+    assert verdict is not None
+    if verdict is not changes:
+        plan.trust.verdict = verdict
+    return verdict
 
 
 _TRIALS = 5

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils import backend_registration
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -203,6 +204,17 @@ def _biased(values: Tensor, bias: Tensor | None) -> Tensor:
     return values if bias is None else values + bias
 
 
+def _reverse_alone(cell: Any) -> Any:
+    """Forward mode fails in GPUs' fused cells."""
+
+    def refused(*args: Any, **kwargs: Any) -> Any:
+        if forward_ad._current_level >= 0:
+            raise NotImplementedError(f"Trying to use forward AD with {cell.__name__}")
+        return cell(*args, **kwargs)
+
+    return refused
+
+
 _FUSED = {
     _aten._thnn_fused_lstm_cell.default: _lstm_cell,
     _aten._thnn_fused_gru_cell.default: _gru_cell,
@@ -236,8 +248,8 @@ def install() -> torch.device:
         new.impl(function, _factory(function), "PrivateUse1")
     new.impl("_efficientzerotensor", _zeros, "PrivateUse1")
     # Above autograd, which then differentiates what they are made of.
-    new.impl("_thnn_fused_lstm_cell", _lstm_cell, "AutogradPrivateUse1")
-    new.impl("_thnn_fused_gru_cell", _gru_cell, "AutogradPrivateUse1")
+    new.impl("_thnn_fused_lstm_cell", _reverse_alone(_lstm_cell), "AutogradPrivateUse1")
+    new.impl("_thnn_fused_gru_cell", _reverse_alone(_gru_cell), "AutogradPrivateUse1")
     _KEPT.append(new)
     # Backward passes run in this thread: there is none for the device.
     torch.autograd.set_multithreading_enabled(False)

@@ -171,6 +171,30 @@ def test_a_change_in_another_thread_is_no_verdict(
         torch.testing.assert_close(found, bptt.unfold(cell, inputs, backend="eager")[0])
 
 
+def test_a_change_in_the_midst_of_every_trial_is_no_verdict(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However often the loop and the program saw different values, the program may be right."""
+    cell = cell_of(lambda s, i, h: torch.tanh(s.u(i) + h @ s.w) * s.gain, gain=1.0)
+    inputs, loop, calls = given().detach(), verify.eager.run, []
+
+    def changed(*args: Any, **kwargs: Any) -> Any:
+        calls.append(cell.gain)
+        cell.gain = 2.0 + len(calls)
+        found = loop(*args, **kwargs)
+        cell.gain = 1.0  # what the program was made for, and what is found afterwards
+        return found
+
+    monkeypatch.setattr(verify.eager, "run", changed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        bptt.unfold(cell, inputs)
+    monkeypatch.undo()
+    assert len(calls) > 5
+    found, _ = bptt.unfold(cell, inputs, backend="native")
+    torch.testing.assert_close(found, bptt.unfold(cell, inputs, backend="eager")[0])
+
+
 def test_calls_while_the_python_loop_runs_elsewhere() -> None:
     """Another thread's own use of the cell sees the user's weights and nothing else."""
     cell, x, h = CELLS["own"](), given()[0].detach(), torch.randn(3, SIZE)

@@ -24,12 +24,16 @@ STEPS, ROWS = 3, 2
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8}
 """Relative to the largest number; a mistake is larger, rounding in three steps smaller."""
 
+CHANGES = Reason.CONTEXT, "a cell that changes while it is called"
+"""No verdict on a plan: the Python loop gives other numbers after it than before, as it does where
+another thread changes what the cell reads."""
+
 _Run = Callable[[Tensor, State], tuple[Tensor, State]]
 
 
 def differs(cell: nn.Module, plan: Plan, inputs: Tensor, state: State) -> tuple[Reason, str] | None:
     """Why a plan cannot be trusted in a call with these inputs [T, B, ...] and state; None if it
-    gives what the Python loop gives.
+    gives what the Python loop gives, and `CHANGES` where nothing can be told.
 
     Raises:
         Exception: what the Python loop raises.
@@ -61,6 +65,9 @@ def differs(cell: nn.Module, plan: Plan, inputs: Tensor, state: State) -> tuple[
                 return Reason.UNEXPECTED, f"{type(error).__name__}: {error}"
             wrong = _first_difference(plan, state, found, expected)
             if wrong is not None:
+                again = _numbers(loop, plan, inputs, state)
+                if _first_difference(plan, state, again, expected) is not None:
+                    return CHANGES
                 return Reason.WRONG, wrong
     return None
 
@@ -168,5 +175,8 @@ def differs_beside(
                 return Reason.UNEXPECTED, f"{type(error).__name__}: {error}"
             wrong = _first_difference(plan, starts[place], found, expected)
             if wrong is not None:
+                again = _numbers(alone, plan, few[place], starts[place])
+                if _first_difference(plan, starts[place], again, expected) is not None:
+                    return CHANGES
                 return Reason.WRONG, f"{wrong}, of segments side by side"
     return None

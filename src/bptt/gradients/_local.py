@@ -167,8 +167,11 @@ class Local:
         def step(flat: Tensor) -> Tensor:
             return self.flat(cell(inputs, self.nested(flat)))
 
-        with torch.no_grad():
-            pushed: Tensor = jvp(step, (states,), (tangents,))[1]
+        try:
+            with torch.no_grad():
+                pushed: Tensor = jvp(step, (states,), (tangents,))[1]
+        except NotImplementedError:  # PyTorch's fused cells on a GPU: reverse mode alone
+            return _reversed_twice(step, states, tangents)
         return pushed
 
     def _joined(self, found: Parameters, state: Tensor, lead: int) -> Tensor:
@@ -215,6 +218,18 @@ class Local:
         parts = torch.split(gradient, [p.numel() for p in wanted])
         for parameter, part in zip(wanted, parts, strict=True):
             add_gradient(parameter, part.reshape(parameter.shape).to(parameter.dtype))
+
+
+def _reversed_twice(function: Callable[[Tensor], Tensor], at: Tensor, tangents: Tensor) -> Tensor:
+    """∂function/∂at times tangents by reverse mode: an error goes back linearly, and the derivative
+    of that with respect to the error is the Jacobian again."""
+    with torch.enable_grad():
+        at = at.detach().requires_grad_()
+        result = function(at)
+        error = torch.zeros_like(result, requires_grad=True)
+        (back,) = torch.autograd.grad(result, at, error, create_graph=True)
+        (pushed,) = torch.autograd.grad(back, error, tangents)
+    return pushed
 
 
 OTHERS = "Full() and Truncated() take any cell."

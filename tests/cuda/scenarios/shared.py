@@ -7,6 +7,7 @@ they need is imported.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,6 +26,7 @@ FLOAT = torch.float64
 """So that devices agree to many digits."""
 
 CPU = torch.device("cpu")
+COMPILED = importlib.util.find_spec("bptt._core") is not None
 
 
 def scenario(function: Scenario) -> Scenario:
