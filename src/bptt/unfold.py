@@ -248,10 +248,8 @@ def _verified(
         now = plan_for(cell, inputs, start, own)
         if isinstance(now, Plan) and now.trust is not plan.trust:
             return changes
-        if found is verify.CHANGES or verdict is changes:
-            verdict = changes
-        else:
-            verdict = Ineligible(*found)
+        stable = found is not verify.CHANGES and verdict is not changes
+        verdict = Ineligible(*found) if stable else changes
     assert verdict is not None
     if verdict is not changes:
         plan.trust.verdict = verdict
