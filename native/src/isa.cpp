@@ -8,59 +8,98 @@
 namespace bptt {
 namespace {
 
-bool supported(Isa isa) {
-    if (isa == Isa::baseline) return true;
-#if defined(BPTT_HAS_AVX2)
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#else
-    return false;
-#endif
-}
+template <class T>
+struct Tables {
+    const Kernels<T>& (*kernels)();
+    const OnlineKernels<T>& (*online)();
+};
 
-Isa parse(const std::string& name) {
-    for (const auto& [known, usable] : variants()) {
-        if (known != name) continue;
-        if (!usable) throw std::invalid_argument("instruction set '" + name + "' is not supported by this CPU");
-        return name == "avx2" ? Isa::avx2 : Isa::baseline;
+struct Variant {
+    const char* name;
+    bool (*supported)();
+    Tables<float> singles;
+    Tables<double> doubles;
+
+    template <class T>
+    const Tables<T>& tables() const {
+        if constexpr (sizeof(T) == sizeof(float)) return singles;
+        else return doubles;
+    }
+};
+
+#define BPTT_TABLES(isa)                                               \
+    {kernels_##isa<float>, online_kernels_##isa<float>}, {             \
+        kernels_##isa<double>, online_kernels_##isa<double>            \
+    }
+
+// Slowest first.
+const Variant all[] = {
+    {"baseline", [] { return true; }, BPTT_TABLES(baseline)},
+#if defined(BPTT_X86)
+    {"avx2",
+     [] {
+         __builtin_cpu_init();
+         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+     },
+     BPTT_TABLES(avx2)},
+    {"avx512",
+     [] {
+         __builtin_cpu_init();
+         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+                __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+     },
+     BPTT_TABLES(avx512)},
+#endif
+};
+
+const Variant* find(const std::string& name) {
+    for (const Variant& v : all) {
+        if (name != v.name) continue;
+        if (!v.supported()) throw std::invalid_argument("instruction set '" + name + "' is not supported by this CPU");
+        return &v;
     }
     throw std::invalid_argument("instruction set '" + name + "' was not compiled in");
 }
 
-Isa choice_at_start() {
+const Variant* choice_at_start() {
     const char* forced = std::getenv("BPTT_NATIVE_ISA");
-    if (forced != nullptr && *forced != '\0') return parse(forced);
-    return supported(Isa::avx2) ? Isa::avx2 : Isa::baseline;
+    if (forced != nullptr && *forced != '\0') return find(forced);
+    const Variant* best = all;
+    for (const Variant& v : all)
+        if (v.supported()) best = &v;
+    return best;
 }
 
-std::atomic<Isa>& current() {
-    static std::atomic<Isa> isa{choice_at_start()};
+std::atomic<const Variant*>& current() {
+    static std::atomic<const Variant*> isa{choice_at_start()};
     return isa;
 }
 
 }  // namespace
 
 std::vector<std::pair<std::string, bool>> variants() {
-    std::vector<std::pair<std::string, bool>> list{{"baseline", true}};
-#if defined(BPTT_HAS_AVX2)
-    list.emplace_back("avx2", supported(Isa::avx2));
-#endif
+    std::vector<std::pair<std::string, bool>> list;
+    for (const Variant& v : all) list.emplace_back(v.name, v.supported());
     return list;
 }
 
-std::string current_isa() { return current() == Isa::avx2 ? "avx2" : "baseline"; }
+std::string current_isa() { return current().load()->name; }
 
-void use_isa(const std::string& name) { current() = name.empty() ? choice_at_start() : parse(name); }
+void use_isa(const std::string& name) { current() = name.empty() ? choice_at_start() : find(name); }
 
 template <class T>
 const Kernels<T>& kernels() {
-#if defined(BPTT_HAS_AVX2)
-    if (current() == Isa::avx2) return kernels_avx2<T>();
-#endif
-    return kernels_baseline<T>();
+    return current().load()->tables<T>().kernels();
+}
+template <class T>
+const OnlineKernels<T>& online_kernels() {
+    return current().load()->tables<T>().online();
 }
 
 template const Kernels<float>& kernels<float>();
 template const Kernels<double>& kernels<double>();
+template const OnlineKernels<float>& online_kernels<float>();
+template const OnlineKernels<double>& online_kernels<double>();
 
 }  // namespace bptt

@@ -17,17 +17,6 @@ bool is_dots(const View& m) { return m.row_stride == 1 && m.columns <= 4 && m.ro
 }  // namespace
 
 template <class T>
-const OnlineKernels<T>& online_kernels() {
-#if defined(BPTT_HAS_AVX2)
-    if (current_isa() != "baseline") return online_kernels_avx2<T>();
-#endif
-    return online_kernels_baseline<T>();
-}
-
-template const OnlineKernels<float>& online_kernels<float>();
-template const OnlineKernels<double>& online_kernels<double>();
-
-template <class T>
 int64_t Memory<T>::rows_of(Domain domain) const {
     const int64_t steps = domain == Domain::step ? 1 : domain == Domain::window ? plan_.steps + 1 : plan_.steps;
     return steps * plan_.lanes;

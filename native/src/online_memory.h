@@ -10,10 +10,6 @@
 
 namespace bptt::online {
 
-// The table in use at the moment of the call.
-template <class T>
-const OnlineKernels<T>& online_kernels();
-
 // An instruction on rows, bound to memory. In a loop over time its pointers move by `step` elements.
 template <class T>
 struct BoundRow {

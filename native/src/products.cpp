@@ -13,7 +13,7 @@ constexpr int64_t columns_apart = 48;  // a task's columns are a multiple: of ev
 constexpr int64_t rows_apart = 48;
 
 // Products that read the same rows a with others: packed once.
-using Kin = std::vector<const Product*>;
+using Kin = std::vector<const Contraction*>;
 
 // Part of some products: columns of a (outer, sum, dot) or rows (multiply).
 struct Task {
@@ -21,17 +21,17 @@ struct Task {
     int64_t first, last;
 };
 
-double work(const Product& p, int64_t rows) {
-    const double each = p.kind == Product::Kind::sum ? 1.0 : 2.0 * static_cast<double>(std::max<int64_t>(1, p.n));
+double work(const Contraction& p, int64_t rows) {
+    const double each = p.kind == Contraction::Kind::sum ? 1.0 : 2.0 * static_cast<double>(std::max<int64_t>(1, p.n));
     return each * static_cast<double>(p.m) * static_cast<double>(rows);
 }
 
-std::vector<Kin> kin_of(const std::vector<Product>& products) {
+std::vector<Kin> kin_of(const std::vector<Contraction>& products) {
     std::vector<Kin> found;
-    for (const Product& p : products) {
+    for (const Contraction& p : products) {
         const auto alike = [&](const Kin& kin) {
-            const Product& q = *kin.front();
-            const bool outer = p.kind == Product::Kind::outer && q.kind == Product::Kind::outer;
+            const Contraction& q = *kin.front();
+            const bool outer = p.kind == Contraction::Kind::outer && q.kind == Contraction::Kind::outer;
             return outer && p.a.data == q.a.data && p.a.stride == q.a.stride && p.m == q.m;
         };
         const auto place = std::find_if(found.begin(), found.end(), alike);
@@ -44,8 +44,8 @@ std::vector<Kin> kin_of(const std::vector<Product>& products) {
 std::vector<Task> cut(const std::vector<Kin>& all, int64_t rows, int threads) {
     std::vector<Task> tasks;
     for (const Kin& kin : all) {
-        const Product& p = *kin.front();
-        const bool by_rows = p.kind == Product::Kind::multiply;
+        const Contraction& p = *kin.front();
+        const bool by_rows = p.kind == Contraction::Kind::multiply;
         const int64_t size = by_rows ? rows : p.m, unit = by_rows ? rows_apart : columns_apart;
         const int64_t units = (size + unit - 1) / unit, parts = std::max<int64_t>(1, std::min<int64_t>(threads, units));
         for (int64_t i = 0; i < parts; ++i)
@@ -57,13 +57,13 @@ std::vector<Task> cut(const std::vector<Kin>& all, int64_t rows, int threads) {
 template <class T>
 class Products {
 public:
-    Products(const std::vector<Product>& products, int64_t rows, const Kernels<T>& kernels)
+    Products(const std::vector<Contraction>& products, int64_t rows, const Kernels<T>& kernels)
         : products_(products), kin_(kin_of(products)), rows_(rows), kernels_(kernels) {
         for (const Kin& kin : kin_) {
             size_t together = 0;
-            for (const Product* p : kin) {
-                if (p->kind == Product::Kind::multiply) shared_ += static_cast<size_t>(kernels_.packed_size(p->m, p->n));
-                if (p->kind == Product::Kind::outer) together += static_cast<size_t>(kernels_.outer_memory(p->n));
+            for (const Contraction* p : kin) {
+                if (p->kind == Contraction::Kind::multiply) shared_ += static_cast<size_t>(kernels_.packed_size(p->m, p->n));
+                if (p->kind == Contraction::Kind::outer) together += static_cast<size_t>(kernels_.outer_memory(p->n));
             }
             own_ = std::max(own_, together);
         }
@@ -81,7 +81,7 @@ public:
     }
 
 private:
-    const std::vector<Product>& products_;
+    const std::vector<Contraction>& products_;
     std::vector<Kin> kin_;
     int64_t rows_;
     const Kernels<T>& kernels_;
@@ -91,26 +91,26 @@ private:
 
     void pack() {
         T* place = memory_;
-        for (const Product& p : products_) {
+        for (const Contraction& p : products_) {
             packed_.push_back(place);
-            if (p.kind != Product::Kind::multiply) continue;
+            if (p.kind != Contraction::Kind::multiply) continue;
             kernels_.pack(static_cast<const T*>(p.matrix.data), p.matrix.row, p.matrix.column, p.m, p.n, place);
             place += kernels_.packed_size(p.m, p.n);
         }
     }
 
     void run(const Task& task, int worker) const {
-        const Product& p = *task.kin->front();
+        const Contraction& p = *task.kin->front();
         const T* a = static_cast<const T*>(p.a.data);
         T* dst = static_cast<T*>(p.dst);
-        if (p.kind == Product::Kind::sum)
+        if (p.kind == Contraction::Kind::sum)
             return kernels_.column_sum(a + task.first, p.a.stride, rows_, task.last - task.first, dst + task.first);
-        if (p.kind == Product::Kind::dot)
+        if (p.kind == Contraction::Kind::dot)
             return kernels_.column_dot(a + task.first, p.a.stride, static_cast<const T*>(p.b.data) + task.first, p.b.stride,
                                        rows_, task.last - task.first, dst + task.first);
-        if (p.kind == Product::Kind::outer) {
+        if (p.kind == Contraction::Kind::outer) {
             std::vector<OuterSide<T>> sides;
-            for (const Product* q : *task.kin)
+            for (const Contraction* q : *task.kin)
                 sides.push_back({static_cast<const T*>(q->b.data), static_cast<T*>(q->dst) + task.first * q->dst_stride,
                                  q->b.stride, q->dst_stride, q->n});
             const Outer<T> outer{a + task.first, p.a.stride, rows_, task.last - task.first, sides.data(),
@@ -127,15 +127,15 @@ private:
 };
 
 template <class T>
-void multiply_all_as(const std::vector<Product>& products, int64_t rows, int threads, WorkspaceCache& cache) {
+void multiply_all_as(const std::vector<Contraction>& products, int64_t rows, int threads, WorkspaceCache& cache) {
     Products<T>(products, rows, kernels<T>()).run(threads, cache);
 }
 
 }  // namespace
 
-void multiply_all(const std::vector<Product>& products, int64_t rows, Dtype dtype, int threads, WorkspaceCache& cache) {
+void multiply_all(const std::vector<Contraction>& products, int64_t rows, Dtype dtype, int threads, WorkspaceCache& cache) {
     double total = 0;
-    for (const Product& p : products) total += work(p, rows);
+    for (const Contraction& p : products) total += work(p, rows);
     const int useful = useful_threads(total, threads);
     if (dtype == Dtype::float32) multiply_all_as<float>(products, rows, useful, cache);
     else multiply_all_as<double>(products, rows, useful, cache);

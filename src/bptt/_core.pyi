@@ -242,6 +242,9 @@ def elementwise(name: str, x: Array, out: Array) -> None:
 def multiply(a: Array, matrix: Array, out: Array, threads: int = 1, repeat: int = 1) -> None:
     """Write a @ matrix by the packed product, packed once, repeated (for measurement)."""
 
+def multiply_adds(rounds: int) -> float:
+    """Run float32 multiply-adds in registers; their number (for the machine's raw peak)."""
+
 class Watch:
     """Whether Python objects are what they were when this was made."""
 

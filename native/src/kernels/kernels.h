@@ -64,11 +64,15 @@ struct Kernels {
     void (*column_sum)(const T* a, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t width, T* dst);
     void (*column_dot)(const T* a, ptrdiff_t a_stride, const T* b, ptrdiff_t b_stride, ptrdiff_t rows, ptrdiff_t width,
                        T* dst);
+    // Multiply-adds in registers alone, to measure what the processor can do; gives their number, and a value of them all.
+    double (*multiply_adds)(ptrdiff_t rounds, T& value);
 };
 
 template <class T>
 const Kernels<T>& kernels_baseline();
 template <class T>
 const Kernels<T>& kernels_avx2();
+template <class T>
+const Kernels<T>& kernels_avx512();
 
 }  // namespace bptt

@@ -1,11 +1,12 @@
 // Product of a few rows with a packed matrix: dst = init + a @ M.
 //
-// The matrix comes in panels (pack.h), so that the inner loop reads one stream. Micro-kernels hold R rows x N panels of the result in registers (at most 12 accumulators, as in
-// BLIS's 6 x 16 kernel for Zen) and walk k. Each element is one chain of multiply-adds over k in order, whatever the
-// block it falls in: a row's result does not depend on its neighbours. Few rows take more panels at a time, for the
-// latency of a chain. The k range is blocked so that a panel's block stays in L1 while all rows pass; partial sums go
-// through dst, which is exact. Panels may be visited in either order: the caller alternates from step to step, so that
-// what the last step left in cache is met first.
+// The matrix comes in panels (pack.h), so that the inner loop reads one stream. Micro-kernels hold R rows x N panels of
+// the result in registers and walk k: at most 12 accumulators of the 16 registers of AVX2 (as in BLIS's 6 x 16 kernel for
+// Zen), 24 of the 32 of AVX-512. Few rows take more panels at a time, for the latency of a chain. Each element is one
+// chain of multiply-adds over k in order, or two where the result is narrow, whatever the block it falls in: a row's
+// result does not depend on its neighbours. The k range is blocked so that a panel's block stays in L1 while all rows
+// pass; partial sums go through dst, which is exact. Panels may be visited in either order: the caller alternates from
+// step to step, so that what the last step left in cache is met first.
 #pragma once
 
 #include "pack.h"
@@ -14,7 +15,7 @@ namespace bptt::BPTT_VARIANT {
 
 template <class T>
 constexpr ptrdiff_t depth_block = 1024 / static_cast<ptrdiff_t>(sizeof(T));
-constexpr ptrdiff_t most_rows = 6;
+constexpr ptrdiff_t most_rows = vector_registers == 32 ? 12 : 6;
 
 // What a micro-kernel works on: R rows from `a`, k steps of N panels that lie `panel_step` apart.
 template <class T>
@@ -33,9 +34,9 @@ template <class T, int R, int N>
 BPTT_INLINE void micro_kernel(const Block<T>& x) {
     constexpr ptrdiff_t L = lanes<T>, P = panel_width<T>;
     Vec<T> sum[R][2 * N];
-#pragma GCC unroll 6
-    for (int r = 0; r < R; ++r)
 #pragma GCC unroll 12
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
         for (int v = 0; v < 2 * N; ++v)
             sum[r][v] = x.init ? load<T>(x.init + r * x.init_stride + v * L) : Vec<T>{};
     const T* panel = x.panel;
@@ -43,37 +44,41 @@ BPTT_INLINE void micro_kernel(const Block<T>& x) {
 #pragma GCC unroll 2
     for (ptrdiff_t p = 0; p < x.depth; ++p) {
         Vec<T> b[2 * N];
-#pragma GCC unroll 12
+#pragma GCC unroll 16
         for (int v = 0; v < 2 * N; ++v) b[v] = load<T>(panel + (v / 2) * x.panel_step + (v % 2) * L);
-#pragma GCC unroll 6
+#pragma GCC unroll 12
         for (int r = 0; r < R; ++r) {
             const Vec<T> s = splat<T>(a[r * x.a_stride]);
-#pragma GCC unroll 12
+#pragma GCC unroll 16
             for (int v = 0; v < 2 * N; ++v) sum[r][v] = fma(s, b[v], sum[r][v]);
         }
         panel += P;
         ++a;
     }
-#pragma GCC unroll 6
-    for (int r = 0; r < R; ++r)
 #pragma GCC unroll 12
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
         for (int v = 0; v < 2 * N; ++v) store<T>(x.dst + r * x.dst_stride + v * L, sum[r][v]);
 }
 
-// The last, partly filled panel: through a full-width copy.
-template <class T, int R>
-__attribute__((noinline)) void edge_kernel(const Block<T>& x, ptrdiff_t columns) {
-    constexpr ptrdiff_t P = panel_width<T>;
-    T tile[R * P] = {};
+// A result that ends within a panel: `whole` computes all of it, in a copy `width` columns wide.
+template <class T, int R, ptrdiff_t width, class F>
+BPTT_INLINE void through_tile(const Block<T>& x, ptrdiff_t columns, F whole) {
+    T tile[R * width] = {};
     if (x.init)
         for (int r = 0; r < R; ++r)
-            for (ptrdiff_t c = 0; c < columns; ++c) tile[r * P + c] = x.init[r * x.init_stride + c];
+            for (ptrdiff_t c = 0; c < columns; ++c) tile[r * width + c] = x.init[r * x.init_stride + c];
     Block<T> full = x;
     full.init = full.dst = tile;
-    full.init_stride = full.dst_stride = P;
-    micro_kernel<T, R, 1>(full);
+    full.init_stride = full.dst_stride = width;
+    whole(full);
     for (int r = 0; r < R; ++r)
-        for (ptrdiff_t c = 0; c < columns; ++c) x.dst[r * x.dst_stride + c] = tile[r * P + c];
+        for (ptrdiff_t c = 0; c < columns; ++c) x.dst[r * x.dst_stride + c] = tile[r * width + c];
+}
+
+template <class T, int R>
+__attribute__((noinline)) void edge_kernel(const Block<T>& x, ptrdiff_t columns) {
+    through_tile<T, R, panel_width<T>>(x, columns, [](const Block<T>& full) { micro_kernel<T, R, 1>(full); });
 }
 
 template <class T, int R, int N>
@@ -81,33 +86,41 @@ __attribute__((noinline)) void full_kernel(const Block<T>& x) {
     micro_kernel<T, R, N>(x);
 }
 
-// N panels (or one partly filled) for R rows.
+// Up to N panels for R rows, the last one perhaps partly filled.
 template <class T, int R, int N>
 BPTT_INLINE void kernel(const Block<T>& x, ptrdiff_t columns) {
-    constexpr ptrdiff_t P = panel_width<T>;
+    constexpr ptrdiff_t P = panel_width<T>, before = (N - 1) * P;
     if (columns >= N * P) return full_kernel<T, R, N>(x);
-    Block<T> part = x;
-    for (; columns > 0; columns -= P) {
-        if (columns >= P) full_kernel<T, R, 1>(part);
-        else edge_kernel<T, R>(part, columns);
-        part.panel += part.panel_step;
-        part.dst += P;
-        if (part.init) part.init += P;
+    if constexpr (N > 1) {
+        if (columns <= before) return kernel<T, R, N - 1>(x, columns);
+        full_kernel<T, R, N - 1>(x);
     }
+    Block<T> last = x;
+    last.panel += (N - 1) * x.panel_step;
+    last.dst += before;
+    if (last.init) last.init += before;
+    edge_kernel<T, R>(last, columns - before);
 }
 
-constexpr int panels_for(ptrdiff_t rows) { return rows == 1 ? 4 : rows == 2 ? 3 : rows == 3 ? 2 : 1; }
+constexpr int panels_for(ptrdiff_t rows) {
+    if (vector_registers == 32) return rows == 1 ? 6 : rows == 2 ? 4 : rows <= 4 ? 3 : rows <= 6 ? 2 : 1;
+    return rows == 1 ? 4 : rows == 2 ? 3 : rows == 3 ? 2 : 1;
+}
 
-template <class T>
+template <class T, int R = most_rows>
 BPTT_INLINE void kernel_for(ptrdiff_t rows, const Block<T>& x, ptrdiff_t columns) {
-    switch (rows) {
-        case 1: return kernel<T, 1, panels_for(1)>(x, columns);
-        case 2: return kernel<T, 2, panels_for(2)>(x, columns);
-        case 3: return kernel<T, 3, panels_for(3)>(x, columns);
-        case 4: return kernel<T, 4, panels_for(4)>(x, columns);
-        case 5: return kernel<T, 5, panels_for(5)>(x, columns);
-        default: return kernel<T, 6, panels_for(6)>(x, columns);
+    if constexpr (R > 1) {
+        if (rows < R) return kernel_for<T, R - 1>(rows, x, columns);
     }
+    kernel<T, R, panels_for(R)>(x, columns);
+}
+
+// Columns in a group of at most `most` panels, all groups alike: a small one left over would wait for its own chains.
+template <class T>
+BPTT_INLINE ptrdiff_t group_of(ptrdiff_t width, ptrdiff_t most) {
+    constexpr ptrdiff_t P = panel_width<T>;
+    const ptrdiff_t panels = (width + P - 1) / P, groups = (panels + most - 1) / most;
+    return groups > 0 ? (panels + groups - 1) / groups * P : P;
 }
 
 // The rows of init and dst lie far apart, where no prefetcher of the hardware looks: the lines of the next group of
@@ -138,24 +151,102 @@ BPTT_INLINE void all_rows(Block<T> x, ptrdiff_t rows, ptrdiff_t blocks, ptrdiff_
 // One row, all of k at once, nothing asked for ahead: what is left of the loops below.
 template <class T>
 void run_row(const Call<T>& call) {
-    constexpr ptrdiff_t P = panel_width<T>, group = P * panels_for(1);
-    const ptrdiff_t groups = (call.width + group - 1) / group;
+    constexpr ptrdiff_t P = panel_width<T>;
+    const ptrdiff_t group = group_of<T>(call.width, panels_for(1)), groups = (call.width + group - 1) / group;
     Block<T> x{call.a, 0, nullptr, call.depth * P, call.depth, nullptr, 0, nullptr, 0};
     for (ptrdiff_t i = 0; i < groups; ++i) {
         const ptrdiff_t j = group * (call.descending ? groups - 1 - i : i);
         x.panel = call.packed + j * call.depth;
         x.init = call.b ? call.b + j : nullptr;
         x.dst = call.dst + j;
-        kernel<T, 1, panels_for(1)>(x, call.width - j);
+        kernel<T, 1, panels_for(1)>(x, call.width - j < group ? call.width - j : group);
+    }
+}
+
+// Results of one or two panels, where there are registers for it: so few chains would wait for their own multiply-adds,
+// so each element has two, of the even and of the odd k, which are added in the end. It is so for any number of rows.
+constexpr bool has_narrow = vector_registers == 32;
+constexpr ptrdiff_t narrow_panels = 2;
+constexpr ptrdiff_t narrow_rows(int panels) { return panels == 1 ? 6 : 3; }
+
+template <class T, int R, int N>
+BPTT_INLINE void narrow_micro_kernel(const Block<T>& x) {
+    constexpr ptrdiff_t L = lanes<T>, P = panel_width<T>;
+    Vec<T> sum[2][R][2 * N];
+#pragma GCC unroll 6
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < 2 * N; ++v) {
+            sum[0][r][v] = x.init ? load<T>(x.init + r * x.init_stride + v * L) : Vec<T>{};
+            sum[1][r][v] = Vec<T>{};
+        }
+    const T* panel = x.panel;
+    const T* a = x.a;
+    const auto step = [&](int chain) {
+        Vec<T> b[2 * N];
+#pragma GCC unroll 4
+        for (int v = 0; v < 2 * N; ++v)
+            b[v] = load<T>(panel + chain * P + (v / 2) * x.panel_step + (v % 2) * L);
+#pragma GCC unroll 6
+        for (int r = 0; r < R; ++r) {
+            const Vec<T> s = splat<T>(a[r * x.a_stride + chain]);
+#pragma GCC unroll 4
+            for (int v = 0; v < 2 * N; ++v) sum[chain][r][v] = fma(s, b[v], sum[chain][r][v]);
+        }
+    };
+    ptrdiff_t p = 0;
+#pragma GCC unroll 2
+    for (; p + 2 <= x.depth; p += 2, panel += 2 * P, a += 2) {
+        step(0);
+        step(1);
+    }
+    if (p < x.depth) step(0);
+#pragma GCC unroll 6
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < 2 * N; ++v) store<T>(x.dst + r * x.dst_stride + v * L, sum[0][r][v] + sum[1][r][v]);
+}
+
+template <class T, int R, int N>
+__attribute__((noinline)) void narrow_kernel(const Block<T>& x, ptrdiff_t columns) {
+    constexpr ptrdiff_t width = N * panel_width<T>;
+    if (columns == width) return narrow_micro_kernel<T, R, N>(x);
+    through_tile<T, R, width>(x, columns, [](const Block<T>& full) { narrow_micro_kernel<T, R, N>(full); });
+}
+
+template <class T, int N, int R = narrow_rows(N)>
+BPTT_INLINE void narrow_rows_of(ptrdiff_t rows, const Block<T>& x, ptrdiff_t columns) {
+    if constexpr (R > 1) {
+        if (rows < R) return narrow_rows_of<T, N, R - 1>(rows, x, columns);
+    }
+    narrow_kernel<T, R, N>(x, columns);
+}
+
+template <class T, int N>
+void run_narrow(const Call<T>& call) {
+    Block<T> x{call.a, call.a_stride, call.packed, call.depth * panel_width<T>, call.depth,
+               call.b, call.b_stride, call.dst,    call.dst_stride};
+    ptrdiff_t rows = call.rows;
+    for (ptrdiff_t blocks = (rows + narrow_rows(N) - 1) / narrow_rows(N); blocks > 0; --blocks) {
+        const ptrdiff_t r = (rows + blocks - 1) / blocks;
+        narrow_rows_of<T, N>(r, x, call.width);
+        x.a += r * x.a_stride;
+        x.dst += r * x.dst_stride;
+        if (x.init) x.init += r * x.init_stride;
+        rows -= r;
     }
 }
 
 template <class T>
 void run_matmul(const Call<T>& call) {
+    if constexpr (has_narrow) {
+        if (call.width <= panel_width<T>) return run_narrow<T, 1>(call);
+        if (call.width <= narrow_panels * panel_width<T>) return run_narrow<T, narrow_panels>(call);
+    }
     if (call.rows == 1) return run_row<T>(call);
     constexpr ptrdiff_t P = panel_width<T>;
     const ptrdiff_t blocks = (call.rows + most_rows - 1) / most_rows;
-    const ptrdiff_t group = P * panels_for((call.rows + blocks - 1) / blocks);
+    const ptrdiff_t group = group_of<T>(call.width, panels_for((call.rows + blocks - 1) / blocks));
     const ptrdiff_t groups = (call.width + group - 1) / group;
     const ptrdiff_t step = blocks == 1 ? (call.depth > 0 ? call.depth : 1) : depth_block<T>;
     Block<T> x{call.a, call.a_stride, call.packed, call.depth * P, 0, call.b, call.b_stride, call.dst, call.dst_stride};

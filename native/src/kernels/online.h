@@ -161,5 +161,7 @@ template <class T>
 const OnlineKernels<T>& online_kernels_baseline();
 template <class T>
 const OnlineKernels<T>& online_kernels_avx2();
+template <class T>
+const OnlineKernels<T>& online_kernels_avx512();
 
 }  // namespace bptt

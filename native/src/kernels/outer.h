@@ -11,7 +11,8 @@
 namespace bptt::BPTT_VARIANT {
 
 constexpr ptrdiff_t outer_depth = 256;  // rows in a block
-constexpr ptrdiff_t outer_rows = 6, outer_group = 16 * outer_rows;  // columns of a in registers; packed at a time
+constexpr ptrdiff_t outer_rows = vector_registers == 32 ? 12 : 6;  // columns of a in registers
+constexpr ptrdiff_t outer_group = 96;                              // packed at a time
 constexpr ptrdiff_t sum_vectors = 8;
 
 template <class T>
@@ -25,12 +26,12 @@ __attribute__((noinline)) void outer_kernel(const T* a, const T* panel, ptrdiff_
                                             ptrdiff_t columns, bool first) {
     constexpr ptrdiff_t L = lanes<T>, P = panel_width<T>;
     Vec<T> sum[R][2];
-#pragma GCC unroll 6
+#pragma GCC unroll 12
     for (int r = 0; r < R; ++r) sum[r][0] = sum[r][1] = Vec<T>{};
 #pragma GCC unroll 2
     for (ptrdiff_t p = 0; p < depth; ++p) {
         const Vec<T> low = load<T>(panel), high = load<T>(panel + L);
-#pragma GCC unroll 6
+#pragma GCC unroll 12
         for (int r = 0; r < R; ++r) {
             const Vec<T> s = splat<T>(a[r]);
             sum[r][0] = fma(s, low, sum[r][0]);
@@ -40,7 +41,7 @@ __attribute__((noinline)) void outer_kernel(const T* a, const T* panel, ptrdiff_
         panel += P;
     }
     T tile[P];
-#pragma GCC unroll 6
+#pragma GCC unroll 12
     for (int r = 0; r < R; ++r, dst += dst_stride) {
         if (columns == P) {
             store<T>(dst, first ? sum[r][0] : load<T>(dst) + sum[r][0]);
@@ -53,17 +54,13 @@ __attribute__((noinline)) void outer_kernel(const T* a, const T* panel, ptrdiff_
     }
 }
 
-template <class T>
+template <class T, int R = outer_rows>
 BPTT_INLINE void outer_part(ptrdiff_t r, const T* a, const T* panel, ptrdiff_t depth, T* dst, ptrdiff_t dst_stride,
                             ptrdiff_t columns, bool first) {
-    switch (r) {
-        case 1: return outer_kernel<T, 1>(a, panel, depth, dst, dst_stride, columns, first);
-        case 2: return outer_kernel<T, 2>(a, panel, depth, dst, dst_stride, columns, first);
-        case 3: return outer_kernel<T, 3>(a, panel, depth, dst, dst_stride, columns, first);
-        case 4: return outer_kernel<T, 4>(a, panel, depth, dst, dst_stride, columns, first);
-        case 5: return outer_kernel<T, 5>(a, panel, depth, dst, dst_stride, columns, first);
-        default: return outer_kernel<T, 6>(a, panel, depth, dst, dst_stride, columns, first);
+    if constexpr (R > 1) {
+        if (r < R) return outer_part<T, R - 1>(r, a, panel, depth, dst, dst_stride, columns, first);
     }
+    outer_kernel<T, R>(a, panel, depth, dst, dst_stride, columns, first);
 }
 
 // Columns of a in groups: [group][depth][outer_rows], what is missing in the last one never read.

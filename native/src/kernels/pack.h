@@ -21,7 +21,36 @@ template <class T>
 constexpr ptrdiff_t block = 16 / static_cast<ptrdiff_t>(sizeof(T));
 
 // out[p][c] = in[c][p] for `block` p and a vector of c; rows `step` apart in, `out_step` out.
-#if defined(__AVX2__)
+#if defined(__AVX512F__)
+// Rows 0, 4, 8, 12 (of doubles 0, 2, 4, 6) below `in`, a quarter of a vector each.
+BPTT_INLINE Vec<float> four_quarters(const float* in, ptrdiff_t step) {
+    const __m256 low = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(in)), _mm_loadu_ps(in + 4 * step), 1);
+    const __m256 high =
+        _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(in + 8 * step)), _mm_loadu_ps(in + 12 * step), 1);
+    return _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
+}
+BPTT_INLINE Vec<double> four_quarters(const double* in, ptrdiff_t step) {
+    const __m256d low = _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(in)), _mm_loadu_pd(in + 2 * step), 1);
+    const __m256d high =
+        _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(in + 4 * step)), _mm_loadu_pd(in + 6 * step), 1);
+    return _mm512_insertf64x4(_mm512_castpd256_pd512(low), high, 1);
+}
+BPTT_INLINE void transpose(const float* in, ptrdiff_t step, float* out, ptrdiff_t out_step) {
+    Vec<float> r[4];
+    for (int i = 0; i < 4; ++i) r[i] = four_quarters(in + i * step, step);
+    const Vec<float> a = _mm512_unpacklo_ps(r[0], r[1]), b = _mm512_unpackhi_ps(r[0], r[1]);
+    const Vec<float> c = _mm512_unpacklo_ps(r[2], r[3]), d = _mm512_unpackhi_ps(r[2], r[3]);
+    store<float>(out, _mm512_shuffle_ps(a, c, 0x44));
+    store<float>(out + out_step, _mm512_shuffle_ps(a, c, 0xee));
+    store<float>(out + 2 * out_step, _mm512_shuffle_ps(b, d, 0x44));
+    store<float>(out + 3 * out_step, _mm512_shuffle_ps(b, d, 0xee));
+}
+BPTT_INLINE void transpose(const double* in, ptrdiff_t step, double* out, ptrdiff_t out_step) {
+    const Vec<double> a = four_quarters(in, step), b = four_quarters(in + step, step);
+    store<double>(out, _mm512_unpacklo_pd(a, b));
+    store<double>(out + out_step, _mm512_unpackhi_pd(a, b));
+}
+#elif defined(__AVX2__)
 BPTT_INLINE Vec<float> two_halves(const float* low, const float* high) {
     return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(low)), _mm_loadu_ps(high), 1);
 }

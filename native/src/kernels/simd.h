@@ -1,4 +1,5 @@
-// Vectors of one instruction set, by the compiler's vector extensions, so that one source serves SSE2, AVX2 and NEON.
+// Vectors of one instruction set, by the compiler's vector extensions, so that one source serves SSE2, AVX2, AVX-512 and
+// NEON.
 //
 // Included only by variant.cpp, inside a namespace named after the instruction set: what is compiled with AVX2 flags
 // must never be merged by the linker with a baseline function of the same name. For that reason no templates of the
@@ -21,10 +22,17 @@
 
 namespace bptt::BPTT_VARIANT {
 
-#if defined(__AVX2__)
+#if defined(__AVX512F__)
+constexpr int vector_bytes = 64;
+#elif defined(__AVX2__)
 constexpr int vector_bytes = 32;
 #else
 constexpr int vector_bytes = 16;
+#endif
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int vector_registers = 32;
+#else
+constexpr int vector_registers = 16;
 #endif
 
 // A number as a type; the standard library's is not to be instantiated here.
@@ -85,14 +93,35 @@ BPTT_INLINE void store_row(T* p, const Vec<T> (&v)[V]) {
 // The compiler would rather read a vector from memory again for every use, of which there are too many.
 template <class T>
 BPTT_INLINE void keep_in_register(Vec<T>& v) {
-#if defined(__x86_64__)
+#if defined(__AVX512F__)
+    asm("" : "+v"(v));
+#elif defined(__x86_64__)
     asm("" : "+x"(v));
 #elif defined(__aarch64__)
     asm("" : "+w"(v));
 #endif
 }
 
-// First `count` lanes; the others are zero (load) or untouched (store).
+// First `count` lanes; the others are zero (load) or untouched (store). Memory beyond them is not touched.
+#if defined(__AVX512F__)
+BPTT_INLINE Vec<float> load_part_of(const float* p, __mmask16 mask) { return _mm512_maskz_loadu_ps(mask, p); }
+BPTT_INLINE Vec<double> load_part_of(const double* p, __mmask16 mask) {
+    return _mm512_maskz_loadu_pd(static_cast<__mmask8>(mask), p);
+}
+BPTT_INLINE void store_part_of(float* p, Vec<float> v, __mmask16 mask) { _mm512_mask_storeu_ps(p, mask, v); }
+BPTT_INLINE void store_part_of(double* p, Vec<double> v, __mmask16 mask) {
+    _mm512_mask_storeu_pd(p, static_cast<__mmask8>(mask), v);
+}
+BPTT_INLINE __mmask16 first_lanes(ptrdiff_t count) { return static_cast<__mmask16>((1u << count) - 1); }
+template <class T>
+BPTT_INLINE Vec<T> load_part(const T* p, ptrdiff_t count) {
+    return load_part_of(p, first_lanes(count));
+}
+template <class T>
+BPTT_INLINE void store_part(T* p, Vec<T> v, ptrdiff_t count) {
+    store_part_of(p, v, first_lanes(count));
+}
+#else
 template <class T>
 BPTT_INLINE Vec<T> load_part(const T* p, ptrdiff_t count) {
     T lane[lanes<T>] = {};
@@ -105,6 +134,7 @@ BPTT_INLINE void store_part(T* p, Vec<T> v, ptrdiff_t count) {
     store(lane, v);
     for (ptrdiff_t i = 0; i < count; ++i) p[i] = lane[i];
 }
+#endif
 
 // The sum of a vector's elements, by halves.
 template <class T>
@@ -120,7 +150,9 @@ BPTT_INLINE T of_lanes(Vec<T> x) {
 
 // a*b + c: one rounding where the instruction set has it, two in the SSE2 baseline.
 BPTT_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
-#if defined(__FMA__)
+#if defined(__AVX512F__)
+    return _mm512_fmadd_ps(a, b, c);
+#elif defined(__FMA__)
     return _mm256_fmadd_ps(a, b, c);
 #elif defined(__aarch64__)
     return (Vec<float>)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
@@ -129,7 +161,9 @@ BPTT_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
 #endif
 }
 BPTT_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
-#if defined(__FMA__)
+#if defined(__AVX512F__)
+    return _mm512_fmadd_pd(a, b, c);
+#elif defined(__FMA__)
     return _mm256_fmadd_pd(a, b, c);
 #elif defined(__aarch64__)
     return (Vec<double>)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
@@ -139,7 +173,9 @@ BPTT_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
 }
 
 BPTT_INLINE Vec<float> square_root(Vec<float> x) {
-#if defined(__AVX2__)
+#if defined(__AVX512F__)
+    return _mm512_sqrt_ps(x);
+#elif defined(__AVX2__)
     return _mm256_sqrt_ps(x);
 #elif defined(__aarch64__)
     return (Vec<float>)vsqrtq_f32((float32x4_t)x);
@@ -151,7 +187,9 @@ BPTT_INLINE Vec<float> square_root(Vec<float> x) {
 #endif
 }
 BPTT_INLINE Vec<double> square_root(Vec<double> x) {
-#if defined(__AVX2__)
+#if defined(__AVX512F__)
+    return _mm512_sqrt_pd(x);
+#elif defined(__AVX2__)
     return _mm256_sqrt_pd(x);
 #elif defined(__aarch64__)
     return (Vec<double>)vsqrtq_f64((float64x2_t)x);

@@ -18,6 +18,21 @@ void accumulate_all(T* x, const T* y, ptrdiff_t count) {
     for (ptrdiff_t i = 0; i < count; ++i) x[i] += y[i];
 }
 
+template <class T>
+double multiply_adds(ptrdiff_t rounds, T& value) {
+    constexpr int chains = vector_registers == 32 ? 24 : 12;
+    Vec<T> sum[chains], total = {};
+    for (int c = 0; c < chains; ++c) sum[c] = splat<T>(T(c));  // all different, or the compiler makes one of them
+    Vec<T> factor = splat<T>(T(0.5)), term = splat<T>(T(1));
+    keep_in_register<T>(factor), keep_in_register<T>(term);
+    for (ptrdiff_t i = 0; i < rounds; ++i)
+#pragma GCC unroll 24
+        for (int c = 0; c < chains; ++c) sum[c] = fma(sum[c], factor, term);
+    for (int c = 0; c < chains; ++c) total += sum[c];
+    value = total[0];
+    return static_cast<double>(rounds) * chains * lanes<T>;
+}
+
 template <class Op, class T, int arity, int mask>
 void fill_masks(Kernel<T> (&row)[scalar_masks]) {
     row[mask] = run_pointwise<Op, T, mask, arity>;
@@ -46,6 +61,7 @@ Kernels<T> make_table() {
     table.outer_memory = outer_memory<T>;
     table.column_sum = run_column_sum<T>;
     table.column_dot = run_column_dot<T>;
+    table.multiply_adds = multiply_adds<T>;
     return table;
 }
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "../isa.h"
 #include "arrays.h"
 
 namespace nb = nanobind;
@@ -86,6 +87,13 @@ void multiply(nb::handle a, nb::handle matrix, nb::handle out, int64_t threads, 
     WorkspaceCache cache;
     nb::gil_scoped_release unlocked;
     execute(program, run, cache);
+}
+
+double multiply_adds(int64_t rounds) {
+    nb::gil_scoped_release unlocked;
+    float value;
+    const double count = kernels<float>().multiply_adds(rounds, value);
+    return value >= 0 ? count : 0;  // it is, and has to be computed to be known
 }
 
 }  // namespace bptt

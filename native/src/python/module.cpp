@@ -155,6 +155,7 @@ NB_MODULE(_core, m) {
           "name"_a.none());
     m.def("elementwise", &bptt::elementwise, "name"_a, "x"_a, "out"_a);
     m.def("multiply", &bptt::multiply, "a"_a, "matrix"_a, "out"_a, "threads"_a = 1, "repeat"_a = 1);
+    m.def("multiply_adds", &bptt::multiply_adds, "rounds"_a);
     bptt::bind_program(m);
     bptt::bind_unfolding(m);
     bptt::bind_watch(m);

@@ -208,7 +208,7 @@ struct Sources {
     ptrdiff_t bytes() const { return static_cast<ptrdiff_t>(size_of(in.program().text.dtype)); }
 
     // The rows of all steps and lanes must follow each other.
-    Rows rows(const Place& place) const {
+    StridedRows rows(const Place& place) const {
         const auto& [space, index, offset, width] = place;
         const auto [plane, columns] = array(space, static_cast<size_t>(index));
         if (plane.time != in.batch * plane.row && in.steps > 1 && in.batch > 1)
@@ -226,19 +226,19 @@ struct Copy {
 };
 
 // The products whose results are asked for; a sum asked for twice is copied.
-std::vector<Product> take_products(Given& in, const Sources& sources, nb::handle gradients, std::vector<Copy>& copies) {
+std::vector<Contraction> take_products(Given& in, const Sources& sources, nb::handle gradients, std::vector<Copy>& copies) {
     const Group all(gradients, "gradients", in.text.heads);
-    std::vector<Product> products;
+    std::vector<Contraction> products;
     std::vector<std::pair<const Place*, void*>> sums;
     for (const auto& [kind, head, first, a, b, weight] : in.text.products) {
         const nb::object gradient = all[static_cast<size_t>(head)];
         if (gradient.is_none()) continue;
         const Where where = all.where(static_cast<size_t>(head));
-        Product p{Product::Kind::sum, sources.rows(a), {}, std::get<3>(a)};
+        Contraction p{Contraction::Kind::sum, sources.rows(a), {}, std::get<3>(a)};
         const int64_t size = kind == "multiply" ? first + p.m : in.arrays.shape(gradient, where).front();
         if (first < 0 || first + p.m > size) throw nb::value_error((where.text() + ": has too few rows").c_str());
         if (kind == "dot") {
-            p.kind = Product::Kind::dot;
+            p.kind = Contraction::Kind::dot;
             p.b = sources.rows(b);
             if (std::get<3>(b) != p.m) throw nb::value_error((where.text() + ": a product of two widths").c_str());
             p.dst = static_cast<char*>(in.arrays.unit_plane(gradient, where, size, Use::write).data) + first * sources.bytes();
@@ -252,7 +252,7 @@ std::vector<Product> take_products(Given& in, const Sources& sources, nb::handle
             }
             sums.emplace_back(&a, p.dst);
         } else if (kind == "outer") {
-            p.kind = Product::Kind::outer;
+            p.kind = Contraction::Kind::outer;
             p.b = sources.rows(b);
             p.n = std::get<3>(b);
             const MatrixView to = in.arrays.matrix(gradient, where, {size, p.n}, Use::write);
@@ -260,7 +260,7 @@ std::vector<Product> take_products(Given& in, const Sources& sources, nb::handle
             p.dst = static_cast<char*>(to.data) + first * to.row * sources.bytes();
             p.dst_stride = to.row;
         } else {
-            p.kind = Product::Kind::multiply;
+            p.kind = Contraction::Kind::multiply;
             p.n = in.arrays.shape(gradient, where).back();
             p.matrix = in.matrix(weight, false, {p.m, p.n});
             const Plane to = in.arrays.time_plane(gradient, where, in.steps, p.n, Use::write);
@@ -315,7 +315,7 @@ void backward(Unfolding& u, int64_t steps, int64_t batch, nb::handle heads, nb::
     }
     sources.input = in.input();
     std::vector<Copy> copies;
-    const std::vector<Product> products = take_products(in, sources, gradients, copies);
+    const std::vector<Contraction> products = take_products(in, sources, gradients, copies);
     in.arrays.refuse_overlaps();
     {
         nb::gil_scoped_release unlocked;
