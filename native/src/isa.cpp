@@ -8,40 +8,34 @@
 namespace bptt {
 namespace {
 
-template <class T>
-struct Tables {
-    const Kernels<T>& (*kernels)();
-    const OnlineKernels<T>& (*online)();
-};
-
 struct Variant {
     const char* name;
     bool (*supported)();
-    Tables<float> singles;
-    Tables<double> doubles;
+    Tables<float> (*singles)();
+    Tables<double> (*doubles)();
+    ptrdiff_t least;  // bytes of a state that the one before does not serve better
 
     template <class T>
-    const Tables<T>& tables() const {
-        if constexpr (sizeof(T) == sizeof(float)) return singles;
-        else return doubles;
+    Tables<T> tables() const {
+        if constexpr (sizeof(T) == sizeof(float)) return singles();
+        else return doubles();
     }
 };
 
-#define BPTT_TABLES(isa)                                               \
-    {kernels_##isa<float>, online_kernels_##isa<float>}, {             \
-        kernels_##isa<double>, online_kernels_##isa<double>            \
-    }
+#define BPTT_TABLES(isa)                                                                 \
+    [] { return Tables<float>{kernels_##isa<float>(), online_kernels_##isa<float>()}; }, \
+        [] { return Tables<double>{kernels_##isa<double>(), online_kernels_##isa<double>()}; }
 
 // Slowest first.
 const Variant all[] = {
-    {"baseline", [] { return true; }, BPTT_TABLES(baseline)},
+    {"baseline", [] { return true; }, BPTT_TABLES(baseline), 0},
 #if defined(BPTT_X86)
     {"avx2",
      [] {
          __builtin_cpu_init();
          return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
      },
-     BPTT_TABLES(avx2)},
+     BPTT_TABLES(avx2), 0},
     {"avx512",
      [] {
          __builtin_cpu_init();
@@ -49,7 +43,7 @@ const Variant all[] = {
                 __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                 __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
      },
-     BPTT_TABLES(avx512)},
+     BPTT_TABLES(avx512), 65},
 #endif
 };
 
@@ -90,16 +84,19 @@ void use_isa(const std::string& name) { current() = name.empty() ? choice_at_sta
 
 template <class T>
 const Kernels<T>& kernels() {
-    return current().load()->tables<T>().kernels();
+    return current().load()->tables<T>().kernels;
 }
+
 template <class T>
-const OnlineKernels<T>& online_kernels() {
-    return current().load()->tables<T>().online();
+Tables<T> online_tables(ptrdiff_t state) {
+    const Variant* v = current().load();
+    if (state * static_cast<ptrdiff_t>(sizeof(T)) < v->least) --v;
+    return v->tables<T>();
 }
 
 template const Kernels<float>& kernels<float>();
 template const Kernels<double>& kernels<double>();
-template const OnlineKernels<float>& online_kernels<float>();
-template const OnlineKernels<double>& online_kernels<double>();
+template Tables<float> online_tables<float>(ptrdiff_t);
+template Tables<double> online_tables<double>(ptrdiff_t);
 
 }  // namespace bptt

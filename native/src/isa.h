@@ -14,10 +14,18 @@ std::vector<std::pair<std::string, bool>> variants();  // compiled ones, slowest
 std::string current_isa();
 void use_isa(const std::string& name);  // empty: the choice at start; throws std::invalid_argument
 
+template <class T>
+struct Tables {
+    const Kernels<T>& kernels;
+    const OnlineKernels<T>& online;
+};
+
 // The tables in use at the moment of the call.
 template <class T>
 const Kernels<T>& kernels();
+// Those for an online loop whose state has so many numbers: a state that fills only one vector of AVX-512 has too few
+// chains of multiply-adds, and is left to AVX2.
 template <class T>
-const OnlineKernels<T>& online_kernels();
+Tables<T> online_tables(ptrdiff_t state);
 
 }  // namespace bptt

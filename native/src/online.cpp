@@ -43,7 +43,7 @@ public:
 
 private:
     const Plan plan_;
-    const OnlineKernels<T>& online_;
+    const Tables<T> tables_;
     Memory<T> memory_;
     Updater<T> updater_;
     Window<T> window_;
@@ -77,14 +77,20 @@ private:
     bool learn_usual(int64_t windows, Report& report, double* losses, double* norms, int64_t* counts);
 };
 
+int64_t widest(const Plan& plan) {
+    int64_t most = 0;
+    for (const Leaf& leaf : plan.leaves) most = std::max(most, leaf.width);
+    return most;
+}
+
 template <class T>
 TypedLearner<T>::TypedLearner(Plan plan)
     : plan_(std::move(plan)),
-      online_(online_kernels<T>()),
-      memory_(plan_, online_, kernels<T>()),
-      updater_(plan_, memory_, online_),
-      window_(plan_, memory_, online_, kernels<T>()),
-      classic_(plan_, memory_, online_) {
+      tables_(online_tables<T>(widest(plan_))),
+      memory_(plan_, tables_.online, tables_.kernels),
+      updater_(plan_, memory_, tables_.online),
+      window_(plan_, memory_, tables_.online, tables_.kernels),
+      classic_(plan_, memory_, tables_.online) {
     for (const Leaf& leaf : plan_.leaves) state_size_ += lanes() * leaf.width;
     for (Kept<T>* kept : {&at_.context, &at_.entry, &at_.end})
         kept->values.assign(static_cast<size_t>(state_size_), T(0));

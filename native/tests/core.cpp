@@ -189,8 +189,8 @@ void test_products() {
                 std::vector<T> results[2];
                 for (int threads : {1, 5}) {
                     std::vector<T> outer(size(m * n)), sum(size(m)), rowwise(size(rows * n)), dots(size(m)), own(size(m * m));
-                    using Kind = Product::Kind;
-                    const std::vector<Product> products{
+                    using Kind = Contraction::Kind;
+                    const std::vector<Contraction> products{
                         {Kind::outer, {a.data(), m}, {b.data(), n}, m, n, {}, outer.data(), n},
                         {Kind::sum, {a.data(), m}, {}, m, 0, {}, sum.data(), 0},
                         {Kind::outer, {a.data(), m}, {a.data(), m}, m, m, {}, own.data(), m},  // the same a: packed once

@@ -137,7 +137,7 @@ void test_whole_windows(int64_t inputs, int64_t outputs, int64_t hidden, int64_t
 
 template <class T>
 void test_whole_windows() {
-    const int64_t lanes = online_kernels<T>().lanes;
+    const int64_t lanes = online_tables<T>(1024).online.lanes;
     for (const int64_t vectors : {1, 2, 4, 8}) {
         const int64_t hidden = vectors * lanes;
         if (hidden < 8) continue;

@@ -19,7 +19,7 @@ bool close(T a, T b) {
 
 template <class T>
 void test_products() {
-    const OnlineKernels<T>& table = online_kernels<T>();
+    const OnlineKernels<T>& table = online_tables<T>(1024).online;
     const Kernels<T>& packing = kernels<T>();
     const ptrdiff_t panel = 2 * table.lanes;
     for (ptrdiff_t rows : {1, 2, 3, 4, 5, 7, 10, 13})
@@ -44,7 +44,7 @@ void test_products() {
 
 template <class T>
 void test_dots() {
-    const OnlineKernels<T>& table = online_kernels<T>();
+    const OnlineKernels<T>& table = online_tables<T>(1024).online;
     for (ptrdiff_t rows : {1, 3})
         for (ptrdiff_t k : {1, 3, 8, 17, 33, 70})
             for (ptrdiff_t n : {1, 2, 4})
@@ -67,7 +67,7 @@ void test_dots() {
 // Steps made in one call are those made one by one, wherever the matrix lies.
 template <class T>
 void test_chains() {
-    const OnlineKernels<T>& table = online_kernels<T>();
+    const OnlineKernels<T>& table = online_tables<T>(1024).online;
     const Kernels<T>& rest = kernels<T>();
     const ptrdiff_t all = 3, panel = 2 * table.lanes;
     for (const ptrdiff_t n : {table.lanes, 2 * table.lanes, 4 * table.lanes, 8 * table.lanes})
@@ -138,20 +138,20 @@ void test_squares() {
         for (const T v : x) want += v * v;
         const auto n = static_cast<ptrdiff_t>(count);
         const Descent<T> alone{nullptr, x.data(), n, T(0)};
-        const double found = online_kernels<T>().descend(&alone, 1);
+        const double found = online_tables<T>(1024).online.descend(&alone, 1);
         CHECK(close(static_cast<T>(found), want), "%zu", count);
         const auto before = random_array<T>(count, 7);
         auto weight = before;
         const Descent<T> twice[] = {{weight.data(), x.data(), n, T(0.25)}, alone};
-        CHECK(online_kernels<T>().descend(twice, 1) == found, "%zu", count);
-        CHECK(close(static_cast<T>(online_kernels<T>().descend(twice + 1, 1) + found), 2 * want), "%zu", count);
+        CHECK(online_tables<T>(1024).online.descend(twice, 1) == found, "%zu", count);
+        CHECK(close(static_cast<T>(online_tables<T>(1024).online.descend(twice + 1, 1) + found), 2 * want), "%zu", count);
         for (size_t i = 0; i < count; ++i) CHECK(close(weight[i], before[i] - T(0.25) * x[i]), "%zu of %zu", i, count);
     }
 }
 
 template <class T>
 void test_crosses() {
-    const OnlineKernels<T>& table = online_kernels<T>();
+    const OnlineKernels<T>& table = online_tables<T>(1024).online;
     constexpr size_t slack = 32;
     for (ptrdiff_t rows : {1, 4, 11})
         for (ptrdiff_t m : {1, 3, 8, 16, 33, 55})

@@ -61,24 +61,20 @@ BPTT_INLINE void micro_kernel(const Block<T>& x) {
         for (int v = 0; v < 2 * N; ++v) store<T>(x.dst + r * x.dst_stride + v * L, sum[r][v]);
 }
 
-// A result that ends within a panel: `whole` computes all of it, in a copy `width` columns wide.
-template <class T, int R, ptrdiff_t width, class F>
-BPTT_INLINE void through_tile(const Block<T>& x, ptrdiff_t columns, F whole) {
-    T tile[R * width] = {};
-    if (x.init)
-        for (int r = 0; r < R; ++r)
-            for (ptrdiff_t c = 0; c < columns; ++c) tile[r * width + c] = x.init[r * x.init_stride + c];
-    Block<T> full = x;
-    full.init = full.dst = tile;
-    full.init_stride = full.dst_stride = width;
-    whole(full);
-    for (int r = 0; r < R; ++r)
-        for (ptrdiff_t c = 0; c < columns; ++c) x.dst[r * x.dst_stride + c] = tile[r * width + c];
-}
-
+// The last, partly filled panel: through a full-width copy.
 template <class T, int R>
 __attribute__((noinline)) void edge_kernel(const Block<T>& x, ptrdiff_t columns) {
-    through_tile<T, R, panel_width<T>>(x, columns, [](const Block<T>& full) { micro_kernel<T, R, 1>(full); });
+    constexpr ptrdiff_t P = panel_width<T>;
+    T tile[R * P] = {};
+    if (x.init)
+        for (int r = 0; r < R; ++r)
+            for (ptrdiff_t c = 0; c < columns; ++c) tile[r * P + c] = x.init[r * x.init_stride + c];
+    Block<T> full = x;
+    full.init = full.dst = tile;
+    full.init_stride = full.dst_stride = P;
+    micro_kernel<T, R, 1>(full);
+    for (int r = 0; r < R; ++r)
+        for (ptrdiff_t c = 0; c < columns; ++c) x.dst[r * x.dst_stride + c] = tile[r * P + c];
 }
 
 template <class T, int R, int N>
@@ -163,35 +159,37 @@ void run_row(const Call<T>& call) {
     }
 }
 
-// Results of one or two panels, where there are registers for it: so few chains would wait for their own multiply-adds,
-// so each element has two, of the even and of the odd k, which are added in the end. It is so for any number of rows.
+// Results of at most four vectors, where there are registers for it: so few chains would wait for their own
+// multiply-adds, so each element has two, of the even and of the odd k, which are added in the end. It is so for any
+// number of rows.
 constexpr bool has_narrow = vector_registers == 32;
-constexpr ptrdiff_t narrow_panels = 2;
-constexpr ptrdiff_t narrow_rows(int panels) { return panels == 1 ? 6 : 3; }
+constexpr int narrow_vectors = 4;
+constexpr int narrow_rows(int vectors) { return 12 / vectors; }
 
-template <class T, int R, int N>
-BPTT_INLINE void narrow_micro_kernel(const Block<T>& x) {
+// R rows by V vectors, `last` columns of the last one.
+template <class T, int R, int V>
+__attribute__((noinline)) void narrow_kernel(const Block<T>& x, ptrdiff_t last) {
     constexpr ptrdiff_t L = lanes<T>, P = panel_width<T>;
-    Vec<T> sum[2][R][2 * N];
-#pragma GCC unroll 6
-    for (int r = 0; r < R; ++r)
+    Vec<T> sum[2][R][V] = {};
+    if (x.init)
+#pragma GCC unroll 12
+        for (int r = 0; r < R; ++r) {
+            const T* init = x.init + r * x.init_stride;
 #pragma GCC unroll 4
-        for (int v = 0; v < 2 * N; ++v) {
-            sum[0][r][v] = x.init ? load<T>(x.init + r * x.init_stride + v * L) : Vec<T>{};
-            sum[1][r][v] = Vec<T>{};
+            for (int v = 0; v < V - 1; ++v) sum[0][r][v] = load<T>(init + v * L);
+            sum[0][r][V - 1] = load_part<T>(init + (V - 1) * L, last);
         }
     const T* panel = x.panel;
     const T* a = x.a;
     const auto step = [&](int chain) {
-        Vec<T> b[2 * N];
+        Vec<T> b[V];
 #pragma GCC unroll 4
-        for (int v = 0; v < 2 * N; ++v)
-            b[v] = load<T>(panel + chain * P + (v / 2) * x.panel_step + (v % 2) * L);
-#pragma GCC unroll 6
+        for (int v = 0; v < V; ++v) b[v] = load<T>(panel + chain * P + (v / 2) * x.panel_step + (v % 2) * L);
+#pragma GCC unroll 12
         for (int r = 0; r < R; ++r) {
             const Vec<T> s = splat<T>(a[r * x.a_stride + chain]);
 #pragma GCC unroll 4
-            for (int v = 0; v < 2 * N; ++v) sum[chain][r][v] = fma(s, b[v], sum[chain][r][v]);
+            for (int v = 0; v < V; ++v) sum[chain][r][v] = fma(s, b[v], sum[chain][r][v]);
         }
     };
     ptrdiff_t p = 0;
@@ -201,35 +199,35 @@ BPTT_INLINE void narrow_micro_kernel(const Block<T>& x) {
         step(1);
     }
     if (p < x.depth) step(0);
-#pragma GCC unroll 6
-    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 12
+    for (int r = 0; r < R; ++r) {
+        T* dst = x.dst + r * x.dst_stride;
 #pragma GCC unroll 4
-        for (int v = 0; v < 2 * N; ++v) store<T>(x.dst + r * x.dst_stride + v * L, sum[0][r][v] + sum[1][r][v]);
-}
-
-template <class T, int R, int N>
-__attribute__((noinline)) void narrow_kernel(const Block<T>& x, ptrdiff_t columns) {
-    constexpr ptrdiff_t width = N * panel_width<T>;
-    if (columns == width) return narrow_micro_kernel<T, R, N>(x);
-    through_tile<T, R, width>(x, columns, [](const Block<T>& full) { narrow_micro_kernel<T, R, N>(full); });
-}
-
-template <class T, int N, int R = narrow_rows(N)>
-BPTT_INLINE void narrow_rows_of(ptrdiff_t rows, const Block<T>& x, ptrdiff_t columns) {
-    if constexpr (R > 1) {
-        if (rows < R) return narrow_rows_of<T, N, R - 1>(rows, x, columns);
+        for (int v = 0; v < V - 1; ++v) store<T>(dst + v * L, sum[0][r][v] + sum[1][r][v]);
+        store_part<T>(dst + (V - 1) * L, sum[0][r][V - 1] + sum[1][r][V - 1], last);
     }
-    narrow_kernel<T, R, N>(x, columns);
 }
 
-template <class T, int N>
+template <class T, int V, int R = narrow_rows(V)>
+BPTT_INLINE void narrow_rows_of(ptrdiff_t rows, const Block<T>& x, ptrdiff_t last) {
+    if constexpr (R > 1) {
+        if (rows < R) return narrow_rows_of<T, V, R - 1>(rows, x, last);
+    }
+    narrow_kernel<T, R, V>(x, last);
+}
+
+template <class T, int V = narrow_vectors>
 void run_narrow(const Call<T>& call) {
+    constexpr ptrdiff_t before = (V - 1) * lanes<T>;
+    if constexpr (V > 1) {
+        if (call.width <= before) return run_narrow<T, V - 1>(call);
+    }
     Block<T> x{call.a, call.a_stride, call.packed, call.depth * panel_width<T>, call.depth,
                call.b, call.b_stride, call.dst,    call.dst_stride};
     ptrdiff_t rows = call.rows;
-    for (ptrdiff_t blocks = (rows + narrow_rows(N) - 1) / narrow_rows(N); blocks > 0; --blocks) {
+    for (ptrdiff_t blocks = (rows + narrow_rows(V) - 1) / narrow_rows(V); blocks > 0; --blocks) {
         const ptrdiff_t r = (rows + blocks - 1) / blocks;
-        narrow_rows_of<T, N>(r, x, call.width);
+        narrow_rows_of<T, V>(r, x, call.width - before);
         x.a += r * x.a_stride;
         x.dst += r * x.dst_stride;
         if (x.init) x.init += r * x.init_stride;
@@ -240,8 +238,7 @@ void run_narrow(const Call<T>& call) {
 template <class T>
 void run_matmul(const Call<T>& call) {
     if constexpr (has_narrow) {
-        if (call.width <= panel_width<T>) return run_narrow<T, 1>(call);
-        if (call.width <= narrow_panels * panel_width<T>) return run_narrow<T, narrow_panels>(call);
+        if (call.width <= narrow_vectors * lanes<T>) return run_narrow<T>(call);
     }
     if (call.rows == 1) return run_row<T>(call);
     constexpr ptrdiff_t P = panel_width<T>;
