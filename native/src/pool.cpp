@@ -46,17 +46,18 @@ public:
         if (!busy.owns_lock()) return false;
         const int helpers = grow(threads - 1);
         task_ = &task;
-        tasks_ = tasks;
-        next_.store(0, std::memory_order_relaxed);
-        pending_.store(helpers, std::memory_order_relaxed);
+        pending_.store(tasks, std::memory_order_relaxed);
+        uint32_t job;
         {
             // Under the lock, so that a worker about to sleep cannot miss it.
             std::lock_guard<std::mutex> lock(sleep_);
             wanted_ = helpers;
-            job_.fetch_add(1, std::memory_order_release);
+            job = job_.load(std::memory_order_relaxed) + 1;
+            tickets_.store(ticket(job, tasks), std::memory_order_release);
+            job_.store(job, std::memory_order_release);
         }
         wake_.notify_all();
-        drain(0);
+        drain(job, 0);
         finish();
         return true;
     }
@@ -64,11 +65,16 @@ public:
 private:
     std::mutex busy_, sleep_;
     std::condition_variable wake_, done_;
-    std::atomic<uint64_t> job_{0};
-    std::atomic<int> next_{0}, pending_{0};
-    int wanted_ = 0;  // workers with a number up to this take part; guarded by sleep_
-    int tasks_ = 0, workers_ = 0;
+    std::atomic<uint32_t> job_{0};
+    // The job that is on in the upper half, the tasks of it that nobody has taken yet in the lower. Whoever takes one
+    // keeps the job on until it is done: a worker that comes late finds none, and nobody waits for it.
+    std::atomic<uint64_t> tickets_{0};
+    std::atomic<int> pending_{0};  // tasks that are not done
+    int wanted_ = 0;               // workers with a number up to this take part; guarded by sleep_
+    int workers_ = 0;
     const Task* task_ = nullptr;
+
+    static uint64_t ticket(uint32_t job, int left) { return uint64_t{job} << 32 | static_cast<uint32_t>(left); }
 
     // As many workers as asked for, or as many as the system grants.
     int grow(int helpers) {
@@ -84,8 +90,17 @@ private:
         return helpers;
     }
 
-    void drain(int worker) {
-        for (int i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < tasks_;) (*task_)(i, worker);
+    void drain(uint32_t job, int worker) {
+        uint64_t seen = tickets_.load(std::memory_order_acquire);
+        while (seen >> 32 == job && static_cast<uint32_t>(seen) > 0) {
+            if (!tickets_.compare_exchange_weak(seen, seen - 1, std::memory_order_acq_rel)) continue;
+            (*task_)(static_cast<int>(static_cast<uint32_t>(seen) - 1), worker);
+            if (pending_.fetch_sub(1, std::memory_order_acq_rel) == 1 && worker != 0) {
+                std::lock_guard<std::mutex> lock(sleep_);
+                done_.notify_one();
+            }
+            seen = tickets_.load(std::memory_order_acquire);
+        }
     }
 
     void finish() {
@@ -95,7 +110,7 @@ private:
         done_.wait(lock, done);
     }
 
-    [[noreturn]] void work(int me, uint64_t seen) {
+    [[noreturn]] void work(int me, uint32_t seen) {
         for (;;) {
             const auto called = [this, seen] { return job_.load(std::memory_order_acquire) != seen; };
             spin(called);
@@ -106,12 +121,7 @@ private:
                 seen = job_.load(std::memory_order_relaxed);
                 mine = me <= wanted_;
             }
-            if (!mine) continue;
-            drain(me);
-            if (pending_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-                std::lock_guard<std::mutex> lock(sleep_);
-                done_.notify_one();
-            }
+            if (mine) drain(seen, me);
         }
     }
 };

@@ -43,14 +43,27 @@ BPTT_INLINE void micro_kernel(const Block<T>& x) {
     const T* a = x.a;
 #pragma GCC unroll 2
     for (ptrdiff_t p = 0; p < x.depth; ++p) {
-        Vec<T> b[2 * N];
-#pragma GCC unroll 16
-        for (int v = 0; v < 2 * N; ++v) b[v] = load<T>(panel + (v / 2) * x.panel_step + (v % 2) * L);
+        // The fewer of the two are held in registers, beside the sums.
+        if constexpr (R < 2 * N) {
+            Vec<T> value[R];
 #pragma GCC unroll 12
-        for (int r = 0; r < R; ++r) {
-            const Vec<T> s = splat<T>(a[r * x.a_stride]);
+            for (int r = 0; r < R; ++r) value[r] = splat<T>(a[r * x.a_stride]);
 #pragma GCC unroll 16
-            for (int v = 0; v < 2 * N; ++v) sum[r][v] = fma(s, b[v], sum[r][v]);
+            for (int v = 0; v < 2 * N; ++v) {
+                const Vec<T> b = load<T>(panel + (v / 2) * x.panel_step + (v % 2) * L);
+#pragma GCC unroll 12
+                for (int r = 0; r < R; ++r) sum[r][v] = fma(value[r], b, sum[r][v]);
+            }
+        } else {
+            Vec<T> b[2 * N];
+#pragma GCC unroll 16
+            for (int v = 0; v < 2 * N; ++v) b[v] = load<T>(panel + (v / 2) * x.panel_step + (v % 2) * L);
+#pragma GCC unroll 12
+            for (int r = 0; r < R; ++r) {
+                const Vec<T> value = splat<T>(a[r * x.a_stride]);
+#pragma GCC unroll 16
+                for (int v = 0; v < 2 * N; ++v) sum[r][v] = fma(value, b[v], sum[r][v]);
+            }
         }
         panel += P;
         ++a;
