@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from harness import machine, readable, table, time_in_turn, with_threads, write
+from harness import headline, machine, readable, table, time_in_turn, with_threads, write
 from torch import Tensor, nn
 
 import bptt
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     peaks = machine()
-    print("{cpu}: {peak_1:.0f} GFLOP/s on one core, {peak_2:.0f} on two".format(**peaks))
+    print(headline(peaks))
     results = [measure(work, peaks, options.rounds) for work in WORKS]
     rows = [
         [

@@ -1,8 +1,8 @@
 """Timing side by side: every contestant in turn, round after round, medians and ratios.
 
 Machines are shared and noisy. Contestants that take turns see the same noise, so their ratio is
-worth more than either time; the fraction of the machine's own matrix-product peak, measured in
-the same run, says how much is left.
+worth more than either time; the fraction of what the machine's multiply-adds can do at all,
+measured in the same run, says how much is left.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from bptt import _core
 
 
 @dataclass
@@ -77,6 +80,23 @@ def matmul_peak(threads: int, size: int = 1024, rounds: int = 9) -> float:
     return 2 * size**3 / best / 1e9
 
 
+def raw_peak(threads: int, rounds: int = 5) -> float:
+    """GFLOP/s of multiply-adds in registers alone, in the instruction set that the core uses: what
+    no program exceeds."""
+    count = 2_000_000
+
+    def once(_: int) -> float:
+        return _core.multiply_adds(count)
+
+    best = 0.0
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(rounds):
+            started = time.perf_counter()
+            done = sum(pool.map(once, range(threads)))
+            best = max(best, 2 * done / (time.perf_counter() - started))
+    return best / 1e9
+
+
 def machine() -> dict[str, Any]:
     """What a reader needs to know about where figures come from."""
     name = platform.processor() or platform.machine()
@@ -91,9 +111,20 @@ def machine() -> dict[str, Any]:
         "cores": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "peak_1": matmul_peak(1),
-        "peak_2": matmul_peak(2),
+        "isa": _core.isa(),
+        "peak_1": raw_peak(1),
+        "peak_2": raw_peak(2),
+        "product_1": matmul_peak(1),
+        "product_2": matmul_peak(2),
     }
+
+
+def headline(found: dict[str, Any]) -> str:
+    """The machine in a line."""
+    return (
+        "{cpu}, {isa}: {peak_1:.0f} GFLOP/s of multiply-adds on one core, {peak_2:.0f} on two; "
+        "PyTorch's best product {product_1:.0f} and {product_2:.0f}".format(**found)
+    )
 
 
 def write(path: str | None, content: Any) -> None:

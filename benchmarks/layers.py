@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from harness import machine, readable, table, time_in_turn, with_threads, write
+from harness import headline, machine, readable, table, time_in_turn, with_threads, write
 from torch import Tensor, nn
 
 import bptt
@@ -233,7 +233,7 @@ def main() -> None:
     parser.add_argument("--no-jax", action="store_true", help="leave JAX out")
     options = parser.parse_args()
     peaks = machine()
-    print("{cpu}: {peak_1:.0f} GFLOP/s on one core, {peak_2:.0f} on two".format(**peaks))
+    print(headline(peaks))
     results = []
     for work in WORKS:
         for kind in CELLS:

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 from bptt.engine import Ineligible, eager, native
 from bptt.engine._torch_compat import is_compiling
 from bptt.engine.plans import context_of_call, core_missing
+from bptt.nn._costs import pytorch_is_faster
 from bptt.nn._kinds import Kind, Standing, cell_of, holding, plan
 from bptt.nn._layers import Shape, each_start, run
 from bptt.nn._sequences import Sequences, enter
@@ -42,6 +43,8 @@ def unfolded(layer: nn.RNNBase, input: Input, hx: Hidden | None) -> Any:
         if torch.is_autocast_enabled("cpu"):
             return _in_own_dtype(layer, input, hx)
         if _must_be_seen():
+            return None
+        if _CORE and not _transformed() and pytorch_is_faster(layer, input):
             return None
     elif torch.onnx.is_in_onnx_export():
         return None

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bptt._identity import ByIdentity
 from bptt.engine import Ineligible, Plan, native
 from bptt.engine.plans import context_of_call
+from bptt.nn._costs import pytorch_is_faster
 from bptt.nn._kinds import Standing, cell_of, plan
 from bptt.state import State
 
@@ -107,6 +108,8 @@ def usual_call(layer: nn.RNNBase, input: Any) -> Any:
     if len(shape) != 3 or shape[2] != layer.input_size or not input.numel():
         return None
     if input.dtype is not usual.dtype or input.device != usual.device or not usual.holds(layer):
+        return None
+    if pytorch_is_faster(layer, input):
         return None
     inputs = input.transpose(0, 1) if layer.batch_first else input
     start = usual.start(inputs)
