@@ -80,6 +80,20 @@ def test_how_series_are_interleaved_changes_nothing(tmp_path):
         assert (one[1] == found[0][1]).all()
 
 
+@pytest.mark.parametrize(
+    ("column", "name", "value"), [("inputs", "u", 1e40), ("target", "y", -1e40)]
+)
+def test_what_is_far_from_the_rest_is_named_by_its_series(column, name, value):
+    series = three((60, 40, 50))
+    getattr(series, column)[60 + 40 - 1] = value  # the last row of the second, which tests
+    with pytest.raises(DataError, match=f"^row 40 of b, column '{name}': .*1e.40 is too large"):
+        plan(series, Options(**FAST))
+    alone = driven(60)
+    getattr(alone, column)[59] = value
+    with pytest.raises(DataError, match=f"^row 60, column '{name}'"):
+        plan(alone, Options(**FAST))
+
+
 def test_one_group_is_no_group():
     alone = driven(100)
     named = replace(alone, labels=("only",), group_name="g")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,7 +71,7 @@ def prepared(series: Series, options: Options, missing: str, test: Series | None
         _check_season(period, max(split.training))
     scaling = Scaling.fit(series, split.fold == TRAINING)
     _check_known(series, split)
-    _check_near(series, scaling)
+    _check_near(series, scaling, _names(series, count))
     seasons: tuple[int, ...] = ()
     if not options.simulate:
         past = hold(series.target, scaling.target_mean, series.age)
@@ -123,14 +124,18 @@ def _check_known(series: Series, split: Split) -> None:
             )
 
 
-def _check_near(series: Series, scaling: Scaling) -> None:
+def _check_near(series: Series, scaling: Scaling, names: list[str]) -> None:
     scaled = np.column_stack([scaling.inputs(series), scaling.scale(series.target)])
     far = np.argwhere(np.abs(scaled) > FARTHEST)
     if len(far):
         row, column = far[0]
+        which = bisect_right(series.begins, row) - 1
+        place = f"row {row - series.begins[which] + 1}"
+        if names[which]:
+            place += f" of {names[which]}"
         name = [*series.input_names, series.target_name][column]
         value = [*series.inputs[row], series.target[row]][column]
         raise DataError(
-            f"row {row + 1}, column {name!r}: {value:g} is too large beside the numbers of the "
+            f"{place}, column {name!r}: {value:g} is too large beside the numbers of the "
             "training part: mend it, or remove the row."
         )
