@@ -13,7 +13,7 @@ struct Variant {
     bool (*supported)();
     Tables<float> (*singles)();
     Tables<double> (*doubles)();
-    ptrdiff_t least;  // bytes of a state that the one before does not serve better
+    ptrdiff_t vector;  // bytes; of an online loop's state a whole number, and two at the least, or the one before serves
 
     template <class T>
     Tables<T> tables() const {
@@ -26,7 +26,7 @@ struct Variant {
     [] { return Tables<float>{kernels_##isa<float>(), online_kernels_##isa<float>()}; }, \
         [] { return Tables<double>{kernels_##isa<double>(), online_kernels_##isa<double>()}; }
 
-// Slowest first.
+// Slowest first. One with a `vector` needs all that the one before needs.
 const Variant all[] = {
     {"baseline", [] { return true; }, BPTT_TABLES(baseline), 0},
 #if defined(BPTT_X86)
@@ -43,7 +43,7 @@ const Variant all[] = {
                 __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                 __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
      },
-     BPTT_TABLES(avx512), 65},
+     BPTT_TABLES(avx512), 64},
 #endif
 };
 
@@ -90,7 +90,8 @@ const Kernels<T>& kernels() {
 template <class T>
 Tables<T> online_tables(ptrdiff_t state) {
     const Variant* v = current().load();
-    if (state * static_cast<ptrdiff_t>(sizeof(T)) < v->least) --v;
+    const ptrdiff_t bytes = state * static_cast<ptrdiff_t>(sizeof(T));
+    if (v->vector > 0 && (bytes <= v->vector || bytes % v->vector != 0)) --v;
     return v->tables<T>();
 }
 

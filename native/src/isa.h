@@ -23,8 +23,8 @@ struct Tables {
 // The tables in use at the moment of the call.
 template <class T>
 const Kernels<T>& kernels();
-// Those for an online loop whose state has so many numbers: a state that fills only one vector of AVX-512 has too few
-// chains of multiply-adds, and is left to AVX2.
+// Those for an online loop whose widest part of the state has so many numbers. One vector of AVX-512 has too few chains
+// of multiply-adds, and weights of a part of a vector would be packed after every update: both are left to AVX2.
 template <class T>
 Tables<T> online_tables(ptrdiff_t state);
 

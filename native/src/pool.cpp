@@ -46,6 +46,7 @@ public:
         if (!busy.owns_lock()) return false;
         const int helpers = grow(threads - 1);
         task_ = &task;
+        tasks_ = tasks;
         pending_.store(tasks, std::memory_order_relaxed);
         uint32_t job;
         {
@@ -72,7 +73,9 @@ private:
     std::atomic<int> pending_{0};  // tasks that are not done
     int wanted_ = 0;               // workers with a number up to this take part; guarded by sleep_
     int workers_ = 0;
+    // Read by who has taken a task, who keeps the job on.
     const Task* task_ = nullptr;
+    int tasks_ = 0;
 
     static uint64_t ticket(uint32_t job, int left) { return uint64_t{job} << 32 | static_cast<uint32_t>(left); }
 
@@ -94,7 +97,7 @@ private:
         uint64_t seen = tickets_.load(std::memory_order_acquire);
         while (seen >> 32 == job && static_cast<uint32_t>(seen) > 0) {
             if (!tickets_.compare_exchange_weak(seen, seen - 1, std::memory_order_acq_rel)) continue;
-            (*task_)(static_cast<int>(static_cast<uint32_t>(seen) - 1), worker);
+            (*task_)(tasks_ - static_cast<int>(static_cast<uint32_t>(seen)), worker);
             if (pending_.fetch_sub(1, std::memory_order_acq_rel) == 1 && worker != 0) {
                 std::lock_guard<std::mutex> lock(sleep_);
                 done_.notify_one();

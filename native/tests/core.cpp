@@ -3,9 +3,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <thread>
+#include <vector>
 
 #include "../src/isa.h"
 #include "../src/pool.h"
@@ -50,7 +52,7 @@ template <class T>
 void test_matmul() {
     const Kernels<T>& table = kernels<T>();
     for (ptrdiff_t k : {1, 5, 64, 300, 601})
-        for (ptrdiff_t n : {1, 7, 16, 33, 130}) {
+        for (ptrdiff_t n : {1, 7, 16, 32, 33, 48, 63, 64, 65, 130, 192}) {
             const ptrdiff_t most = 13;
             const auto a = random_array<T>(static_cast<size_t>(most * k), 4), m = random_array<T>(static_cast<size_t>(k * n), 5);
             const auto init = random_array<T>(static_cast<size_t>(n), 6);
@@ -278,6 +280,19 @@ void test_pool() {
             parallel(tasks, threads, [&](int i, int) { ++done[static_cast<size_t>(i)]; });
             for (int d : done) CHECK(d == 1, "a task ran %d times", d);
         }
+    // Many small jobs of changing size: workers come late, and no two have one number.
+    for (int job = 0; job < 10000; ++job) {
+        const int threads = 1 + job % 5, tasks = job % 7;
+        std::vector<std::atomic<int>> busy(5);
+        std::atomic<int> done{0};
+        parallel(tasks, threads, [&](int, int worker) {
+            CHECK(worker < threads, "worker %d of %d", worker, threads);
+            CHECK(busy[static_cast<size_t>(worker)].fetch_add(1) == 0, "two workers have the number %d", worker);
+            busy[static_cast<size_t>(worker)].fetch_sub(1);
+            done.fetch_add(1);
+        });
+        CHECK(done == tasks, "%d of %d tasks", done.load(), tasks);
+    }
 }
 
 [[maybe_unused]] void test_fork() {

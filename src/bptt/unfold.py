@@ -251,13 +251,20 @@ def _verified(
         stable = found is not verify.CHANGES and verdict is not changes
         verdict = Ineligible(*found) if stable else changes
     assert verdict is not None
+    plan.trust.unstable += verdict is changes
     if verdict is not changes:
         plan.trust.verdict = verdict
-    return verdict
+    elif plan.trust.unstable >= _UNSTABLE:  # nobody changes anything so often
+        plan.trust.verdict = Ineligible(
+            Reason.MUTATION, "a step that gives other numbers in each call"
+        )
+    return plan.trust.verdict or verdict
 
 
 _TRIALS = 5
 """So often a program must differ from the Python loop before it is never used."""
+_UNSTABLE = 20
+"""In so many calls the Python loop's own numbers may change before a program is never used."""
 
 _WARNED: ByIdentity[bool] = ByIdentity()
 # Where PyTorch's own transforms are at work, or tensors are of a class that stands for others, the

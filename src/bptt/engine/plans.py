@@ -52,11 +52,13 @@ class Trust:
     Attributes:
         program, beside: whether it, and its runs side by side, gave what the Python loop gives.
         verdict: how it did not.
+        unstable: calls in which the Python loop's own numbers changed meanwhile.
     """
 
     program: bool
     beside: bool
     verdict: Ineligible | None = None
+    unstable: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -59,17 +59,32 @@ def differs(cell: nn.Module, plan: Plan, inputs: Tensor, state: State) -> tuple[
     with generators_kept(), unseen(), torch.autograd.set_detect_anomaly(False):
         expected = _numbers(loop, plan, inputs, state)
         for way in ways:
-            try:
-                found = _numbers(way, plan, inputs, state)
-            except Exception as error:
-                return Reason.UNEXPECTED, f"{type(error).__name__}: {error}"
-            wrong = _first_difference(plan, state, found, expected)
+            wrong = _compared(way, loop, expected, plan, inputs, state)
             if wrong is not None:
-                again = _numbers(loop, plan, inputs, state)
-                if _first_difference(plan, state, again, expected) is not None:
-                    return CHANGES
-                return Reason.WRONG, wrong
+                return wrong
     return None
+
+
+def _compared(
+    program: _Run,
+    loop: _Run,
+    expected: list[Tensor | None],
+    plan: Plan,
+    inputs: Tensor,
+    state: State,
+) -> tuple[Reason, str] | None:
+    """What is wrong with a program's numbers beside those that the loop gave; `CHANGES` where the
+    loop no longer gives them."""
+    try:
+        found = _numbers(program, plan, inputs, state)
+        name = _first_difference(plan, state, found, expected)
+        wrong = None if name is None else (Reason.WRONG, name)
+    except Exception as error:
+        wrong = Reason.UNEXPECTED, f"{type(error).__name__}: {error}"
+    if wrong is None:
+        return None
+    again = _numbers(loop, plan, inputs, state)
+    return wrong if _first_difference(plan, state, again, expected) is None else CHANGES
 
 
 def _first_difference(
@@ -169,14 +184,9 @@ def differs_beside(
     with generators_kept(), unseen(), torch.autograd.set_detect_anomaly(False):
         for place in range(len(few)):
             expected = _numbers(alone, plan, few[place], starts[place])
-            try:
-                found = _numbers(together, plan, few[place], starts[place])
-            except Exception as error:
-                return Reason.UNEXPECTED, f"{type(error).__name__}: {error}"
-            wrong = _first_difference(plan, starts[place], found, expected)
+            wrong = _compared(together, alone, expected, plan, few[place], starts[place])
             if wrong is not None:
-                again = _numbers(alone, plan, few[place], starts[place])
-                if _first_difference(plan, starts[place], again, expected) is not None:
-                    return CHANGES
-                return Reason.WRONG, f"{wrong}, of segments side by side"
+                reason, name = wrong
+                aside = ", of segments side by side" if reason is Reason.WRONG else ""
+                return wrong if wrong is CHANGES else (reason, name + aside)
     return None

@@ -67,7 +67,7 @@ class Local:
         self.bytes, self.like = parts[0].element_size(), parts[0].detach()
         self.shapes = [(name, p.shape) for name, p in self._cell.present().items()]
         self.shapes += [("learned_initial_state", p.shape) for p in self._learned]
-        self._together = True
+        self._together = self._forward = True
 
     def flat(self, state: State, lead: int = 1) -> Tensor:
         """A state with ``lead`` leading dimensions as one tensor [..., size]."""
@@ -167,12 +167,14 @@ class Local:
         def step(flat: Tensor) -> Tensor:
             return self.flat(cell(inputs, self.nested(flat)))
 
-        try:
-            with torch.no_grad():
-                pushed: Tensor = jvp(step, (states,), (tangents,))[1]
-        except NotImplementedError:  # PyTorch's fused cells on a GPU: reverse mode alone
-            return _reversed_twice(step, states, tangents)
-        return pushed
+        if self._forward:
+            try:
+                with torch.no_grad():
+                    pushed: Tensor = jvp(step, (states,), (tangents,))[1]
+                return pushed
+            except NotImplementedError:  # PyTorch's fused cells on a GPU have reverse mode alone
+                self._forward = False
+        return _reversed_twice(step, states, tangents)
 
     def _joined(self, found: Parameters, state: Tensor, lead: int) -> Tensor:
         """Derivatives by parameter, of ``lead`` leading dimensions, side by side; the initial
@@ -227,8 +229,13 @@ def _reversed_twice(function: Callable[[Tensor], Tensor], at: Tensor, tangents: 
         at = at.detach().requires_grad_()
         result = function(at)
         error = torch.zeros_like(result, requires_grad=True)
-        (back,) = torch.autograd.grad(result, at, error, create_graph=True)
-        (pushed,) = torch.autograd.grad(back, error, tangents)
+        if not result.requires_grad:  # it depends on nothing
+            return torch.zeros_like(result)
+        options = {"allow_unused": True, "materialize_grads": True}
+        (back,) = torch.autograd.grad(result, at, error, create_graph=True, **options)
+        if not back.requires_grad:
+            return torch.zeros_like(result)
+        (pushed,) = torch.autograd.grad(back, error, tangents, **options)
     return pushed
 
 

@@ -75,8 +75,8 @@ def accelerate(model: nn.Module, *, beneath: bool = False) -> Report:
     """Let the engine unfold a model's `torch.nn.RNN`, `GRU` and `LSTM`, in place.
 
     The layers become `bptt.nn.RNN`, `GRU` and `LSTM`; the model computes what it did, and saved
-    weights load as before, both ways. An LSTM of 512 hidden units and more leaves calls with few
-    lanes to PyTorch's kernel, which is faster there: sizes and the instruction set decide.
+    weights load as before, both ways. An LSTM of 512 hidden units and more leaves some calls
+    with few lanes to PyTorch's kernel, which is faster there: sizes and the instruction set decide.
 
     Subclasses that override nothing of what `forward` reads are taken, too. Such a layer gets a
     class of the same name between which and its parent `bptt.nn`'s stands: ``isinstance`` holds,

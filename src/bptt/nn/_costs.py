@@ -1,10 +1,11 @@
 """Which kernel runs a call of a layer: the engine's, or PyTorch's where that is faster.
 
 Sizes and the instruction set decide, never a clock: the same call on the same processor runs the
-same kernel. PyTorch's GRU and RNN were behind at every size measured, and so was its LSTM except
-where a step reads more weights than caches hold: each of the engine's threads reads all of them for
-lanes of its own, PyTorch's (oneDNN's) share them. The bounds are those of
-``benchmarks/accelerate.py``, measured with AVX2 and with AVX-512.
+same kernel. PyTorch's GRU and RNN were behind at every size measured, and so was its LSTM (oneDNN)
+except where few lanes read weights of 4 MiB a layer and more at every step: each of the engine's
+threads reads all of them for lanes of its own, oneDNN's share them. The bounds were measured by
+``benchmarks/accelerate.py`` on two threads: with AVX2 up to 1,024 units, with AVX-512 up to 512.
+Other instruction sets take those of AVX2.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-LARGE, LARGEST = 512, 1024
-"""Hidden units from which weights leave caches: 4 MiB and 16 MiB a layer."""
+LARGE, HUGE = 512, 1024
+"""Hidden units."""
 CHOOSES = True
 """False: the engine runs all that it can. For measurements."""
 
@@ -26,12 +27,11 @@ def pytorch_is_faster(layer: nn.RNNBase, input: Any) -> bool:
         return False
     if type(input) is not Tensor or input.dtype is not torch.float32 or input.dim() not in (2, 3):
         return False
-    learns = torch.is_grad_enabled() and any(p.requires_grad for p in layer.parameters())
     lanes = 1 if input.dim() == 2 else input.shape[0 if layer.batch_first else 1]
-    return _few(layer.hidden_size, lanes, learns) and bool(torch.backends.mkldnn.enabled)
+    return _few(layer.hidden_size, lanes) and _onednn() and bool(torch.backends.mkldnn.enabled)
 
 
-def _few(hidden: int, lanes: int, learns: bool) -> bool:
+def _few(hidden: int, lanes: int) -> bool:
     """Whether so many lanes are too few to make up for the weights that they read."""
     from bptt import _core
 
@@ -39,13 +39,18 @@ def _few(hidden: int, lanes: int, learns: bool) -> bool:
         return True
     if _core.isa() == "avx512":
         return lanes <= 4
-    return hidden >= LARGEST and not learns and 8 <= lanes <= 32
+    return hidden >= HUGE and 8 <= lanes <= 32
+
+
+def _onednn() -> bool:
+    """Whether this PyTorch was built with it."""
+    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 
 def note(layer: nn.RNNBase) -> str | None:
     """What a report says of a layer some of whose calls PyTorch's kernel runs."""
-    if layer.hidden_size < LARGE or layer.mode != "LSTM" or layer.proj_size:
+    if layer.hidden_size < LARGE or layer.mode != "LSTM" or layer.proj_size or not _onednn():
         return None
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if any(p.dtype is not torch.float32 for p in layer.parameters()):
         return None
-    return "PyTorch's kernel runs calls with few lanes, where it is faster"
+    return "PyTorch's kernel runs some calls with few lanes, where it is faster"
