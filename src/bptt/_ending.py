@@ -7,6 +7,7 @@ may end wherever it stands; training takes the signals itself, and saves first.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -86,6 +87,15 @@ def take() -> None:
         if signal.getsignal(one) in (signal.default_int_handler, signal.SIG_DFL):
             with suppress(ValueError):  # outside the main thread
                 signal.signal(one, end)
+
+
+@atexit.register
+def _done() -> None:
+    """All is written, and Python takes itself apart, first of all the handlers of signals: one that
+    comes now is to end nothing, or the exit code would tell of a command that failed."""
+    for one in SIGNALS:
+        if signal.getsignal(one) is end:
+            signal.signal(one, signal.SIG_IGN)
 
 
 @contextmanager

@@ -115,6 +115,26 @@ def test_only_the_command_takes_signals(how, tmp_path):
     assert done.stdout.split() == ["end" if how == "bptt" else "None"], done.stderr
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_while_python_takes_itself_apart(number):
+    """All is done by then, the handlers of signals among it: the exit code tells of the command."""
+    program = f"""
+import os, sys
+from bptt import _ending
+
+class Last:
+    def __del__(self):
+        os.kill(os.getpid(), {int(number)})
+        os.write(1, b"there")
+
+_ending.take()
+last = Last()  # of the module, which goes after the handlers
+sys.exit(3)
+"""
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=120)
+    assert (found.returncode, found.stdout) == (3, b"there"), found
+
+
 def test_a_start_that_cannot_be_saved_has_not_failed(tmp_path, monkeypatch):
     data = write_table(tmp_path / "data.csv")
     fit = ("fit", data, *COLUMNS, *SMALL, "--epochs", "2", "--starts", "2")
