@@ -26,7 +26,7 @@ import bptt
 from bptt.nn import _costs
 
 STEPS = (24, 100, 1000)
-LANES = (1, 4, 16, 64, 256)
+LANES = (1, 2, 4, 8, 16, 32, 64, 256)
 HIDDEN = (16, 32, 64, 128, 256, 512, 1024)
 MOST = 3e9
 """Multiply-adds of the largest work's forward pass: more only takes longer."""

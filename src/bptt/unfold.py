@@ -261,7 +261,7 @@ def _verified(
     return plan.trust.verdict or verdict
 
 
-_TRIALS = 5
+_TRIALS = 50
 """So often a program must differ from the Python loop before it is never used."""
 _UNSTABLE = 20
 """In so many calls the Python loop's own numbers may change before a program is never used."""

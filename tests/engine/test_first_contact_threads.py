@@ -196,24 +196,30 @@ def test_a_change_in_the_midst_of_every_trial_is_no_verdict(
     torch.testing.assert_close(found, bptt.unfold(cell, inputs, backend="eager")[0])
 
 
+class Drifting:
+    """The Python loop, with other numbers in each call."""
+
+    def __init__(self) -> None:
+        self.loop, self.calls = verify.eager.run, 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.calls += 1
+        outputs, last, states = self.loop(*args, **kwargs)
+        return outputs + self.calls, last, states
+
+
 def test_a_step_that_never_repeats_its_numbers_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What no capture sees (a clock, a file) is not verified anew in every call for ever."""
     cell = cell_of(lambda s, i, h: torch.tanh(s.u(i) + h @ s.w) * s.gain, gain=1.0)
-    inputs, loop, calls = given().detach(), verify.eager.run, []
-
-    def drifting(*args: Any, **kwargs: Any) -> Any:
-        calls.append(None)
-        outputs, last, states = loop(*args, **kwargs)
-        return outputs + len(calls), last, states
-
+    inputs, drifting = given().detach(), Drifting()
     monkeypatch.setattr(verify.eager, "run", drifting)
     for _ in range(25):
         bptt.unfold(cell, inputs)
-    before = len(calls)
+    before = drifting.calls
     bptt.unfold(cell, inputs)
-    assert len(calls) == before + 1  # the call itself, and no trial
+    assert drifting.calls == before + 1  # the call itself, and no trial
     with pytest.raises(CellError, match="gives other numbers in each call"):
         bptt.unfold(cell, inputs, backend="native")
 
@@ -221,18 +227,13 @@ def test_a_step_that_never_repeats_its_numbers_is_given_up(
 def test_an_error_beside_a_change_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that fails while the loop's numbers change may be right."""
     cell = cell_of(lambda s, i, h: torch.tanh(s.u(i) + h @ s.w) * s.gain, gain=1.0)
-    inputs, loop, calls = given().detach(), verify.eager.run, []
-
-    def changed(*args: Any, **kwargs: Any) -> Any:
-        calls.append(None)
-        outputs, last, states = loop(*args, **kwargs)
-        return outputs + len(calls), last, states
+    inputs, drifting = given().detach(), Drifting()
 
     def failing(*args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("shapes")
 
     with monkeypatch.context() as patched:
-        patched.setattr(verify.eager, "run", changed)
+        patched.setattr(verify.eager, "run", drifting)
         patched.setattr(verify.native, "run", failing)
         bptt.unfold(cell, inputs)
     found, _ = bptt.unfold(cell, inputs, backend="native")

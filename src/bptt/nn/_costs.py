@@ -1,11 +1,12 @@
 """Which kernel runs a call of a layer: the engine's, or PyTorch's where that is faster.
 
 Sizes and the instruction set decide, never a clock: the same call on the same processor runs the
-same kernel. PyTorch's GRU and RNN were behind at every size measured, and so was its LSTM (oneDNN)
-except where few lanes read weights of 4 MiB a layer and more at every step: each of the engine's
-threads reads all of them for lanes of its own, oneDNN's share them. The bounds were measured by
-``benchmarks/accelerate.py`` on two threads: with AVX2 up to 1,024 units, with AVX-512 up to 512.
-Other instruction sets take those of AVX2.
+same kernel. PyTorch's GRU and RNN were behind at every size measured. Its LSTM (oneDNN) is ahead
+where few lanes read weights of 4 MiB a layer and more at every step: each of the engine's threads
+reads all of them for lanes of its own, oneDNN's share them. The bounds were measured on two threads
+(``benchmarks/accelerate.py``): with AVX2 up to 1,024 units, with AVX-512 up to 512. Other
+instruction sets take those of AVX2. Where the engine is behind for want of a free core
+(docs/performance.md), nothing is decided here.
 """
 
 from __future__ import annotations
