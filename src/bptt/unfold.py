@@ -155,7 +155,7 @@ def unfold(
     if not looped:
         found = usual.plan(inputs, start, own) if usual else plan_for(cell, inputs, start, own)
         if isinstance(found, Plan) and not found.trust.program:
-            found = _verified(cell, found, inputs, start, own)
+            found = verify.trusted(cell, found, inputs, start, own)
         plan = _accepted(cell, found, backend, inputs.device)
         if plan is not None and usual is None:
             keep(cell, inputs, plan)
@@ -203,68 +203,14 @@ def unfold_side_by_side(
     if not isinstance(plan, Plan) or plan.whole is None:
         return None
     if not plan.trust.beside:
-        wrong = _verified_beside(cell, plan, inputs, states)
-        if wrong is verify.CHANGES:
-            return None
-        if wrong is not None:
-            plan.trust.verdict = found = Ineligible(*wrong)
+        found = verify.trusted_beside(cell, plan, inputs, states)
+        if isinstance(found, Ineligible):
             _warn_once(cell, found, inputs[0].device)
             return None
-        plan.trust.beside = True
     return beside.run(
         cell, inputs, states, initials=initials, resets=resets, clip=clip_state_gradient, plan=plan
     )
 
-
-def _verified_beside(
-    cell: nn.Module, plan: Plan, inputs: Sequence[Tensor], states: Sequence[State]
-) -> tuple[Reason, str] | None:
-    def run(few: Sequence[Tensor], starts: Sequence[State]) -> list[tuple[Tensor, State]]:
-        none = [None for _ in few]
-        return beside.run(cell, few, starts, initials=starts, resets=none, clip=None, plan=plan)
-
-    def alone(own: Tensor, start: State) -> tuple[Tensor, State]:
-        options: Any = {"reset": None, "lengths": None, "return_states": False, "clip": None}
-        outputs, last, _ = eager.run(cell, own, start, initial=start, **options)
-        return outputs, last
-
-    return verify.differs_beside(run, alone, plan, inputs, states)
-
-
-def _verified(
-    cell: nn.Module, plan: Plan, inputs: Tensor, start: State, own: State
-) -> Plan | Ineligible:
-    """A plan that was just made, once it gave what the Python loop gives."""
-    verdict, changes = None, Ineligible(*verify.CHANGES)
-    for _ in range(_TRIALS):
-        try:
-            found = verify.differs(cell, plan, inputs, start)
-        except Exception as error:  # the Python loop's own, which it raises in its place
-            return Ineligible(Reason.CONTEXT, f"{type(error).__name__} in the Python loop")
-        if found is None:
-            plan.trust.program = bool(len(inputs)) and bool(inputs.shape[1])
-            return plan
-        # Another thread may have changed what the cell reads between the two.
-        now = plan_for(cell, inputs, start, own)
-        if isinstance(now, Plan) and now.trust is not plan.trust:
-            return changes
-        stable = found is not verify.CHANGES and verdict is not changes
-        verdict = Ineligible(*found) if stable else changes
-    assert verdict is not None
-    plan.trust.unstable += verdict is changes
-    if verdict is not changes:
-        plan.trust.verdict = verdict
-    elif plan.trust.unstable >= _UNSTABLE:  # nobody changes anything so often
-        plan.trust.verdict = Ineligible(
-            Reason.MUTATION, "a step that gives other numbers in each call"
-        )
-    return plan.trust.verdict or verdict
-
-
-_TRIALS = 50
-"""So often a program must differ from the Python loop before it is never used."""
-_UNSTABLE = 20
-"""In so many calls the Python loop's own numbers may change before a program is never used."""
 
 _WARNED: ByIdentity[bool] = ByIdentity()
 # Where PyTorch's own transforms are at work, or tensors are of a class that stands for others, the

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import bptt
 from bptt.engine import verify
+from bptt.engine.frontend import capture
 from bptt.errors import CellError
 
 from .contact import SIZE, agree, assert_equal, cell_of, drive, given, seen
@@ -121,6 +122,7 @@ def test_sizes_and_modes_in_many_threads() -> None:
     at_once([lambda k=k: work(k) for k in range(THREADS)])
 
 
+@pytest.mark.usefixtures("lenient")  # whether it stays native is left to chance
 def test_changes_beside_calls_in_another_thread() -> None:
     """A call sees an attribute from before or from after, nothing else."""
     cell = cell_of(lambda s, i, h: torch.tanh(s.u(i) + h @ s.w) * s.gain, gain=1.0)
@@ -172,6 +174,32 @@ def test_a_change_in_another_thread_is_no_verdict(
         torch.testing.assert_close(found, bptt.unfold(cell, inputs, backend="eager")[0])
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_change_in_the_midst_of_a_capture_is_no_verdict(
+    times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dynamo reads a value for the graph, and once more for the condition: a change between the two
+    makes a wrong program, in place of which another one is made."""
+    cell = cell_of(lambda s, i, h: torch.tanh(s.u(i) + h @ s.w) * s.gain, gain=1.0)
+    inputs, backend, changes = given().detach(), capture._backend, []
+
+    def changed(*args: Any) -> Any:
+        if len(changes) < times:
+            changes.append(cell.gain)
+            cell.gain = 1.5 - cell.gain
+        return backend(*args)
+
+    monkeypatch.setattr(capture, "_backend", changed)
+    found, _ = bptt.unfold(cell, inputs, backend="native")
+    assert len(changes) == times
+    torch.testing.assert_close(found, bptt.unfold(cell, inputs, backend="eager")[0])
+    for gain in (1.0, 0.5):
+        cell.gain = gain
+        found, _ = bptt.unfold(cell, inputs, backend="native")
+        torch.testing.assert_close(found, bptt.unfold(cell, inputs, backend="eager")[0])
+
+
 def test_a_change_in_the_midst_of_every_trial_is_no_verdict(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -191,7 +219,7 @@ def test_a_change_in_the_midst_of_every_trial_is_no_verdict(
         warnings.simplefilter("ignore")
         bptt.unfold(cell, inputs)
     monkeypatch.undo()
-    assert len(calls) > 5
+    assert len(calls) > 1
     found, _ = bptt.unfold(cell, inputs, backend="native")
     torch.testing.assert_close(found, bptt.unfold(cell, inputs, backend="eager")[0])
 

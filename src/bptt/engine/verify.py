@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bptt.engine import eager, native
+from bptt.engine import beside, eager, native
 from bptt.engine._torch_compat import generators_kept
-from bptt.engine.plans import Plan, unseen
-from bptt.engine.reasons import Reason
+from bptt.engine.frontend import forget
+from bptt.engine.plans import Plan, plan_for, unseen
+from bptt.engine.reasons import Ineligible, Reason
 from bptt.state import State, leaves, map_state
 
 STEPS, ROWS = 3, 2
@@ -27,8 +28,68 @@ TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8}
 CHANGES = Reason.CONTEXT, "a cell that changes while it is called"
 """No verdict on a plan: the Python loop gives other numbers after it than before, as it does where
 another thread changes what the cell reads."""
+CAPTURES = 3
+"""So many programs, each captured anew, must differ from the Python loop before none is used: what
+another thread changes while a step is captured may have been read before the change for the program
+and after it for the conditions under which the program holds."""
+UNSTABLE = 20
+"""In so many calls the Python loop's own numbers may change before a program is never used."""
 
+_PLAIN: dict[str, Any] = {"reset": None, "lengths": None, "return_states": False, "clip": None}
 _Run = Callable[[Tensor, State], tuple[Tensor, State]]
+
+
+def trusted(
+    cell: nn.Module, plan: Plan, inputs: Tensor, state: State, initial: State
+) -> Plan | Ineligible:
+    """A plan that gave what the Python loop gives: this one, or one captured anew."""
+    wrong: tuple[Reason, str] | None = None
+    for attempt in range(CAPTURES):
+        try:
+            wrong = differs(cell, plan, inputs, state)
+        except Exception as error:  # the Python loop's own, which it raises in its place
+            return Ineligible(Reason.CONTEXT, f"{type(error).__name__} in the Python loop")
+        if wrong is None:
+            plan.trust.program = bool(len(inputs)) and bool(inputs.shape[1])
+            return plan
+        if wrong is CHANGES:
+            plan.trust.unstable += 1
+            if plan.trust.unstable < UNSTABLE:  # else something changes that no capture sees
+                return Ineligible(*CHANGES)
+            wrong = Reason.MUTATION, "a step that gives other numbers in each call"
+            break
+        if attempt < CAPTURES - 1:
+            forget(cell)
+            found = plan_for(cell, inputs, state, initial)
+            if not isinstance(found, Plan) or found.trust.program:
+                return found
+            plan = found
+    assert wrong is not None
+    plan.trust.verdict = Ineligible(*wrong)
+    return plan.trust.verdict
+
+
+def trusted_beside(
+    cell: nn.Module, plan: Plan, inputs: Sequence[Tensor], states: Sequence[State]
+) -> Plan | Ineligible:
+    """A plan whose runs of one lane each give side by side what each gives alone."""
+
+    def run(few: Sequence[Tensor], starts: Sequence[State]) -> list[tuple[Tensor, State]]:
+        none = [None for _ in few]
+        return beside.run(cell, few, starts, initials=starts, resets=none, clip=None, plan=plan)
+
+    def alone(own: Tensor, start: State) -> tuple[Tensor, State]:
+        outputs, last, _ = eager.run(cell, own, start, initial=start, **_PLAIN)
+        return outputs, last
+
+    wrong = differs_beside(run, alone, plan, inputs, states)
+    plan.trust.beside = wrong is None
+    if wrong is None:
+        return plan
+    if wrong is CHANGES:
+        return Ineligible(*CHANGES)
+    plan.trust.verdict = Ineligible(*wrong)
+    return plan.trust.verdict
 
 
 def differs(cell: nn.Module, plan: Plan, inputs: Tensor, state: State) -> tuple[Reason, str] | None:
@@ -40,14 +101,13 @@ def differs(cell: nn.Module, plan: Plan, inputs: Tensor, state: State) -> tuple[
     """
     if not len(inputs):
         return None
-    options: dict[str, Any] = {"reset": None, "lengths": None, "return_states": False, "clip": None}
 
     def loop(given: Tensor, entering: State) -> tuple[Tensor, State]:
-        outputs, last, _ = eager.run(cell, given, entering, initial=entering, **options)
+        outputs, last, _ = eager.run(cell, given, entering, initial=entering, **_PLAIN)
         return outputs, last
 
     def program(given: Tensor, entering: State) -> tuple[Tensor, State]:
-        outputs, last, _ = native.run(cell, given, entering, initial=entering, plan=plan, **options)
+        outputs, last, _ = native.run(cell, given, entering, initial=entering, plan=plan, **_PLAIN)
         return outputs, last
 
     def segments(given: Tensor, entering: State) -> tuple[Tensor, State]:

@@ -10,5 +10,6 @@ from bptt.engine.frontend.front import BuiltIn as BuiltIn
 from bptt.engine.frontend.front import Found as Found
 from bptt.engine.frontend.front import built_in_of as built_in_of
 from bptt.engine.frontend.front import find as find
+from bptt.engine.frontend.front import forget as forget
 from bptt.engine.frontend.front import refuse as refuse
 from bptt.engine.frontend.front import refused as refused

@@ -187,7 +187,7 @@ class Foreign:
         self._steps = steps
         return steps
 
-    def _renew(self, cell: nn.Module) -> None:
+    def forget(self, cell: nn.Module) -> None:
         """Capture all anew: Dynamo forgets nothing by itself."""
         shared = _SHARED.get(type(cell))
         if shared is not None and shared.get(self._structure) is self._steps:
@@ -212,7 +212,7 @@ class Foreign:
             self._verdicts.clear()
         if not self._classes.hold():
             self._count(cell, kind)
-            self._renew(cell)
+            self.forget(cell)
         try:
             return self._found(cell, kind, inputs, state)
         except Refusal as error:
@@ -431,6 +431,13 @@ def refuse(cell: nn.Module, inputs: Tensor, state: State, reason: Ineligible) ->
     front = _FRONTS.get(cell)
     if isinstance(front, Foreign):
         front.refuse(cell, _kind_of(cell, inputs, state), reason)
+
+
+def forget(cell: nn.Module) -> None:
+    """Capture the cell's steps anew in the next call."""
+    front = _FRONTS.get(cell)
+    if isinstance(front, Foreign):
+        front.forget(cell)
 
 
 def built_in_of(cell: nn.Module) -> BuiltIn | None:
