@@ -156,6 +156,8 @@ def unfold(
         found = usual.plan(inputs, start, own) if usual else plan_for(cell, inputs, start, own)
         if isinstance(found, Plan) and not found.trust.program:
             found = verify.trusted(cell, found, inputs, start, own)
+        if isinstance(found, Plan) and found.wanted.any:
+            found = native.hooked(found, inputs, start, own) or found
         plan = _accepted(cell, found, backend, inputs.device)
         if plan is not None and usual is None:
             keep(cell, inputs, plan)
@@ -201,6 +203,9 @@ def unfold_side_by_side(
         return None
     plan = plan_for(cell, inputs[0], states[0], initials[0])
     if not isinstance(plan, Plan) or plan.whole is None:
+        return None
+    runs = zip(inputs, states, initials, strict=True)
+    if plan.wanted.any and any(native.hooked(plan, *run) for run in runs):
         return None
     if not plan.trust.beside:
         found = verify.trusted_beside(cell, plan, inputs, states)

@@ -176,3 +176,44 @@ def test_hooks_of_what_a_call_is_given_and_gives(where: str) -> None:
         ends.append([inputs.grad, state.grad, cell.w.grad])
     for found, expected in zip(*ends, strict=True):
         assert_close(where, found, expected)
+
+
+class Apart(nn.Module):
+    """Two leaves, each with weights that the other never meets."""
+
+    hidden_size = SIZE
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(5)
+        self.w = nn.Parameter(torch.randn(SIZE, SIZE, generator=generator) * 0.4)
+        self.v = nn.Parameter(torch.randn(SIZE, SIZE, generator=generator) * 0.4)
+
+    def initial_state(self, batch: int) -> tuple[Tensor, Tensor]:
+        return torch.zeros(batch, SIZE), torch.zeros(batch, SIZE)
+
+    def forward(self, input: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        return torch.tanh(input + state[0] @ self.w), torch.tanh(input + state[1] @ self.v)
+
+
+@pytest.mark.parametrize("steps", [2, 8])
+@pytest.mark.parametrize("leaf", [0, 1])
+def test_a_hook_of_a_weight_that_no_gradient_reaches_is_not_called(leaf: int, steps: int) -> None:
+    ends = []
+    for backend in ("auto", "eager"):
+        cell, seen = Apart(), []
+        bptt.unfold(cell, given()[:steps].detach(), backend=backend)  # the hook comes later
+        cell.v.register_hook(lambda g, seen=seen: seen.append(g is None))
+        bptt.unfold(cell, given()[:steps].detach(), backend=backend)[1][leaf].sum().backward()
+        ends.append([seen, cell.w.grad, cell.v.grad])
+    assert ends[0][0] == ends[1][0] == [False] * leaf
+    for found, expected in zip(ends[0][1:], ends[1][1:], strict=True):
+        assert (found is None) == (expected is None)
+        if expected is not None:
+            torch.testing.assert_close(found, expected)
+
+
+def test_a_hook_of_a_weight_that_every_gradient_reaches_stays_native() -> None:
+    cell = cell_of(drive)
+    cell.w.register_hook(lambda g: g.clamp(-1, 1))
+    bptt.unfold(cell, given(), backend="native")

@@ -95,6 +95,8 @@ class Use:
         self.kind = self.draw.choices(list(USES), list(USES.values()))[0]
         if self.kind == "threads" and UNLIKE_IN_THREADS & set(self.drawn.special):
             self.kind = "unfold"
+        if self.kind in ("checkpointed", "full") and "no graph" in self.drawn.special:
+            self.kind = "unfold"  # segments begin at leaves: such a step is not the same twice
 
     def run(self) -> Results:
         """All of it; an error ends it and is its last result."""

@@ -20,7 +20,7 @@ from bptt.engine.hoist import heads_of
 from bptt.engine.loop import Call, Ran, backward_loop, forward_loop
 from bptt.engine.outputs import outputs_by
 from bptt.engine.plans import Plan, plan_for
-from bptt.engine.reasons import Ineligible
+from bptt.engine.reasons import Ineligible, Reason
 from bptt.errors import CellError
 from bptt.state import State, lane_mask, leaves, map_state, rebuild
 
@@ -84,6 +84,19 @@ def run(
     if lengths is not None:
         outputs = _until(lengths, outputs)
     return outputs, last, states if return_states else None
+
+
+def hooked(plan: Plan, inputs: Tensor, state: State, initial: State) -> Ineligible | None:
+    """Why a call stays with the Python loop for a hook on one of its tensors: autograd would call
+    it without a gradient, where no result has one that reaches the tensor."""
+    given = [*plan.tensors, inputs, *leaves(state), *leaves(initial)]
+    if not any(t._backward_hooks for t in given if t.requires_grad):
+        return None
+    back = [*leaves(state), *leaves(initial)] if plan.wanted.state else []
+    needed = [t.requires_grad for t in (*heads_of(plan, inputs), *back)]
+    if plan.around.reach.always(len(inputs), needed):
+        return None
+    return Ineligible(Reason.CONTEXT, "a hook on a tensor that not every gradient reaches")
 
 
 def _copied(given: Tensor) -> Tensor:

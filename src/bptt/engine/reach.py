@@ -71,6 +71,16 @@ class Reach:
             return needed
         return tuple([need and r for need, r in zip(needed, reached, strict=False)])
 
+    def always(self, steps: int, needed: Sequence[bool]) -> bool:
+        """Whether the gradient of each last leaf alone, without resets and lengths, reaches all
+        that is ``needed`` (see `quiet`) but for what resets return to."""
+        n = len(self._heads)
+        for j in range(n):
+            reached = self._reached(steps, steps, 1 << j, 0, False)[: self._count + n]
+            if any(need and not r for need, r in zip(needed, reached, strict=False)):
+                return False
+        return True
+
     def _quiet(
         self,
         steps: int,

@@ -45,7 +45,8 @@ def checkpointed_unfold(
 
     Outputs, last state and all gradients are those of `bptt.unfold`, to rounding. The outputs
     themselves, ``inputs`` and their gradients are as long as they are. Random numbers that the
-    cell draws are drawn again when it is run again.
+    cell draws are drawn again when it is run again. The state that a segment begins with is a leaf:
+    a cell that asks for ``state.grad_fn`` sees that.
 
     Args:
         segment: how many steps are unfolded at a time; default: about the square root of all.

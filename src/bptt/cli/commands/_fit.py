@@ -42,9 +42,9 @@ counted frequencies. It has defaults of its own: --hidden 128 --depth 64 (and no
 
   bptt fit
 
-  bptt fit furnace.csv --inputs GasRate --target CO2 --test 96 --out furnace
+  bptt fit furnace.csv --inputs InputGasRate --target CO2 --test 96 --out furnace
 
-  bptt fit furnace.csv --inputs GasRate --target CO2 --simulate
+  bptt fit furnace.csv --inputs InputGasRate --target CO2 --simulate
 
   bptt fit sales.csv --target sales --time month --horizon 3
 
