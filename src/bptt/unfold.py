@@ -123,7 +123,7 @@ def unfold(
         _check_clip(clip_state_gradient)
     usual = usual_of(cell, inputs) if backend != "eager" and isinstance(inputs, Tensor) else None
     looped = backend == "eager"
-    if usual is not None and usual.short and backend == "auto" and len(inputs) <= 1:
+    if usual is not None and len(inputs) < usual.least and backend == "auto":
         usual, looped = None, True
     if usual is None:
         _check_inputs(cell, inputs)
@@ -152,17 +152,21 @@ def unfold(
         active = torch.arange(steps, device=inputs.device)[:, None] < lengths
         inputs = torch.where(lane_mask(active, inputs), inputs, torch.zeros_like(inputs))
     plan = None
-    if not looped:
+    # What zero steps give is what was given: it needs a gradient as that does.
+    nothing = not steps or not lanes
+    if not looped and not (nothing and backend == "auto"):
         found = usual.plan(inputs, start, own) if usual else plan_for(cell, inputs, start, own)
-        if isinstance(found, Plan) and not found.trust.program:
+        short = nothing
+        if isinstance(found, Plan):
+            short |= steps < found.least and backend == "auto"
+        if isinstance(found, Plan) and not found.trust.program and not short:
             found = verify.trusted(cell, found, inputs, start, own)
         if isinstance(found, Plan) and found.wanted.any:
             found = native.hooked(found, inputs, start, own) or found
         plan = _accepted(cell, found, backend, inputs.device)
         if plan is not None and usual is None:
             keep(cell, inputs, plan)
-        # What zero steps give is what was given: it needs a gradient as that does.
-        if plan is not None and (not steps or (steps == 1 and plan.short and backend == "auto")):
+        if short:
             plan = None
     ran = None
     if plan is None and usual is not None:  # what a native call need not look at
@@ -197,8 +201,8 @@ def unfold_side_by_side(
     backend: str,
 ) -> list[tuple[Tensor, State]] | None:
     """`unfold` of several runs of one lane each, equally long, which take little more time together
-    than one of them; None if they cannot go together. Arguments are not checked: they are parts of
-    a run of which another part was unfolded."""
+    than one of them; None if they cannot go together, after a warning if the engine is at fault.
+    Arguments are not checked: they are parts of a run of which another part was unfolded."""
     if backend == "eager" or inputs[0].shape[1] != 1:
         return None
     plan = plan_for(cell, inputs[0], states[0], initials[0])
@@ -210,7 +214,7 @@ def unfold_side_by_side(
     if not plan.trust.beside:
         found = verify.trusted_beside(cell, plan, inputs, states)
         if isinstance(found, Ineligible):
-            _warn_once(cell, found, inputs[0].device)
+            _warn_once(cell, found, inputs[0].device, stacklevel=3)
             return None
     return beside.run(
         cell, inputs, states, initials=initials, resets=resets, clip=clip_state_gradient, plan=plan
@@ -236,7 +240,7 @@ def _accepted(
     return None
 
 
-def _warn_once(cell: nn.Module, why: Ineligible, device: torch.device) -> None:
+def _warn_once(cell: nn.Module, why: Ineligible, device: torch.device, stacklevel: int = 4) -> None:
     if device.type not in ("cpu", "meta"):
         if why.reason is not Reason.CONTEXT:
             _warn_of_device(cell, device)
@@ -247,7 +251,7 @@ def _warn_once(cell: nn.Module, why: Ineligible, device: torch.device) -> None:
     warnings.warn(
         f"{type(cell).__name__} is unfolded by a Python loop, not natively: {why}. "
         "backend='eager' says that this is meant.",
-        stacklevel=4,
+        stacklevel=stacklevel,
     )
 
 

@@ -160,7 +160,7 @@ def test_one_step_of_few_operators_is_left_to_pytorch(
         expected = unfolded(cell, inputs, backend="eager")
         torch.testing.assert_close(outputs, expected)
         assert natively or torch.equal(outputs, expected)
-    longer = unfolded(cell, torch.randn(2, 4, 2), backend=backend)
+    longer = unfolded(cell, torch.randn(30, 4, 2), backend=backend)
     assert "_Loop" in type(longer.grad_fn).__name__
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -129,19 +130,27 @@ def _finite(result: Any) -> Any:
 
 def test_nothing_is_seen_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     cell, inputs = Own(), torch.randn(6, 3, 3, dtype=F64)
+    before = torch.get_rng_state()
+    bptt.unfold(cell, inputs, backend="native")
+    assert torch.equal(before, torch.get_rng_state())
+    assert all(p.grad is None for p in cell.parameters())
+
+
+def test_what_another_thread_draws_meanwhile_is_not_drawn_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cell, inputs, drawn = Own(), torch.randn(6, 3, 3, dtype=F64), []
     run = native.run
 
-    def drawing(*given: Any, **options: Any) -> Any:
-        torch.rand(3)
+    def beside(*given: Any, **options: Any) -> Any:
+        thread = threading.Thread(target=lambda: drawn.append(float(torch.rand(()))))
+        thread.start()
+        thread.join()
         return run(*given, **options)
 
-    before = torch.get_rng_state()
     with torch.no_grad():
         plan = plan_for(cell, inputs, cell.initial_state(3), cell.initial_state(3))
         assert isinstance(plan, Plan)
-        monkeypatch.setattr(native, "run", drawing)
+        monkeypatch.setattr(native, "run", beside)
         assert verify.differs(cell, plan, inputs, cell.initial_state(3)) is None
-    assert torch.equal(before, torch.get_rng_state())
-    monkeypatch.undo()
-    bptt.unfold(cell, inputs, backend="native")
-    assert all(p.grad is None for p in cell.parameters())
+    assert len({*drawn, float(torch.rand(()))}) == len(drawn) + 1

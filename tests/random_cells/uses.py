@@ -31,6 +31,8 @@ UNLIKE_IN_THREADS = {
     "counts and reads", "keeps", "keeps and reads", "logs", "logs numbers", "averages",
     "loop over lanes",  # what takes too long in a thread cannot be ended
 }  # fmt: skip
+ABOUT_THE_STATE = {"no graph", "leaf", "strides"}
+"""Steps that ask how their state came about: it is another at the start of a segment."""
 LAYOUTS = {"plain": 6, "transposed": 1, "strided": 1, "offset": 1, "expanded": 1, "reversed": 0.5}
 
 Results = list[tuple[str, Any]]
@@ -95,8 +97,8 @@ class Use:
         self.kind = self.draw.choices(list(USES), list(USES.values()))[0]
         if self.kind == "threads" and UNLIKE_IN_THREADS & set(self.drawn.special):
             self.kind = "unfold"
-        if self.kind in ("checkpointed", "full") and "no graph" in self.drawn.special:
-            self.kind = "unfold"  # segments begin at leaves: such a step is not the same twice
+        if self.kind in ("checkpointed", "full") and ABOUT_THE_STATE & set(self.drawn.special):
+            self.kind = "unfold"
 
     def run(self) -> Results:
         """All of it; an error ends it and is its last result."""

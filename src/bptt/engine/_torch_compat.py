@@ -49,12 +49,13 @@ def alone() -> Any:
 
 
 def function_modes() -> bool:
-    """Whether a mode that may change what functions do is entered: a default device may stay."""
+    """Whether a mode that may change what functions do is entered: a default device may stay, if it
+    is the CPU."""
     from torch.overrides import _get_current_function_mode_stack
     from torch.utils._device import DeviceContext
 
     modes = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]  # PyTorch's
-    return not all(isinstance(mode, DeviceContext) for mode in modes)
+    return not all(isinstance(mode, DeviceContext) and mode.device.type == "cpu" for mode in modes)
 
 
 _CAPTURING: list[int] = []
@@ -68,7 +69,7 @@ def is_compiling() -> bool:
         return False
     if torch.compiler.is_dynamo_compiling():  # this very line is being traced
         return True
-    return not _CAPTURING or _CAPTURING[-1] == get_ident()
+    return _CAPTURING[-1:] in ([], [get_ident()])  # asked once: another thread may end its capture
 
 
 # A child of `os.fork` has one thread: it would wait for ever for what another one holds or imports.
@@ -251,6 +252,7 @@ _SETTINGS: dict[str, Any] = {
     "side_effect_replay_policy": "error",
     "skip_nnmodule_hook_guards": False,
     "suppress_errors": False,
+    "error_on_recompile": False,  # which a first call is to Dynamo, where another cell's form is
     "recompile_limit": LIMIT,
     "accumulated_recompile_limit": 1 << 30,
     "fake_tensor_cache_enabled": False,  # which keeps the sizes of every capture
@@ -279,6 +281,9 @@ _OF_CLASSES = frozenset(
 )
 
 
+_OF_ENVIRONMENT = (os.getenv, getattr(os, "getenvb", os.getenv))
+
+
 def read_of_python() -> tuple[frozenset[type], bool]:
     """What the step that Dynamo captures right now reads besides tensors and modules: the classes
     of objects, whose code Dynamo does not guard; and whether it reads the environment. To be asked
@@ -298,7 +303,9 @@ def read_of_python() -> tuple[frozenset[type], bool]:
             )
         except Exception:  # what has no value of its own has no class either
             continue
-        value = getattr(value, "__self__", value)
+        if isinstance(value, (types.MethodType, types.BuiltinMethodType)):
+            value = value.__self__
+        environment |= value in _OF_ENVIRONMENT
         found.add(value if isinstance(value, type) else type(value))
     return frozenset(found), environment
 

@@ -48,13 +48,22 @@ def frozen(value: Any, depth: int = 0) -> Any:
     return (type(value), id(value), frozen(inner, depth + 1) if inner else None)
 
 
-def plain_attributes(cell: nn.Module) -> Iterator[tuple[str, dict[str, Any], str, Any]]:
-    """Every attribute of every submodule that PyTorch does not keep itself: (path, holder, name,
-    value)."""
+Read = Callable[[type[nn.Module]], frozenset[str] | None]
+"""The attributes that a class reads of its instances; None if it may be any."""
+
+
+def plain_attributes(cell: nn.Module, read: Read) -> Iterator[tuple[str, dict[str, Any], str, Any]]:
+    """Every attribute of every submodule that is read and that PyTorch does not keep itself: (path,
+    holder, name, value)."""
     for path, module in nn.Module.named_modules(cell):
+        names = read(type(module))
         for name, value in module.__dict__.items():
-            if name not in _OWN:
+            if name not in _OWN and (names is None or name in names):
                 yield path, module.__dict__, name, value
+
+
+def _any(kind: type[nn.Module]) -> None:
+    return None
 
 
 class _Watch:
@@ -89,19 +98,23 @@ if importlib.util.find_spec("bptt._core") is not None:
 class Guard:
     """Identities of all that a trace depends on; `holds` is the test made in every call.
 
+    Args:
+        cell: the module that was traced.
+        read: the attributes that count.
+
     Attributes:
         same, sizes: what `bptt._core.Watch` is told of it, but for the tensors.
         more: whether there is more to compare, for `more_holds`.
         key: the same by value, for cells that change to and fro.
     """
 
-    def __init__(self, cell: nn.Module) -> None:
+    def __init__(self, cell: nn.Module, read: Read = _any) -> None:
         self.same: list[tuple[dict[str, Any], str, Any]] = []
         self._equal: list[tuple[dict[str, Any], str, Any]] = []
         self.sizes: list[tuple[Any, int]] = []
         self._empty: list[Any] = list(GLOBAL_HOOKS)
         self._tensors: list[tuple[Tensor, bool, torch.dtype, torch.Size]] = []
-        for _, holder, name, value in plain_attributes(cell):
+        for _, holder, name, value in plain_attributes(cell, read):
             simple = isinstance(value, _PLAIN) or callable(value) or isinstance(value, Tensor)
             kept = (holder, name, value if simple else frozen(value))
             (self.same if simple else self._equal).append(kept)
@@ -110,7 +123,7 @@ class Guard:
         self._hooked = any(self._empty)
         if not self._hooked:
             self.sizes += [(table, 0) for table in self._empty]
-        self.key = self._key(cell)
+        self.key = self._key(cell, read)
         self.more = self._hooked or bool(self._equal)
         self._watched = _new_watch(self.same, self.sizes, self._tensors)
 
@@ -135,9 +148,9 @@ class Guard:
             return False
         return all(frozen(h.get(n, _MISSING)) == v for h, n, v in self._equal)
 
-    def _key(self, cell: nn.Module) -> Any:
+    def _key(self, cell: nn.Module, read: Read) -> Any:
         plain = tuple(
-            (path, name, frozen(value)) for path, _, name, value in plain_attributes(cell)
+            (path, name, frozen(value)) for path, _, name, value in plain_attributes(cell, read)
         )
         tensors = tuple(
             (name, t.requires_grad, t.dtype, t.shape, t.device.type, type(t))

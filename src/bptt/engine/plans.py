@@ -41,8 +41,9 @@ if TYPE_CHECKING:
     from bptt.engine.partition import Partition
 
 
-SHORT = 20
-"""Operators of a step that PyTorch runs in the time that it takes to find a foreign cell's plan."""
+SHORT = 24
+"""Operators, of all steps, that PyTorch runs in the time that it takes to find a foreign cell's
+plan."""
 
 
 @dataclass(eq=False)
@@ -75,7 +76,7 @@ class Plan:
         whole: its form for one call of the core each way, None if it has none.
         constants: tensors that the step makes of nothing: the last of its sources.
         trust: whether it may be used yet.
-        short: whether PyTorch takes no longer for one step than it takes to find the plan.
+        least: the fewest steps for which PyTorch takes longer than it takes to find the plan.
         tensors, output_tensors: what the step, and the output's function, read in this call.
     """
 
@@ -88,7 +89,7 @@ class Plan:
     whole: Whole | None
     constants: tuple[Tensor, ...]
     trust: Trust
-    short: bool
+    least: int
     tensors: list[Tensor]
     output_tensors: list[Tensor]
 
@@ -136,7 +137,7 @@ def plan_for(
         for tensor in (inputs, *given):
             check_plain(tensor)
         with unseen():
-            found = find(cell, inputs, state)
+            found = find(cell, inputs, state, initial)
         return plan_of(found, inputs, state, grad and inputs.requires_grad, needs_state, kernel)
     except Refusal as refusal:
         why = refusal.ineligible
@@ -164,7 +165,9 @@ def plan_of(
     key = (kernel, input_too, grad and form.needs_gradient, state_too, inputs.dim())
     plan = form.plans.get(key)
     if plan is None:
-        with alone(), generators_kept(), unseen(), unlogged():
+        # To keep the generators would undo what other threads draw meanwhile.
+        kept = nullcontext() if form.built_in else generators_kept()
+        with alone(), kept, unseen(), unlogged():
             plan = form.plans.get(key)
             if plan is None:
                 plan = form.plans[key] = _made(found, inputs, state, key)
@@ -182,6 +185,8 @@ def context_of_call() -> Ineligible | None:
         return Ineligible(Reason.CONTEXT, "torch.compile")
     if any(GLOBAL_HOOKS):
         return Ineligible(Reason.HOOKS, "a hook on all modules")
+    if nn.Module.__call__ is not _CALL or nn.Module._call_impl is not _CALL_IMPL:
+        return Ineligible(Reason.HOOKS, "another function in place of torch.nn.Module.__call__")
     if torch.is_autocast_enabled("cpu"):
         return Ineligible(Reason.CONTEXT, "torch.autocast")
     if torch._C._functorch.maybe_current_level() is not None:
@@ -193,6 +198,9 @@ def context_of_call() -> Ineligible | None:
     if torch._C._len_torch_function_stack() > 0 and function_modes():
         return Ineligible(Reason.CONTEXT, "a TorchFunctionMode")
     return None
+
+
+_CALL, _CALL_IMPL = nn.Module.__call__, nn.Module._call_impl
 
 
 def unseen() -> AbstractContextManager[Any]:
@@ -241,7 +249,9 @@ def _made(found: Found, inputs: Tensor, state: State, key: Any) -> Plan | Inelig
             trust = Trust(form.built_in, form.built_in)
             constants = traced.constants
             operators = sum(n.op == "call_function" for n in traced.graph.graph.nodes)
-            short = not form.built_in and operators <= SHORT
+            if not isinstance(output, int):
+                operators += len(output.code.text.splitlines())
+            least = 1 if form.built_in else 1 + SHORT // max(1, operators)
             return Plan(
                 program,
                 frame,
@@ -252,7 +262,7 @@ def _made(found: Found, inputs: Tensor, state: State, key: Any) -> Plan | Inelig
                 whole,
                 constants,
                 trust,
-                short,
+                least,
                 [],
                 [],
             )

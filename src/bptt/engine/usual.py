@@ -28,15 +28,15 @@ class Usual:
         cell: the cell; it is not kept alive.
         inputs: such inputs.
         built_in: what is known of it, if its code is known.
-        short: see `bptt.engine.plans.Plan`.
+        least: see `bptt.engine.plans.Plan`.
     """
 
-    __slots__ = ("_built_in", "_cell", "_lanes", "_plans", "_told", "_zero", "_zeros", "short")
+    __slots__ = ("_built_in", "_cell", "_lanes", "_plans", "_told", "_zero", "_zeros", "least")
 
     def __init__(
-        self, cell: nn.Module, inputs: Tensor, built_in: BuiltIn | None, short: bool
+        self, cell: nn.Module, inputs: Tensor, built_in: BuiltIn | None, least: int
     ) -> None:
-        self.short = short
+        self.least = least
         self._cell = weakref.ref(cell)
         self._built_in, self._told = built_in, _told(cell, inputs)
         self._plans: dict[Any, Plan] = {}
@@ -110,7 +110,7 @@ def keep(cell: nn.Module, inputs: Tensor, plan: Plan) -> None:
     kind = _kind(inputs)
     known = _KNOWN.setdefault(cell, {})
     if kind not in known:
-        known[kind] = Usual(cell, inputs, built_in_of(cell), plan.short)
+        known[kind] = Usual(cell, inputs, built_in_of(cell), plan.least)
 
 
 def _told(cell: nn.Module, inputs: Tensor) -> Any:

@@ -1,20 +1,23 @@
 """Trust, but verify: a program runs beside the Python loop before it is first used.
 
-Three steps of the call's own inputs go both ways, outputs and gradients, and where a program is
-made for segments, in segments of one and of two steps. A program that gives other numbers is not
-used. Nobody sees anything of it: no generator moves, no gradient is added anywhere.
+Three steps of the call's own inputs go both ways, outputs and gradients, in one piece and in
+segments of one and of two steps. A program that gives other numbers is not used. Nobody sees
+anything of it: no gradient is added anywhere and no hook is called. A step that draws has no
+program, so no generator moves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from threading import get_ident
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bptt.engine import beside, eager, native
-from bptt.engine._torch_compat import generators_kept
 from bptt.engine.frontend import forget
 from bptt.engine.plans import Plan, plan_for, unseen
 from bptt.engine.reasons import Ineligible, Reason
@@ -29,11 +32,10 @@ CHANGES = Reason.CONTEXT, "a cell that changes while it is called"
 """No verdict on a plan: the Python loop gives other numbers after it than before, as it does where
 another thread changes what the cell reads."""
 CAPTURES = 3
-"""So many programs, each captured anew, must differ from the Python loop before none is used: what
-another thread changes while a step is captured may have been read before the change for the program
-and after it for the conditions under which the program holds."""
+"""So many captures of a step are tried. If another thread changes a value during a capture, the
+program may hold the old value and the condition under which it is used the new one."""
 UNSTABLE = 20
-"""In so many calls the Python loop's own numbers may change before a program is never used."""
+"""A program is given up when the Python loop's own numbers changed in so many of its calls."""
 
 _PLAIN: dict[str, Any] = {"reset": None, "lengths": None, "return_states": False, "clip": None}
 _Run = Callable[[Tensor, State], tuple[Tensor, State]]
@@ -45,17 +47,14 @@ def trusted(
     """A plan that gave what the Python loop gives: this one, or one captured anew."""
     wrong: tuple[Reason, str] | None = None
     for attempt in range(CAPTURES):
-        try:
-            wrong = differs(cell, plan, inputs, state)
-        except Exception as error:  # the Python loop's own, which it raises in its place
-            return Ineligible(Reason.CONTEXT, f"{type(error).__name__} in the Python loop")
+        wrong = differs(cell, plan, inputs, state)
         if wrong is None:
             plan.trust.program = bool(len(inputs)) and bool(inputs.shape[1])
             return plan
-        if wrong is CHANGES:
-            plan.trust.unstable += 1
-            if plan.trust.unstable < UNSTABLE:  # else something changes that no capture sees
-                return Ineligible(*CHANGES)
+        if wrong[0] is Reason.CONTEXT:
+            plan.trust.unstable += wrong is CHANGES
+            if plan.trust.unstable < UNSTABLE:
+                return Ineligible(*wrong)
             wrong = Reason.MUTATION, "a step that gives other numbers in each call"
             break
         if attempt < CAPTURES - 1:
@@ -86,21 +85,18 @@ def trusted_beside(
     plan.trust.beside = wrong is None
     if wrong is None:
         return plan
-    if wrong is CHANGES:
-        return Ineligible(*CHANGES)
+    if wrong[0] is Reason.CONTEXT:
+        return Ineligible(*wrong)
     plan.trust.verdict = Ineligible(*wrong)
     return plan.trust.verdict
 
 
 def differs(cell: nn.Module, plan: Plan, inputs: Tensor, state: State) -> tuple[Reason, str] | None:
     """Why a plan cannot be trusted in a call with these inputs [T, B, ...] and state; None if it
-    gives what the Python loop gives, and `CHANGES` where nothing can be told.
-
-    Raises:
-        Exception: what the Python loop raises.
-    """
+    gives what the Python loop gives, and a reason that passes where nothing can be told."""
     if not len(inputs):
         return None
+    few = inputs[torch.arange(STEPS, device=inputs.device) % len(inputs)]
 
     def loop(given: Tensor, entering: State) -> tuple[Tensor, State]:
         outputs, last, _ = eager.run(cell, given, entering, initial=entering, **_PLAIN)
@@ -115,45 +111,67 @@ def differs(cell: nn.Module, plan: Plan, inputs: Tensor, state: State) -> tuple[
         second, last = program(given[1:], between)
         return torch.cat([first, second]), last
 
-    ways = [program, segments] if plan.wanted.state and len(inputs) > 1 else [program]
-    with generators_kept(), unseen(), torch.autograd.set_detect_anomaly(False):
-        expected = _numbers(loop, plan, inputs, state)
-        for way in ways:
-            wrong = _compared(way, loop, expected, plan, inputs, state)
-            if wrong is not None:
-                return wrong
+    # Without a gradient of the state none flows from one segment to the one before.
+    ways = [(program, True), (segments, plan.wanted.state)]
+    return _differs(ways, loop, plan, few, state)
+
+
+def _differs(
+    ways: Sequence[tuple[_Run, bool]], loop: _Run, plan: Plan, inputs: Tensor, state: State
+) -> tuple[Reason, str] | None:
+    """The first difference between what the ways to run a program give and what the loop gives; a
+    flag tells whether gradients are compared."""
+    values = 1 + len(leaves(state))
+
+    def of_loop() -> list[Tensor | None]:
+        try:
+            return _numbers(loop, plan, inputs, state)
+        except Exception as error:  # which the call's own loop will raise
+            raise _LoopFails(type(error).__name__) from error
+
+    with unseen(), torch.autograd.set_detect_anomaly(False):
+        try:
+            expected = of_loop()
+            for way, graded in ways:
+                compared = expected if graded else expected[:values]
+                wrong = _compared(way, compared, plan, inputs, state)
+                if wrong is not None:
+                    same = _first_difference(plan, state, of_loop(), expected) is None
+                    return wrong if same else CHANGES
+        except _LoopFails as failure:
+            return Reason.CONTEXT, f"{failure} in the Python loop"
+        except Exception as error:
+            return _unexpected(error)
     return None
 
 
+class _LoopFails(Exception):
+    """The Python loop raised an error, whose class this names."""
+
+
+def _unexpected(error: Exception) -> tuple[Reason, str]:
+    return Reason.UNEXPECTED, f"{type(error).__name__}: {error}"
+
+
 def _compared(
-    program: _Run,
-    loop: _Run,
-    expected: list[Tensor | None],
-    plan: Plan,
-    inputs: Tensor,
-    state: State,
+    way: _Run, expected: list[Tensor | None], plan: Plan, inputs: Tensor, state: State
 ) -> tuple[Reason, str] | None:
-    """What is wrong with a program's numbers beside those that the loop gave; `CHANGES` where the
-    loop no longer gives them."""
+    """What is wrong with a program's numbers beside those that the loop gave."""
     try:
-        found = _numbers(program, plan, inputs, state)
-        name = _first_difference(plan, state, found, expected)
-        wrong = None if name is None else (Reason.WRONG, name)
+        found = _numbers(way, plan, inputs, state)
     except Exception as error:
-        wrong = Reason.UNEXPECTED, f"{type(error).__name__}: {error}"
-    if wrong is None:
-        return None
-    again = _numbers(loop, plan, inputs, state)
-    return wrong if _first_difference(plan, state, again, expected) is None else CHANGES
+        return _unexpected(error)
+    name = _first_difference(plan, state, found, expected)
+    return None if name is None else (Reason.WRONG, name)
 
 
 def _first_difference(
     plan: Plan, state: State, found: Sequence[Tensor | None], expected: Sequence[Tensor | None]
 ) -> str | None:
-    """The name of what is not as expected. What is not a number may have another gradient, but
-    stands where it is expected to."""
+    """The name of what is not as expected, from which the gradients may be left out. What is not a
+    number may have another gradient, but stands where it is expected to."""
     values = 1 + len(leaves(state))
-    for place, name in enumerate(_names(plan, state)):
+    for place, name in enumerate(_names(plan, state)[: len(expected)]):
         one, other = found[place], expected[place]
         if place < values and one is not None and other is not None:
             if not torch.equal(torch.isnan(one), torch.isnan(other)):
@@ -173,7 +191,7 @@ def _names(plan: Plan, state: State) -> list[str]:
 def _numbers(run: _Run, plan: Plan, inputs: Tensor, state: State) -> list[Tensor | None]:
     """Outputs, last state, and the gradients of sources, inputs and state."""
     wanted = plan.wanted
-    given = inputs[:STEPS].detach()
+    given = inputs.detach()
     if wanted.input:
         given.requires_grad_()
     entering = map_state(Tensor.detach, state)
@@ -185,15 +203,14 @@ def _numbers(run: _Run, plan: Plan, inputs: Tensor, state: State) -> list[Tensor
     numbers: list[Tensor | None] = [part.detach() for part in compared]
     asked = [*plan.tensors, given, *leaves(entering)]
     flags = [*wanted.sources, wanted.input, *(wanted.state for _ in leaves(entering))]
-    if not wanted.any or any(t._backward_hooks for t in asked):
+    parts = [c for r, c in zip(results, compared, strict=True) if r.requires_grad]
+    if not wanted.any or not parts:
         return [*numbers, *(None for _ in asked)]
-    pairs = [(r, c) for r, c in zip(results, compared, strict=True) if r.requires_grad]
-    if not pairs:
-        return [*numbers, *(None for _ in asked)]
-    cost = sum((c * _weights(c)).sum() for _, c in pairs)
+    cost = sum((c * _weights(c)).sum() for c in map(_real, parts))
     assert isinstance(cost, Tensor)
     of = [t for t, flag in zip(asked, flags, strict=True) if flag]
-    found = iter(torch.autograd.grad(cost, of, allow_unused=True))
+    with _unhooked(asked):
+        found = iter(torch.autograd.grad(cost, of, allow_unused=True))
     return [*numbers, *(next(found) if flag else None for flag in flags)]
 
 
@@ -203,16 +220,43 @@ def _as_it_is(values: Tensor, leaf: Tensor) -> Tensor:
     return given if leaf.is_leaf else given.clone()
 
 
+@contextmanager
+def _unhooked(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Without the hooks of tensors, in this thread: another one may go back meanwhile."""
+    here, replaced = get_ident(), []
+    for hooks in [t._backward_hooks for t in tensors if t._backward_hooks]:
+        for number, hook in list(hooks.items()):
+            replaced.append((hooks, number, hook))
+            hooks[number] = partial(_elsewhere, here, hook)
+    try:
+        yield
+    finally:
+        for hooks, number, hook in reversed(replaced):
+            if number in hooks:  # nobody has removed it
+                hooks[number] = hook
+
+
+def _elsewhere(thread: int, hook: Callable[[Tensor], Any], grad: Tensor) -> Any:
+    return None if get_ident() == thread else hook(grad)
+
+
+def _real(tensor: Tensor) -> Tensor:
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
 def _weights(like: Tensor) -> Tensor:
     """Numbers that are all different, drawn from nowhere."""
-    places = torch.arange(like.numel(), dtype=like.dtype).reshape(like.shape)
-    return torch.cos(1.0 + places)
+    places = torch.arange(like.numel(), dtype=like.dtype, device=like.device)
+    return torch.cos(1.0 + places.reshape(like.shape))
 
 
 def _same(one: Tensor | None, other: Tensor | None) -> bool:
     if one is None or other is None:
         present = one if other is None else other
         return present is None or not bool(present.any())
+    if not (one.is_floating_point() or one.is_complex()) or one.dtype is not other.dtype:
+        return torch.equal(one, other)
+    one, other = _real(one), _real(other)
     finite = torch.isfinite(other)
     if not bool(finite.any()):
         return True
@@ -241,12 +285,9 @@ def differs_beside(
         ]
         return run(runs, begin)[place]
 
-    with generators_kept(), unseen(), torch.autograd.set_detect_anomaly(False):
-        for place in range(len(few)):
-            expected = _numbers(alone, plan, few[place], starts[place])
-            wrong = _compared(together, alone, expected, plan, few[place], starts[place])
-            if wrong is not None:
-                reason, name = wrong
-                aside = ", of segments side by side" if reason is Reason.WRONG else ""
-                return wrong if wrong is CHANGES else (reason, name + aside)
+    for place in range(len(few)):
+        wrong = _differs([(together, True)], alone, plan, few[place], starts[place])
+        if wrong is not None:
+            reason, name = wrong
+            return (reason, f"{name}, of segments side by side" if reason is Reason.WRONG else name)
     return None

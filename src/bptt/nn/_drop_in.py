@@ -47,7 +47,7 @@ class Unfolded:
         theirs: Any = super()  # of the class that this is mixed into
         # Where Dynamo looks inside, it has asked before: it cannot compare functions, and breaks
         # the graph elsewhere if `is_compiling` of ours is called here.
-        if not torch.compiler.is_compiling() and theirs.forward.__func__ not in PYTORCHS:
+        if not torch.compiler.is_compiling() and not _is_pytorchs(theirs.forward):
             return theirs.forward(input, hx)
         found = unfolded(self, input, hx)
         if found is not None:
@@ -60,7 +60,11 @@ class Unfolded:
 def untouched(layer: Any) -> bool:
     """Whether beneath a layer is PyTorch's own `forward`, which the engine's stands for: somebody
     may have put another in its place, or a class between."""
-    return super(Unfolded, layer).forward.__func__ in PYTORCHS
+    return _is_pytorchs(super(Unfolded, layer).forward)
+
+
+def _is_pytorchs(forward: Any) -> bool:
+    return getattr(forward, "__func__", None) in PYTORCHS  # a stand-in may be no method
 
 
 class RNN(Unfolded, nn.RNN):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import copy
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -118,23 +119,24 @@ class Standing(NamedTuple):
         return Standing(kind, rest[4], tuple([flag == "1" for flag in rest[5]]))
 
 
-_CELLS: dict[Standing, PlainCell] = {}
-atexit.register(_CELLS.clear)  # the core's programs go before the core does
+KEPT = 128
+"""So many cells stand ready; another one is made again when it is asked for."""
 
 
+@lru_cache(maxsize=KEPT)
 def cell_of(standing: Standing) -> PlainCell:
-    """The cell itself, always the same one."""
-    cell = _CELLS.get(standing)
-    if cell is None:
-        dtype = getattr(torch, standing.dtype)
-        with outside_of_modes():
-            cell = standing.kind.blank()
-        for (name, made), needs in zip(list(cell.named_parameters()), standing.needs, strict=True):
-            # Its values are never read or written, so its memory is never touched.
-            blank = torch.empty(made.shape, dtype=dtype)
-            setattr(cell, name, nn.Parameter(blank, needs))
-        cell = _CELLS.setdefault(standing, cell)
+    """The cell itself, the same one while it is kept."""
+    dtype = getattr(torch, standing.dtype)
+    with outside_of_modes():
+        cell = standing.kind.blank()
+    for (name, made), needs in zip(list(cell.named_parameters()), standing.needs, strict=True):
+        # Its values are never read or written.
+        blank = torch.empty(made.shape, dtype=dtype, device="cpu")
+        setattr(cell, name, nn.Parameter(blank, needs))
     return cell
+
+
+atexit.register(cell_of.cache_clear)  # the core's programs go before the core does
 
 
 def holding(standing: Standing, weights: list[Tensor]) -> PlainCell:

@@ -126,13 +126,14 @@ class Recurrent(nn.Module):
         def step(
             number: int, inputs: Tensor, state: State | None, flags: Tensor | None
         ) -> tuple[Tensor, State, State | None]:
-            found: Any = unfold(
+            verb: Any = unfold  # its results depend on a bool that is known later
+            found = verb(
                 self.cells[number],
                 inputs,
                 state,
                 reset=flags,
                 lengths=sequences.lengths,
-                return_states=True,
+                return_states=return_states,
                 clip_state_gradient=self.clip_state_gradient,
                 backend=self.backend,
             )

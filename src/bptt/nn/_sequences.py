@@ -79,9 +79,11 @@ class Sequences:
         if self.lengths is None:
             return lambda values: values.flip(0)
         steps, lanes = self.inputs.shape[:2]
-        time = torch.arange(steps).unsqueeze(1)
+        time = torch.arange(steps, device="cpu").unsqueeze(1)  # as lengths are
         source = torch.where(time < self.lengths, self.lengths - 1 - time, time)
-        index = (source * lanes + torch.arange(lanes)).flatten().to(self.inputs.device)
+        index = (
+            (source * lanes + torch.arange(lanes, device="cpu")).flatten().to(self.inputs.device)
+        )
 
         def turned(values: Tensor) -> Tensor:
             return values.flatten(0, 1).index_select(0, index).view(values.shape)
@@ -116,7 +118,7 @@ def _unpacked(packed: PackedSequence) -> Sequences:
     if int(batch_sizes[-1]) == lanes:  # all of one length: packed is what padded would be
         inputs = data.view(steps, lanes, *data.shape[1:])
         return Sequences(inputs, None, packed, None, True, False)
-    present = torch.arange(lanes) < batch_sizes.unsqueeze(1)
+    present = torch.arange(lanes, device=batch_sizes.device) < batch_sizes.unsqueeze(1)
     places = present.flatten().nonzero().squeeze(1).to(data.device)
     inputs = _spread(data, places, steps, lanes)
     return Sequences(inputs, present.sum(0), packed, places, True, False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from types import CodeType
 from typing import Any
 
 import torch
@@ -18,21 +19,20 @@ from torch.func import functional_call
 from bptt import cells
 from bptt.cells._stack import output_of
 from bptt.engine.frontend.graph import Kind, Step
+from bptt.engine.frontend.guards import Classes
 from bptt.engine.guard import HOOKS, Guard
 from bptt.state import State, leaves, map_state, rebuild
 
-_KNOWN: dict[type[nn.Module], Any] = {}
-"""Each class and the `forward` that is known of it."""
+_KNOWN: dict[type[nn.Module], Classes] = {}
+"""Each class with its code as it is known."""
 
 
 def register(*kinds: type[nn.Module]) -> None:
     """Let classes pass for built in: whose step reads plain attributes and its tensors alone, and
     changes nothing."""
     for kind in kinds:
-        _KNOWN[kind] = kind.forward
+        _KNOWN[kind] = Classes(frozenset([kind]))
 
-
-_TABLES = frozenset(vars(nn.Module()))
 
 HARMLESS = frozenset({"__init__", "reset_parameters", "extra_repr", *vars(type("_", (), {}))}) | {
     "__annotations__",
@@ -47,11 +47,38 @@ def known_of(kind: type[nn.Module]) -> type[nn.Module] | None:
     step."""
     for i, base in enumerate(kind.__mro__):
         if base in _KNOWN:
-            same = kind.forward is _KNOWN[base] and kind.__mro__[i:] == base.__mro__
+            same = kind.__mro__[i:] == base.__mro__ and _KNOWN[base].hold()
             return base if same else None
         if not vars(base).keys() <= HARMLESS:
             return None
     return None
+
+
+def read_by(kind: type[nn.Module]) -> frozenset[str] | None:
+    """The attributes that a module of a known class may read of itself: all names in its code; None
+    if the class is not known."""
+    known = known_of(kind)
+    if known is None:
+        return None
+    if known not in _READ:
+        names = {"training", "forward", "output", "initial_state", "hidden_size"}
+        names |= vars(nn.Module()).keys()
+        for base in known.__mro__:
+            if base not in (nn.Module, object):
+                for value in vars(base).values():
+                    names |= _names_in(getattr(getattr(value, "fget", value), "__code__", None))
+        _READ[known] = frozenset(names)
+    return _READ[known]
+
+
+_READ: dict[type[nn.Module], frozenset[str]] = {}
+
+
+def _names_in(code: Any) -> set[str]:
+    if code is None:
+        return set()
+    inner = [c for c in code.co_consts if isinstance(c, CodeType)]
+    return {*code.co_names, *(name for c in inner for name in _names_in(c))}
 
 
 register(nn.RNNCell, nn.GRUCell, nn.LSTMCell, nn.Embedding, nn.ModuleList, nn.Identity, nn.Linear)
@@ -70,10 +97,6 @@ def _is_known(module: nn.Module) -> bool:
     kind, own = known_of(type(module)), module.__dict__
     if kind is None or "forward" in own:
         return False
-    if kind is not type(module):  # its own attributes may be anything, which nobody can copy
-        plain = (str, int, float, bool, tuple, type(None))
-        if not all(isinstance(v, plain) for name, v in own.items() if name not in _TABLES):
-            return False
     if any(own.get(hooks) for hooks in HOOKS):
         return False
     if any(isinstance(value, Tensor) for value in own.values()):
@@ -99,6 +122,13 @@ class Twin:
         self.names = tuple(tensors)
         self.kinds = tuple(map(Kind.of, tensors.values()))
         memo: dict[int, Any] = {id(t): _blank(t) for t in tensors.values()}
+        for module in nn.Module.modules(
+            cell
+        ):  # what no step reads may be anything, also uncopiable
+            read = read_by(type(module))
+            for name, value in vars(module).items():
+                if read is not None and name not in read:
+                    memo.setdefault(id(value), value)
         # What lies elsewhere than in its tables of tensors would be copied whole.
         self._module = copy.deepcopy(cell, memo)
 
@@ -183,22 +213,19 @@ class Standing:
     """
 
     def __init__(self, cell: nn.Module) -> None:
-        self._guard = Guard(cell)
+        self._guard = Guard(cell, read_by)
         self.key = (type(cell), self._guard.key)
         self._kind = type(cell)
         self._parts = [module for module in nn.Module.modules(cell) if module is not cell]
         self._kinds = [type(part) for part in self._parts]
-        self._forwards = [(kind, kind.forward) for kind in {self._kind, *self._kinds}]
+        self._classes = Classes.of(cell)
         self._places = _places(cell)
 
     def holds(self, cell: nn.Module) -> bool:
         """Whether the cell is what it was."""
         if type(cell) is not self._kind or not self._guard.holds():
             return False
-        for kind, forward in self._forwards:
-            if kind.forward is not forward:
-                return False
-        return [type(part) for part in self._parts] == self._kinds
+        return [type(part) for part in self._parts] == self._kinds and self._classes.hold()
 
     def tensors(self) -> list[Tensor]:
         """Its tensors as they are now, in the order of `Twin.names`."""

@@ -9,6 +9,8 @@ the user's modules, and the stand-ins are nobody else's, so that no two inputs o
 
 from __future__ import annotations
 
+import collections
+import functools
 import re
 from collections.abc import Callable, Sequence
 from threading import local
@@ -30,6 +32,10 @@ from bptt.engine.tracing import refusal_of as tracing_refusal
 
 _LANES, _SOURCE, _SCALAR, _UNUSED = -2, -3, -4, -5
 """Roles of a graph's inputs; what has a row a lane has its number."""
+
+
+_LOOKED_THROUGH = (functools._lru_cache_wrapper, collections.ChainMap)
+"""Dynamo traces what is behind these, and does not guard what they keep, or look at first."""
 
 
 class Captured:
@@ -55,9 +61,13 @@ class Captured:
         self.refusal: Ineligible | None = None
         self.is_known = False
         used = [n for n in module.graph.nodes if n.op != "placeholder" or n.users]
-        self.listing = "\n".join(str(node.format_node()) for node in used)
+        origins = [compat.origin_of(n).name for n in used if n.op == "placeholder"]
+        self.listing = "\n".join([*(str(node.format_node()) for node in used), *origins])
         self.forms: dict[Any, Any] = {}
         self.kinds, self.environment = compat.read_of_python()
+        for kind in self.kinds:
+            if issubclass(kind, _LOOKED_THROUGH):
+                raise Refusal(Reason.MUTATION, f"what a {kind.__name__} keeps or finds")
         self.order: tuple[int, ...] | None = None
         self.returned: Any = None
         self._leaves: tuple[Leaf, ...] = ()

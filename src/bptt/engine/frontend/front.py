@@ -23,7 +23,13 @@ from bptt.engine.frontend.builtin import Standing, Twin, is_built_in, row_kind
 from bptt.engine.frontend.capture import Captured, Steps
 from bptt.engine.frontend.form import Form
 from bptt.engine.frontend.graph import Step
-from bptt.engine.frontend.guards import Classes, hooks_of, structure_of
+from bptt.engine.frontend.guards import (
+    Classes,
+    hooked,
+    hooks_of,
+    methods_of_tensors,
+    structure_of,
+)
 from bptt.engine.frontend.leaf import Leaf, stand_in
 from bptt.engine.reasons import Ineligible, Reason, Refusal
 from bptt.errors import CellError
@@ -53,9 +59,15 @@ atexit.register(_FORMS.clear)  # the core's programs go before the core does
 
 
 class BuiltIn:
-    """What is known of a built-in cell."""
+    """What is known of a built-in cell.
 
-    def __init__(self, cell: nn.Module) -> None:
+    Args:
+        cell: the cell; it is not kept alive.
+        changes: how often it was not what it had been.
+    """
+
+    def __init__(self, cell: nn.Module, changes: int = 0) -> None:
+        self.changes = changes
         self._standing = Standing(cell)
         self._forms: dict[Any, Form] = {}
 
@@ -127,6 +139,27 @@ class _StandIns(NamedTuple):
         return sum(row.untyped_storage().nbytes() for row in self.rows)
 
 
+class _Known:
+    """What stands for the tensors of each kind of call, the oldest of many forgotten; a thread adds
+    while it holds `compat.alone`."""
+
+    def __init__(self) -> None:
+        self._table: OrderedDict[Any, _StandIns] = OrderedDict()
+        self._size = 0
+
+    def get(self, key: Any) -> _StandIns | None:
+        """What stands for such a call."""
+        return self._table.get(key)
+
+    def keep(self, key: Any, known: _StandIns) -> None:
+        """Take this from now on."""
+        before = self._table.pop(key, None)
+        self._table[key] = known
+        self._size += known.size - (0 if before is None else before.size)
+        while len(self._table) > FORMS or (self._size > MEMORY and len(self._table) > 1):
+            self._size -= self._table.popitem(last=False)[1].size
+
+
 class _Verdict(NamedTuple):
     """Why a cell cannot be captured, and whether its hooks are the reason.
 
@@ -169,13 +202,15 @@ class Foreign:
     """What is known of a cell whose code is not."""
 
     def __init__(self, cell: nn.Module) -> None:
+        self.hooked = hooked(cell)
         self._verdicts: dict[Any, _Verdict] = {}
         self._captures: dict[Any, deque[int]] = {}
         self._calls = 0
         self._classes = Classes.of(cell)
         self._structure = structure_of(cell)
+        self._methods = methods_of_tensors()
         self._steps: Steps | None = None
-        self._known: OrderedDict[Any, _StandIns] = OrderedDict()
+        self._known = _Known()
         self._refused: _Refused | None = None
 
     def _take(self, cell: nn.Module) -> Steps:
@@ -193,10 +228,11 @@ class Foreign:
         if shared is not None and shared.get(self._structure) is self._steps:
             shared.pop(self._structure, None)
         self._classes, self._structure = Classes.of(cell), structure_of(cell)
+        self._methods = methods_of_tensors()
         self._steps = None
-        self._known.clear()
+        self._known = _Known()
 
-    def find(self, cell: nn.Module, inputs: Tensor, state: State) -> Found:
+    def find(self, cell: nn.Module, inputs: Tensor, state: State, mixed: bool) -> Found:
         """The form of this call.
 
         Raises:
@@ -210,11 +246,11 @@ class Foreign:
                 self._refused = _Refused.of(cell, kind, verdict)
                 raise Refusal.of(verdict.reason)
             self._verdicts.clear()
-        if not self._classes.hold():
+        if not self._classes.hold() or self._methods is not methods_of_tensors():
             self._count(cell, kind)
             self.forget(cell)
         try:
-            return self._found(cell, kind, inputs, state)
+            return self._found(cell, kind, inputs, state, mixed)
         except Refusal as error:
             reason, hooked = error.ineligible, any(hooks_of(cell))
             if hooked:
@@ -241,8 +277,10 @@ class Foreign:
         self._verdicts[_more(kind, cell)] = verdict
         self._refused = _Refused.of(cell, kind, verdict)
 
-    def _found(self, cell: nn.Module, kind: Any, inputs: Tensor, state: State) -> Found:
-        key = (kind, _signature(inputs, state))
+    def _found(
+        self, cell: nn.Module, kind: Any, inputs: Tensor, state: State, mixed: bool
+    ) -> Found:
+        key = (kind, mixed, _signature(inputs, state))
         steps = self._steps or self._take(cell)
         known = self._known.get(key)
         made = capture.made()
@@ -253,26 +291,20 @@ class Foreign:
                 known = None
         if known is None:
             with compat.alone():
-                known, flat = self._every_step(cell, steps, inputs, state)
-                self._keep(key, known)
+                known, flat = self._every_step(cell, steps, inputs, state, mixed)
+                self._known.keep(key, known)
         tensors = known.captured.tensors(flat)
         read, read_tensors = self._read(cell, steps, known)
         if capture.made() > made:
             self._count(cell, kind)
             if steps.forms >= compat.LIMIT // 2:  # the next call takes others
                 self._steps = None
-                self._known.clear()
+                self._known = _Known()
         form = known.captured.forms.get(read)
         if form is None:
             form = self._form(cell, known, tensors, read, read_tensors)
             known.captured.forms[read] = form
         return Found(form, tensors, read_tensors)
-
-    def _keep(self, key: Any, known: _StandIns) -> None:
-        self._known[key] = known
-        size = sum(one.size for one in self._known.values())
-        while len(self._known) > FORMS or (size > MEMORY and len(self._known) > 1):
-            size -= self._known.popitem(last=False)[1].size
 
     def _watch(self, steps: Steps, captured: Captured) -> None:
         """Look in every call at the code of the classes that a step read."""
@@ -280,10 +312,11 @@ class Foreign:
         steps.classes.setdefault(self._classes.kinds, self._classes)
 
     def _every_step(
-        self, cell: nn.Module, steps: Steps, inputs: Tensor, state: State
+        self, cell: nn.Module, steps: Steps, inputs: Tensor, state: State, mixed: bool
     ) -> tuple[_StandIns, tuple[Any, ...]]:
-        """Capture the step as the first one sees its state, and as all later ones do; refuse a
-        step that is another then."""
+        """Capture the step as the first one sees its state, as all later ones do, and as those
+        after a reset do, if that mixes in what needs a gradient; refuse a step that is another
+        then."""
         if any(hooks_of(cell)):
             raise Refusal(Reason.HOOKS, f"backward hooks of {type(cell).__name__}")
         grad = torch.is_grad_enabled()
@@ -302,6 +335,12 @@ class Foreign:
                 raise Refusal(Reason.CONTROL_FLOW, "a first step that differs from the next ones")
             listing = captured.listing
             if _alike(captured.returned, entering):
+                if mixed:
+                    after: Any = map_state(_as_mixed, entering)
+                    other, _ = capture.call(steps.step, cell, [first, *leaves(after)], first, after)
+                    self._watch(steps, other)
+                    if other.listing != listing:
+                        raise Refusal(Reason.CONTROL_FLOW, "a step that differs after a reset")
                 return _StandIns(first, entering, captured), flat
             entering = _of_leaves(lambda leaf: leaf.made(lanes), captured.returned)
         raise Refusal(Reason.CONTROL_FLOW, "a state whose kind changes from step to step")
@@ -381,6 +420,12 @@ def _as_given(leaf: Tensor, lanes: int) -> Tensor:
     return stand_in(shape, leaf.stride(), leaf.dtype, leaf.requires_grad, leaf.is_leaf)
 
 
+def _as_mixed(leaf: Tensor) -> Tensor:
+    """Like a leaf of a state of which a reset made rows others, which need a gradient."""
+    needs = leaf.is_floating_point()
+    return stand_in(tuple(leaf.shape), leaf.stride(), leaf.dtype, needs, not needs)
+
+
 def _alike(told: Any, entering: Any) -> bool:
     """Whether a state as the step returned it is like the one that entered."""
     if isinstance(told, Leaf):
@@ -407,8 +452,9 @@ _FRONTS: ByIdentity[Front] = ByIdentity()
 atexit.register(_FRONTS.clear)
 
 
-def find(cell: nn.Module, inputs: Tensor, state: State) -> Found:
-    """The form of a call with inputs [T, B, ...] and a state with leaves [B, ...].
+def find(cell: nn.Module, inputs: Tensor, state: State, initial: State | None = None) -> Found:
+    """The form of a call with inputs [T, B, ...], a state with leaves [B, ...], and one that resets
+    return to, if they do.
 
     Raises:
         Refusal: there is none.
@@ -417,6 +463,10 @@ def find(cell: nn.Module, inputs: Tensor, state: State) -> Found:
     if isinstance(front, Foreign):
         if compat.capture_is_off():
             raise Refusal(Reason.CONTEXT, "torch.compile, which is switched off")
+        mixed = False
+        if initial is not None and initial is not state and torch.is_grad_enabled():
+            mixed = any(leaf.requires_grad for leaf in leaves(initial))
+        return front.find(cell, inputs, state, mixed)
     return front.find(cell, inputs, state)
 
 
@@ -448,9 +498,14 @@ def built_in_of(cell: nn.Module) -> BuiltIn | None:
 
 def _front_of(cell: nn.Module) -> Front:
     front = _FRONTS.get(cell)
+    changes = 0
     if isinstance(front, BuiltIn) and not front.holds(cell):
+        changes, front = front.changes + 1, None
+    elif isinstance(front, Foreign) and front.hooked and not hooked(cell):
         front = None
     if front is None:
-        front = BuiltIn(cell) if is_built_in(cell) else Foreign(cell)
+        # One that changes in every call is captured: a number that changes may be a call's own.
+        known = changes <= RECAPTURES and is_built_in(cell)
+        front = BuiltIn(cell, changes) if known else Foreign(cell)
         _FRONTS[cell] = front
     return front

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from types import FunctionType
 from typing import Any
 
 from torch import Tensor, nn
+
+from bptt.engine.guard import HOOKS
 
 
 def structure_of(cell: nn.Module) -> Any:
@@ -31,6 +34,30 @@ _HEAP = 1 << 9
 """Of a class that was made in Python, and may change (`Py_TPFLAGS_HEAPTYPE`)."""
 
 
+def _methods(kind: type) -> tuple[Any, ...]:
+    """Of a class of PyTorch's, what an unfolding calls."""
+    own = vars(kind)
+    return own.get("forward"), own.get("output"), own.get("initial_state")
+
+
+def _function(value: Any) -> FunctionType | None:
+    """The function behind what a class holds."""
+    found = getattr(value, "fget", getattr(value, "__func__", value))
+    return found if isinstance(found, FunctionType) else None
+
+
+_METHODS: dict[str, Any] = dict(vars(Tensor))
+
+
+def methods_of_tensors() -> dict[str, Any]:
+    """The methods of `torch.Tensor`, of which Dynamo guards few: the same object while they are the
+    same."""
+    global _METHODS
+    if vars(Tensor) != _METHODS:
+        _METHODS = dict(vars(Tensor))
+    return _METHODS
+
+
 class Classes:
     """The code of classes, which Dynamo does not guard; nor does it the environment.
 
@@ -47,8 +74,11 @@ class Classes:
         every = {base for kind in kinds for base in kind.__mro__} - {nn.Module, object}
         of_torch = {k for k in every if k.__module__.startswith("torch.")}
         self._own = [(k, dict(vars(k))) for k in every - of_torch if k.__flags__ & _HEAP]
-        forwards = [k for k in of_torch if "forward" in vars(k)]
-        self._forwards = [(k, vars(k)["forward"]) for k in forwards]
+        functions = [f for _, own in self._own for f in map(_function, own.values())]
+        self._of_torch = [(k, _methods(k)) for k in of_torch if "forward" in vars(k)]
+        functions += [_function(method) for _, own in self._of_torch for method in own]
+        # What is edited while it runs may get new code in its old functions.
+        self._codes = [(f, f.__code__) for f in functions if f is not None]
 
     @staticmethod
     def of(cell: nn.Module) -> Classes:
@@ -66,11 +96,18 @@ class Classes:
         if self._now is not None and self._now != self._was:
             return False
         try:
-            return all(vars(k) == was for k, was in self._own) and all(
-                vars(k).get("forward") is was for k, was in self._forwards
+            return (
+                all(vars(k) == was for k, was in self._own)
+                and all(_methods(k) == was for k, was in self._of_torch)
+                and all(f.__code__ is code for f, code in self._codes)
             )
         except (RuntimeError, ValueError):  # of values that cannot be compared: one is new
             return False
+
+
+def hooked(cell: nn.Module) -> bool:
+    """Whether any part of a cell has a hook."""
+    return any(m.__dict__.get(name) for m in nn.Module.modules(cell) for name in HOOKS)
 
 
 def hooks_of(cell: nn.Module) -> Iterator[Any]:

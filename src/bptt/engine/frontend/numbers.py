@@ -98,7 +98,7 @@ class Numbers:
         found = []
         for place, dtype in self.ends:
             number = known[nodes[place]]
-            if not math.isfinite(number) or abs(number) > torch.finfo(dtype).max:
+            if torch.finfo(dtype).max < abs(number) < math.inf:
                 raise Refusal(Reason.CONTEXT, f"the number {number}, which {dtype} cannot hold")
             found.append(torch.tensor(number, dtype=dtype))
         return found
