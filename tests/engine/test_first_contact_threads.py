@@ -47,7 +47,7 @@ def at_once(works: list[Callable[[], Any]]) -> list[Any]:
     threads = [threading.Thread(target=run, args=(k,), daemon=True) for k in range(len(works))]
     for thread in threads:
         thread.start()
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300  # captures take turns, and others may use the processor
     for thread in threads:
         thread.join(max(0.0, end - time.monotonic()))
         assert not thread.is_alive(), "a thread hangs"
@@ -101,8 +101,9 @@ def test_many_threads_with_a_cell_each(name: str) -> None:
             torch.testing.assert_close(mine, expected(cell, inputs), rtol=1e-9, atol=1e-9)
 
 
-def test_many_threads_with_a_cell_each_stay_native() -> None:
-    cells = [nn.GRUCell(SIZE, SIZE) for _ in range(THREADS)]
+@pytest.mark.parametrize("name", ["GRUCell", "own"])
+def test_many_threads_with_a_cell_each_stay_native(name: str) -> None:
+    cells = [CELLS[name]() for _ in range(THREADS)]
     at_once([lambda c=c: bptt.unfold(c, given()) for c in cells])
     for cell in cells:
         bptt.unfold(cell, given(), backend="native")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import functools
 import os
-import warnings
 from os import getenv
 from types import FunctionType
 from typing import Any
@@ -206,18 +205,17 @@ class Bag:
     """Its attributes are in a table of its own."""
 
     def __init__(self, **table: float) -> None:
-        object.__setattr__(self, "table", table)
+        self.__dict__["table"] = table
 
     def __getattr__(self, name: str) -> float:
-        return object.__getattribute__(self, "table")[name]
+        return self.table[name]
 
 
 def test_a_helper_that_answers_unknown_names_with_a_key_error() -> None:
     cell = cell_of(lambda s, i, h: torch.tanh(s.u(i) + h @ s.w) * s.bag.gain)
     cell.bag = Bag(gain=0.5)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        agree(cell)
+    agree(cell)
+    bptt.unfold(cell, given(), backend="native")
 
 
 def test_errors_on_recompilation_are_of_other_code() -> None:

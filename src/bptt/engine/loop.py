@@ -125,8 +125,6 @@ def _in_rows(plan: Plan, ready: Sequence[Any]) -> list[Any]:
 
 def _as_rows(inputs: Tensor, rows: int) -> Tensor:
     """[T, B, ...] as [T * B, ...]."""
-    if inputs.dim() == 3:
-        return inputs.reshape(rows, inputs.shape[2])
     return inputs.reshape(rows, *inputs.shape[2:])
 
 

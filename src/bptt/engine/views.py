@@ -148,8 +148,8 @@ def split(tr: Translator, value: Any, x: Rows, sizes: Any, dim: int = 0) -> list
     return [Rows(part, x.axis) for part in np.split(x.columns, ends.tolist(), axis=dim)]
 
 
-def _whole(tr: Translator, x: Any, value: Tensor) -> Rows:
-    """An argument of a concatenation, with a lane of its own if it is a parameter."""
+def _with_lanes(x: Any) -> Rows:
+    """An argument of a concatenation, which must have a row a lane."""
     if isinstance(x, Rows) and x.axis >= 0:
         return x
     raise Refusal(Reason.LANES, "cat")
@@ -158,7 +158,7 @@ def _whole(tr: Translator, x: Any, value: Tensor) -> Rows:
 @handles(_aten.cat)
 def cat(tr: Translator, value: Tensor, parts: list[Any], dim: int = 0) -> Rows:
     """Features side by side."""
-    rows = [_whole(tr, p, value) for p in parts]
+    rows = [_with_lanes(part) for part in parts]
     axis, dim = _place(value), dim % value.dim()
     if dim == axis or any(r.axis != axis for r in rows):
         raise Refusal(Reason.LANES, "cat")
@@ -168,7 +168,7 @@ def cat(tr: Translator, value: Tensor, parts: list[Any], dim: int = 0) -> Rows:
 @handles(_aten.stack)
 def stack(tr: Translator, value: Tensor, parts: list[Any], dim: int = 0) -> Rows:
     """Features side by side, in a dimension of their own."""
-    rows = [_whole(tr, p, value) for p in parts]
+    rows = [_with_lanes(part) for part in parts]
     return Rows(np.stack([r.columns for r in rows], axis=dim), _place(value))
 
 

@@ -31,7 +31,7 @@ class Parts:
 
 
 class Form:
-    """See above.
+    """The graph of a step, and the programs that were made of it.
 
     Args:
         name: of the cell's class.
