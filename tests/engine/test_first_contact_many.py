@@ -21,8 +21,8 @@ from bptt.engine import Plan
 from bptt.engine._torch_compat import CompiledStep
 from bptt.engine.frontend import capture, front
 from bptt.engine.frontend.capture import Captured
+from bptt.engine.frontend.foreign import RECAPTURES
 from bptt.engine.frontend.form import Form
-from bptt.engine.frontend.front import RECAPTURES
 
 from .contact import SIZE, Base, agree, assert_close, cell_of, drive, given, seen
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import bptt
-from bptt.engine.frontend.front import Foreign
+from bptt.engine.frontend.foreign import Foreign
 from bptt.engine.usual import usual_of
 from bptt.errors import ShapeError
 

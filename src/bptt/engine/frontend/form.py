@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from bptt.engine.frontend.graph import RowFunction, Step, Traced, trace, trace_rows
 from bptt.engine.partition import Partition, partition, sink
@@ -100,3 +101,11 @@ def _check_leaves(step: Step) -> None:
             raise Refusal(Reason.DTYPE, "a state of two dtypes")
         if leaf.shape[0] == 0:
             raise Refusal(Reason.RANK, "a state of width 0")
+
+
+class Found(NamedTuple):
+    """A step's form, and the tensors of this call: those of the step and those of the output."""
+
+    form: Form
+    tensors: list[Tensor]
+    output_tensors: list[Tensor]
