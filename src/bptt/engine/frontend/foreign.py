@@ -1,8 +1,8 @@
 """What is known of a cell whose code is not: the graphs of its steps, what stands for its tensors
 in each kind of call, and why a kind of call has none.
 
-Dynamo asks whether a cell is what it was; what Dynamo does not ask is asked here. A cell that cannot
-be captured is not asked again under the same conditions.
+Dynamo asks whether a cell is what it was; what Dynamo does not ask is asked here. A cell that
+cannot be captured is not asked again under the same conditions.
 """
 
 from __future__ import annotations
