@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import bptt
 from bptt.engine import reasons
-from bptt.engine.frontend import capture, front
+from bptt.engine.frontend import capture, foreign, front
 from bptt.engine.frontend.capture import Captured
 
 from .contact import SIZE, agree, cell_of, drive, given
@@ -223,13 +223,14 @@ def test_a_step_without_a_program_is_not_captured_again(monkeypatch: pytest.Monk
 def test_what_stands_for_inputs_and_states_takes_little_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(front, "MEMORY", 20_000)
+    monkeypatch.setattr(foreign, "MEMORY", 20_000)
     cell = cell_of(drive)
     for lanes in range(2, 60):
         bptt.unfold(cell, given(lanes, 2))
     known = front._FRONTS.get(cell)
     assert isinstance(known, front.Foreign)
-    assert 0 < sum(one.size for one in known._known.values()) <= 20_000
+    kept = sum(one.size for one in known._known._table.values())
+    assert 0 < kept == known._known._size <= 20_000
 
 
 def test_an_attribute_named_as_a_method_of_modules() -> None:
