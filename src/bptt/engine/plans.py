@@ -185,7 +185,7 @@ def context_of_call() -> Ineligible | None:
         return Ineligible(Reason.CONTEXT, "torch.compile")
     if any(GLOBAL_HOOKS):
         return Ineligible(Reason.HOOKS, "a hook on all modules")
-    if nn.Module.__call__ is not _CALL or nn.Module._call_impl is not _CALL_IMPL:
+    if not (_is_pytorchs(nn.Module.__call__) and _is_pytorchs(nn.Module._call_impl)):
         return Ineligible(Reason.HOOKS, "another function in place of torch.nn.Module.__call__")
     if torch.is_autocast_enabled("cpu"):
         return Ineligible(Reason.CONTEXT, "torch.autocast")
@@ -200,7 +200,10 @@ def context_of_call() -> Ineligible | None:
     return None
 
 
-_CALL, _CALL_IMPL = nn.Module.__call__, nn.Module._call_impl
+def _is_pytorchs(call: Any) -> bool:
+    """Whether a way to call modules is PyTorch's, or what its tracers put there for a while."""
+    name = getattr(call, "__globals__", {}).get("__name__", "")
+    return bool(name.startswith("torch."))
 
 
 def unseen() -> AbstractContextManager[Any]:

@@ -96,7 +96,7 @@ def differs(cell: nn.Module, plan: Plan, inputs: Tensor, state: State) -> tuple[
     gives what the Python loop gives, and a reason that passes where nothing can be told."""
     if not len(inputs):
         return None
-    few = inputs[torch.arange(STEPS, device=inputs.device) % len(inputs)]
+    few = inputs.detach()[torch.arange(STEPS, device=inputs.device) % len(inputs)]
 
     def loop(given: Tensor, entering: State) -> tuple[Tensor, State]:
         outputs, last, _ = eager.run(cell, given, entering, initial=entering, **_PLAIN)
