@@ -203,7 +203,7 @@ def test_the_defaults_beat_persistence_on_the_sunspots():
 def test_a_cell_that_was_tried_is_that_of_more_epochs():
     cells = {
         plan(driven(), Options(simulate=True, epochs=epochs, hidden=2)).options.cell
-        for epochs in (1, 5, 700)
+        for epochs in (1, 700)
     }
     assert len(cells) == 1
     assert cells < {"gru", "state-space"}
