@@ -2,7 +2,7 @@
 
 The Python blocks of a page run one after the other under the names that its text takes for given
 (`given`). Commands run with their defaults, in a folder that holds the files that they name: small
-ones. What takes long is left to `make slow` and to the end of `.ci/run`.
+ones. What takes long is left to `make slow`.
 """
 
 from __future__ import annotations
