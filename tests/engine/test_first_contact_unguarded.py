@@ -218,6 +218,24 @@ def test_a_helper_that_answers_unknown_names_with_a_key_error() -> None:
     bptt.unfold(cell, given(), backend="native")
 
 
+class Equal:
+    """Its `==` gives no truth value, as that of arrays."""
+
+    gain = 0.5
+
+    def __eq__(self, other: object) -> Any:
+        raise ValueError("ambiguous")
+
+    __hash__ = object.__hash__
+
+
+def test_a_helper_that_cannot_be_compared() -> None:
+    cell = cell_of(lambda s, i, h: torch.tanh(s.u(i) + h @ s.w) * s.helper.gain)
+    cell.helper = Equal()
+    bptt.unfold(cell, given(), backend="native")
+    agree(cell)
+
+
 def test_errors_on_recompilation_are_of_other_code() -> None:
     with torch._dynamo.config.patch(error_on_recompile=True):
         first, second = cell_of(drive), cell_of(drive)

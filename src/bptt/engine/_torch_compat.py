@@ -305,7 +305,7 @@ def read_of_python() -> tuple[frozenset[type], bool]:
             continue
         if isinstance(value, (types.MethodType, types.BuiltinMethodType)):
             value = value.__self__
-        environment |= value in _OF_ENVIRONMENT
+        environment |= any(value is one for one in _OF_ENVIRONMENT)  # `==` may be anything
         found.add(value if isinstance(value, type) else type(value))
     return frozenset(found), environment
 

@@ -122,9 +122,7 @@ class Twin:
         self.names = tuple(tensors)
         self.kinds = tuple(map(Kind.of, tensors.values()))
         memo: dict[int, Any] = {id(t): _blank(t) for t in tensors.values()}
-        for module in nn.Module.modules(
-            cell
-        ):  # what no step reads may be anything, also uncopiable
+        for module in nn.Module.modules(cell):  # what no step reads may be what nobody can copy
             read = read_by(type(module))
             for name, value in vars(module).items():
                 if read is not None and name not in read:
