@@ -128,11 +128,12 @@ def unfold(
     if usual is None:
         _check_inputs(cell, inputs)
     steps, lanes = inputs.shape[0], inputs.shape[1]
-    given = initial if state is None else state
+    given, lent = initial if state is None else state, None
     if given is not None and not tells_state(cell, given):
         start, own = given, _returned_to(cell, given, initial, reset, lanes)
     else:
-        own = usual.initial(inputs, lanes) if usual else initial_state(cell, lanes, like=inputs)
+        lent = usual.initial(inputs, lanes) if usual else None
+        own = initial_state(cell, lanes, like=inputs) if lent is None else lent
         if initial is not None:
             check_given(cell, initial, own, "initial")
             own = initial
@@ -171,8 +172,9 @@ def unfold(
     ran = None
     if plan is None and usual is not None:  # what a native call need not look at
         _check_inputs(cell, inputs)
-        kept, own = own, map_state(Tensor.clone, own)  # the next call's, which no cell may change
-        start = own if start is kept else start
+        if own is lent:  # to the next calls, too: no cell may change it
+            own = map_state(Tensor.clone, own)
+            start = own if start is lent else start
     options: Any = {
         "initial": own,
         "reset": reset,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -141,6 +142,80 @@ def test_branches_on_what_changes_after_the_first_step(name: str) -> None:
     for steps in (1, 2, 5):
         agree(cell, given(3, steps).detach(), state=torch.randn(SIZE, 3).t())
         agree(cell, given(3, steps), state=torch.randn(1, SIZE).expand(3, SIZE))
+
+
+QUESTIONS: dict[str, Callable[[Tensor], bool]] = {
+    "requires_grad": lambda t: t.requires_grad,
+    "is_leaf": lambda t: t.is_leaf,
+    "grad_fn": lambda t: t.grad_fn is None,
+    "is_inference": lambda t: t.is_inference(),
+    "retains_grad": lambda t: t.retains_grad,
+}
+MODES: dict[str, Callable[[], Any]] = {
+    "grad": torch.enable_grad,
+    "no_grad": torch.no_grad,
+    "inference": torch.inference_mode,
+}
+
+
+def kinds_of(tensor: Tensor) -> dict[str, Callable[[], Tensor]]:
+    """The same values, as they can come about."""
+
+    def inferred(needs: bool) -> Tensor:
+        with torch.inference_mode():
+            return tensor.clone().requires_grad_(needs)
+
+    return {
+        "plain": lambda: tensor.clone(),
+        "leaf": lambda: tensor.clone().requires_grad_(),
+        "computed": lambda: tensor.clone().requires_grad_() * 1,
+        "view": lambda: tensor.clone().requires_grad_()[:],
+        "inference": lambda: inferred(False),
+        "inference, needing": lambda: inferred(True),
+    }
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("of_input", [True, False], ids=["input", "state"])
+@pytest.mark.parametrize("backward", [False, True], ids=["", "reversed"])
+def test_what_a_step_asks_of_its_tensors(
+    question: str, mode: str, of_input: bool, backward: bool
+) -> None:
+    ask = QUESTIONS[question]
+    cell = cell_of(lambda s, i, h: drive(s, i, h) * (2 if ask(i if of_input else h) else 1))
+    plain = {"inputs": given(3).detach(), "state": torch.randn(3, SIZE)}
+    asked = kinds_of(plain.pop("inputs" if of_input else "state"))
+    for make in reversed(asked.values()) if backward else asked.values():
+        value = make()
+        if mode == "grad" and value.is_inference():  # which autograd refuses
+            continue
+        with MODES[mode]():
+            agree(cell, **plain | {"inputs" if of_input else "state": value})
+
+
+def strided(lanes: int) -> Tensor:
+    """A state that is not dense."""
+    return torch.randn(lanes, SIZE, 2)[..., 0]
+
+
+@pytest.mark.parametrize("name", ["strides", "contiguity", "is_leaf", "requires_grad of the state"])
+def test_branches_on_what_a_reset_changes(name: str) -> None:
+    reset = torch.tensor([[True] * 3, [False] * 3, [False, True, False], [False] * 3, [True] * 3])
+    for make in (lambda: torch.randn(SIZE, 3).t(), lambda: strided(3)):
+        for needs in (False, True):
+            initial = make().requires_grad_(needs)
+            for state in (None, torch.randn(3, SIZE)):
+                for mode in (torch.enable_grad, torch.no_grad):
+                    cell, options = cell_of(BRANCHES[name]), {"initial": initial, "reset": reset}
+                    with mode():
+                        agree(cell, given(3).detach(), state=state, **options)
+
+
+def test_a_cell_that_is_refused_later_is_given_the_state_as_it_lies() -> None:
+    cell = cell_of(BRANCHES["strides"])
+    agree(cell, given(3).detach())
+    agree(cell, given(3).detach(), initial=strided(3))
 
 
 def swaps(s: Any, i: Tensor, h: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

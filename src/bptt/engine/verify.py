@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from bptt.engine import beside, eager, native
 from bptt.engine.frontend import forget
+from bptt.engine.frontend.leaf import step_needs_gradient
 from bptt.engine.plans import Plan, plan_for, unseen
 from bptt.engine.reasons import Ineligible, Reason
 from bptt.state import State, leaves, map_state
@@ -96,7 +97,9 @@ def differs(cell: nn.Module, plan: Plan, inputs: Tensor, state: State) -> tuple[
     gives what the Python loop gives, and a reason that passes where nothing can be told."""
     if not len(inputs):
         return None
-    few = inputs.detach()[torch.arange(STEPS, device=inputs.device) % len(inputs)]
+    with torch.inference_mode(False), torch.no_grad():
+        few = inputs.detach()[torch.arange(STEPS, device=inputs.device) % len(inputs)]
+    few.requires_grad_(step_needs_gradient(inputs))  # without grad mode, too: a step may ask
 
     def loop(given: Tensor, entering: State) -> tuple[Tensor, State]:
         outputs, last, _ = eager.run(cell, given, entering, initial=entering, **_PLAIN)
@@ -191,9 +194,7 @@ def _names(plan: Plan, state: State) -> list[str]:
 def _numbers(run: _Run, plan: Plan, inputs: Tensor, state: State) -> list[Tensor | None]:
     """Outputs, last state, and the gradients of sources, inputs and state."""
     wanted = plan.wanted
-    given = inputs.detach()
-    if wanted.input:
-        given.requires_grad_()
+    given = inputs.detach().requires_grad_(step_needs_gradient(inputs))
     entering = map_state(Tensor.detach, state)
     if wanted.state:
         entering = map_state(_as_it_is, entering, state)

@@ -242,17 +242,18 @@ def _backend(module: GraphModule, _: Any) -> Callable[..., Any]:
     return noted
 
 
-def _step(cell: Any, input: Any, state: Any) -> Any:
-    return cell(input, state)
+def _step(cell: Any, leafs: str, input: Any, state: Any) -> Any:
+    # To read it guards it: Dynamo guards whether a tensor needs a gradient, but not `is_leaf`.
+    return cell(input, state) if leafs else None
 
 
-def _output(cell: Any, state: Any) -> Any:
-    return cell.output(state)
+def _output(cell: Any, leafs: str, state: Any) -> Any:
+    return cell.output(state) if leafs else None
 
 
 class Steps:
-    """The compiled ``(cell, input, state) -> new state`` and ``(cell, state) -> output`` of cells
-    of one structure."""
+    """The compiled ``(cell, leafs, input, state) -> new state`` and ``(cell, leafs, state) ->
+    output`` of cells of one structure; the letters of ``leafs`` tell which tensors are leaves."""
 
     def __init__(self) -> None:
         missing = compat.capture_missing()
@@ -286,8 +287,9 @@ def call(
     _JOB.captured = _JOB.flat = None
     _JOB.lanes = rows[0].shape[0]
     _JOB.paths, _JOB.first = _paths(arguments[-1]), len(arguments) - 1
+    leafs = "".join(["l" if row.is_leaf else "c" for row in rows])
     try:
-        returned = compiled(cell, *arguments)
+        returned = compiled(cell, leafs, *arguments)
         captured, flat = _JOB.captured, _JOB.flat
     except Exception as error:
         raise refusal_in(error) from error

@@ -29,10 +29,10 @@ from bptt.engine.frontend.guards import (
     methods_of_tensors,
     structure_of,
 )
-from bptt.engine.frontend.leaf import Leaf, stand_in
+from bptt.engine.frontend.leaf import Leaf, stand_in, step_needs_gradient
 from bptt.engine.reasons import Ineligible, Reason, Refusal
 from bptt.errors import CellError
-from bptt.state import State, leaves, map_state, nested, optional
+from bptt.state import State, head, leaves, map_state, nested, optional, select
 
 KINDS = 256
 """So many kinds of call of one cell are kept."""
@@ -172,8 +172,8 @@ class Foreign:
         self._steps = None
         self._known = _Known()
 
-    def find(self, cell: nn.Module, inputs: Tensor, state: State, mixed: bool) -> Found:
-        """The form of this call.
+    def find(self, cell: nn.Module, inputs: Tensor, state: State, initial: State) -> Found:
+        """The form of this call, with the state that resets return to, if it has any.
 
         Raises:
             Refusal: the step cannot be captured.
@@ -190,7 +190,7 @@ class Foreign:
             self._count(cell, kind)
             self.forget(cell)
         try:
-            return self._found(cell, kind, inputs, state, mixed)
+            return self._found(cell, kind, inputs, state, initial)
         except Refusal as error:
             reason, hooked = error.ineligible, any(hooks_of(cell))
             if hooked:
@@ -218,8 +218,9 @@ class Foreign:
         self._refused = _Refused.of(cell, kind, verdict)
 
     def _found(
-        self, cell: nn.Module, kind: Any, inputs: Tensor, state: State, mixed: bool
+        self, cell: nn.Module, kind: Any, inputs: Tensor, state: State, initial: State
     ) -> Found:
+        mixed = _mixed(state, initial)
         key = (kind, mixed, _signature(inputs, state))
         steps = self._steps or self._take(cell)
         known = self._known.get(key)
@@ -231,7 +232,8 @@ class Foreign:
                 known = None
         if known is None:
             with compat.alone():
-                known, flat = self._every_step(cell, steps, inputs, state, mixed)
+                reset_to = None if mixed is None else initial
+                known, flat = self._every_step(cell, steps, inputs, state, reset_to)
                 self._known.keep(key, known)
         tensors = known.captured.tensors(flat)
         read, read_tensors = self._read(cell, steps, known)
@@ -252,17 +254,16 @@ class Foreign:
         steps.classes.setdefault(self._classes.kinds, self._classes)
 
     def _every_step(
-        self, cell: nn.Module, steps: Steps, inputs: Tensor, state: State, mixed: bool
+        self, cell: nn.Module, steps: Steps, inputs: Tensor, state: State, initial: State | None
     ) -> tuple[_StandIns, tuple[Any, ...]]:
         """Capture the step as the first one sees its state, as all later ones do, and as those
-        after a reset do, if that mixes in what needs a gradient; refuse a step that is another
-        then."""
+        after a reset to ``initial`` do, if there are any; refuse a step that is another then."""
         if any(hooks_of(cell)):
             raise Refusal(Reason.HOOKS, f"backward hooks of {type(cell).__name__}")
-        grad = torch.is_grad_enabled()
         lanes = inputs.shape[1] or 2  # without lanes the graph is that of several
         shape, stride = (lanes, *inputs.shape[2:]), inputs.stride()[1:]
-        first = stand_in(shape, stride, inputs.dtype, grad and inputs.requires_grad)
+        leaf = not torch.is_grad_enabled()  # a view that is made without grad mode has no history
+        first = stand_in(shape, stride, inputs.dtype, step_needs_gradient(inputs), leaf)
         entering: Any = map_state(lambda leaf: _as_given(leaf, lanes), state)
         listing = None
         for _ in range(3):
@@ -275,8 +276,8 @@ class Foreign:
                 raise Refusal(Reason.CONTROL_FLOW, "a first step that differs from the next ones")
             listing = captured.listing
             if _alike(captured.returned, entering):
-                if mixed:
-                    after: Any = map_state(_as_mixed, entering)
+                if initial is not None:
+                    after: Any = map_state(_as_reset, entering, initial)
                     other, _ = capture.call(steps.step, cell, [first, *leaves(after)], first, after)
                     self._watch(steps, other)
                     if other.listing != listing:
@@ -331,11 +332,10 @@ class alive."""
 
 def _signature(inputs: Tensor, state: State) -> Any:
     """What of a call's tensors a step can see, but for what `place_of` tells."""
-    grad = torch.is_grad_enabled()
     return (
         inputs.shape[1],
         inputs.stride()[1:],
-        grad and inputs.requires_grad,
+        step_needs_gradient(inputs),
         tuple((s.stride(), s.requires_grad, s.is_leaf) for s in leaves(state)),
         _nesting(state),
     )
@@ -360,10 +360,24 @@ def _as_given(leaf: Tensor, lanes: int) -> Tensor:
     return stand_in(shape, leaf.stride(), leaf.dtype, leaf.requires_grad, leaf.is_leaf)
 
 
-def _as_mixed(leaf: Tensor) -> Tensor:
-    """Like a leaf of a state of which a reset made rows others, which need a gradient."""
-    needs = leaf.is_floating_point()
-    return stand_in(tuple(leaf.shape), leaf.stride(), leaf.dtype, needs, not needs)
+def _mixed(state: State, initial: State) -> Any:
+    """What a step may see in a state after a reset that it sees in no other; None if nothing."""
+    grad = torch.is_grad_enabled()
+    given = leaves(initial)
+    others = [] if initial is state else [leaf for leaf in given if grad and leaf.requires_grad]
+    if not others and all(leaf.is_contiguous() for leaf in given):
+        return None
+    return tuple((leaf.stride(), leaf.requires_grad) for leaf in given)
+
+
+def _as_reset(leaf: Tensor, initial: Tensor) -> Tensor:
+    """Like a leaf of a state of which a reset made rows those of ``initial``."""
+    with torch.inference_mode(False), torch.no_grad():
+        rows = torch.empty_strided(leaf.shape, initial.stride(), dtype=leaf.dtype)
+        mask = torch.empty(len(leaf), dtype=torch.bool)
+        stride = head(select(mask, rows, torch.empty_strided(leaf.shape, leaf.stride()))).stride()
+    needs = torch.is_grad_enabled() and (leaf.requires_grad or initial.requires_grad)
+    return stand_in(tuple(leaf.shape), stride, leaf.dtype, needs, not needs)
 
 
 def _alike(told: Any, entering: Any) -> bool:

@@ -17,7 +17,7 @@ from bptt.engine.frontend.foreign import RECAPTURES, Foreign, kind_of, place_of
 from bptt.engine.frontend.form import Form, Found
 from bptt.engine.frontend.guards import hooked
 from bptt.engine.reasons import Ineligible, Reason, Refusal
-from bptt.state import State, leaves, map_state
+from bptt.state import State, map_state
 
 FORMS = 256
 """So many forms of built-in cells are kept."""
@@ -91,10 +91,7 @@ def find(cell: nn.Module, inputs: Tensor, state: State, initial: State | None = 
     if isinstance(front, Foreign):
         if compat.capture_is_off():
             raise Refusal(Reason.CONTEXT, "torch.compile, which is switched off")
-        mixed = False
-        if initial is not None and initial is not state and torch.is_grad_enabled():
-            mixed = any(leaf.requires_grad for leaf in leaves(initial))
-        return front.find(cell, inputs, state, mixed)
+        return front.find(cell, inputs, state, state if initial is None else initial)
     return front.find(cell, inputs, state)
 
 

@@ -92,6 +92,12 @@ def _counting(shape: Sequence[int], stride: Sequence[int]) -> tuple[int, ...]:
     return tuple(0 if n == 1 else s for n, s in zip(shape, stride, strict=True))
 
 
+def step_needs_gradient(inputs: Tensor) -> bool:
+    """Whether one step of inputs, which is a view of them, says that it needs a gradient: without
+    grad mode, too, but not if the inputs were made in inference mode."""
+    return inputs.requires_grad and not inputs.is_inference()
+
+
 def stand_in(
     shape: Sequence[int],
     stride: Sequence[int],
