@@ -25,9 +25,9 @@ def _alike() -> Iterator[None]:
 @pytest.fixture
 def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
     """An error of the engine's own ends in the Python loop, as it does for users."""
-    from bptt.engine import reasons
+    from bptt.engine import unsupported
 
-    monkeypatch.setattr(reasons, "STRICT", False)
+    monkeypatch.setattr(unsupported, "STRICT", False)
 
 
 @pytest.fixture(autouse=True)

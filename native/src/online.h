@@ -1,6 +1,6 @@
 // The online loop: unfold, loss, backward, clip, update, advance, for many windows in one call.
 //
-// A `Plan` is plain data made by bptt.engine.online: what one window computes, as instructions on rows (lanes, or lanes
+// A `Plan` is plain data made by bptt.engine.online.learner: what one window computes, as instructions on rows (lanes, or lanes
 // and steps together), and what is done with parameters alone. A `Learner` binds it to memory once and runs windows
 // without allocating. Weights and the optimizer's state are the caller's own arrays, changed in place, so that after
 // every update they are what PyTorch would have made of them.

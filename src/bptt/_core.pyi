@@ -331,7 +331,7 @@ class Learner:
     """
 
     def __init__(self, plan: dict[str, Any]) -> None:
-        """Check the plan and lay out its memory. `bptt.engine.online` makes plans."""
+        """Check the plan and lay out its memory. `bptt.engine.online.learner` makes plans."""
 
     def bind(self, sources: list[Array]) -> None:
         """The caller's arrays: the first buffers of the plan, in order."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bptt._counting import spend
 from bptt.cells._stack import output_of
-from bptt.engine.eager import check_step
+from bptt.engine.backends.eager import check_step
 from bptt.errors import CellError, ShapeError
 from bptt.state import State, check_given, initial_state, leaves, map_state, rebuild, weight_of
 from bptt.unfold import check_dtype, unfold, unfold_side_by_side

@@ -1,7 +1,8 @@
 """The verb: unfold a cell over time.
 
 `unfold` refuses what does not fit, fills in the states, chooses an executor and runs it. Executors
-live in `bptt.engine`; all have the signature of `bptt.engine.eager.run`, which is their oracle.
+live in `bptt.engine`; all have the signature of `bptt.engine.backends.eager.run`, which is their
+oracle.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from torch import Tensor, nn
 
 from bptt._identity import ByIdentity
 from bptt.cells._base import PlainCell
-from bptt.engine import Ineligible, Plan, Reason, beside, eager, native, plan_for, verify
-from bptt.engine.usual import keep, usual_of
+from bptt.engine import Ineligible, Plan, Reason, plan_for
+from bptt.engine.backends import eager
+from bptt.engine.runtime import batched_segments, native, verify
+from bptt.engine.runtime.dispatch_cache import keep, usual_of
 from bptt.errors import CellError, OptionError, ShapeError, one_of
 from bptt.state import (
     State,
@@ -218,7 +221,7 @@ def unfold_side_by_side(
         if isinstance(found, Ineligible):
             _warn_once(cell, found, inputs[0].device, stacklevel=3)
             return None
-    return beside.run(
+    return batched_segments.run(
         cell, inputs, states, initials=initials, resets=resets, clip=clip_state_gradient, plan=plan
     )
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import bptt
-from bptt.engine import beside
+from bptt.engine.runtime import batched_segments
 from bptt.gradients._sweep import Sweep
 from bptt.losses import step_loss
 from bptt.reuse import Reuse, empty, reusing
@@ -28,13 +28,13 @@ from .helpers import CELLS, F64, Network, assert_same, data, examples, gradients
 def together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many segments went together, each time."""
     counts: list[int] = []
-    run = beside.run
+    run = batched_segments.run
 
     def counting(cell: nn.Module, inputs: Any, *rest: Any, **more: Any) -> Any:
         counts.append(len(inputs))
         return run(cell, inputs, *rest, **more)
 
-    monkeypatch.setattr(beside, "run", counting)
+    monkeypatch.setattr(batched_segments, "run", counting)
     return counts
 
 
@@ -118,12 +118,12 @@ def test_one_lane_is_planned_side_by_side() -> None:
     torch.set_num_threads(1)
     try:
         plan = bptt.Full(memory=int(whole * 0.5)).plan(net, one)
-        assert plan.beside == beside.ROWS
-        assert f"{beside.ROWS - 1} more, unfolded side by side" in str(plan)
+        assert plan.beside == batched_segments.ROWS
+        assert f"{batched_segments.ROWS - 1} more, unfolded side by side" in str(plan)
         assert plan.peak <= 0.9 * int(whole * 0.5)
         alone = SegmentPlan(plan.steps, 1, plan.segment, plan.kept, costs=plan.costs)
         assert plan.costs is not None
-        others = (beside.ROWS - 1) * plan.costs.unfold(plan.segment)
+        others = (batched_segments.ROWS - 1) * plan.costs.unfold(plan.segment)
         assert plan.peak - alone.peak >= others
         # Too little for segments that are long enough, more lanes, no program: one by one.
         assert bptt.Full(memory=int(whole * 0.1)).plan(net, one).beside == 1

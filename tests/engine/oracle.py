@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bptt.engine import Plan, eager, native, plan_for
+from bptt.engine import Plan, plan_for
+from bptt.engine.backends import eager
+from bptt.engine.runtime import native
 from bptt.state import State, initial_state, leaves, map_state
 
 

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 import bptt
 from bptt import cells
-from bptt.engine import Plan, eager, native, plan_for
+from bptt.engine import Plan, plan_for
+from bptt.engine.backends import eager
+from bptt.engine.runtime import native
 from bptt.reuse import Reuse, reusing
 from bptt.state import leaves, map_state
 

@@ -15,7 +15,9 @@ from torch.nn.utils import parametrizations, weight_norm
 
 import bptt
 from bptt import cells
-from bptt.engine import Ineligible, Plan, Reason, compile, eager, native, plan_for
+from bptt.engine import Ineligible, Plan, Reason, compile, plan_for
+from bptt.engine.backends import eager
+from bptt.engine.runtime import native
 from bptt.errors import CellError
 
 from .oracle import assert_same, case, results

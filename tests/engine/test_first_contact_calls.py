@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import bptt
-from bptt.engine import reasons
+from bptt.engine import unsupported
 from bptt.engine.frontend import capture, foreign, front
 from bptt.engine.frontend.capture import Captured
 
@@ -265,5 +265,5 @@ def test_in_the_tests_it_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ValueError("never heard of it")
 
     monkeypatch.setattr(front, "is_built_in", fail)
-    with pytest.raises(reasons.EngineError, match="never heard of it"):
+    with pytest.raises(unsupported.EngineError, match="never heard of it"):
         bptt.unfold(cell_of(drive), given())

@@ -15,8 +15,9 @@ from torch.nn.utils.rnn import pack_sequence
 
 import bptt
 from bptt import cells
-from bptt.engine import _torch_compat, native
+from bptt.engine import _torch_compat
 from bptt.engine.frontend import builtin, front
+from bptt.engine.runtime import native
 
 from .contact import SIZE, agree, cell_of, drive, given
 
@@ -270,7 +271,7 @@ def test_a_first_call_shows_what_is_wrong(
 
 def test_a_hook_of_another_thread_is_called_meanwhile() -> None:
     """A trial leaves out the hooks of its own thread's gradients alone."""
-    from bptt.engine.verify import _unhooked
+    from bptt.engine.runtime.verify import _unhooked
 
     weight, called = torch.ones(2, requires_grad=True), []
     weight.register_hook(lambda grad: called.append(1))

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 import bptt
-from bptt.engine import verify
 from bptt.engine.frontend import front
+from bptt.engine.runtime import verify
 
 from .contact import SIZE, Base, agree, cell_of, drive, given
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 import bptt
-from bptt.engine import verify
 from bptt.engine.frontend import capture
+from bptt.engine.runtime import verify
 from bptt.errors import CellError
 
 from .contact import SIZE, agree, assert_equal, cell_of, drive, given, seen

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import bptt
-from bptt.engine import native
+from bptt.engine.runtime import native
 
 from .contact import SIZE, agree, cell_of, drive, given
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 import bptt
-from bptt.engine.neighbours import merge_neighbours
-from bptt.engine.program import Instruction, Operand, Piece, Value, Write
+from bptt.engine.ir.program import Instruction, Operand, Piece, Value, Write
+from bptt.engine.passes.horizontal_fusion import merge_neighbours
 
 
 def temp(index: int, width: int) -> Value:

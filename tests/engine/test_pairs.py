@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch.linalg import vecdot
 
-from bptt.engine.pairs import pair_sums
-from bptt.engine.program import Instruction, Operand, Value
-from bptt.engine.translate import Translator
+from bptt.engine.ir.program import Instruction, Operand, Value
+from bptt.engine.lowering.translator import Translator
+from bptt.engine.passes.reduction_fusion import pair_sums
 
 A, B = (Operand(Value("temp", i, 4), 0, 4) for i in (0, 1))
 PRODUCT = Instruction("mul", Value("temp", 2, 4), (A, B))

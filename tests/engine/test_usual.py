@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import bptt
 from bptt.engine.frontend.foreign import Foreign
-from bptt.engine.usual import usual_of
+from bptt.engine.runtime.dispatch_cache import usual_of
 from bptt.errors import ShapeError
 
 

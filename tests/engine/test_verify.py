@@ -12,8 +12,8 @@ from tests.core.test_side_by_side import swept
 from torch import Tensor, nn
 
 import bptt
-from bptt.engine import beside, loop, native, verify
-from bptt.engine.plans import Plan, plan_for
+from bptt.engine.runtime import batched_segments, loop, native, verify
+from bptt.engine.runtime.compile_cache import Plan, plan_for
 
 pytestmark = pytest.mark.usefixtures("lenient")
 
@@ -104,7 +104,7 @@ def test_wrong_segments_side_by_side_are_not_used(
     network = bptt.Network(Own(), nn.Linear(4, 1, dtype=F64), backend="auto")
     stream = bptt.Stream([torch.randn(30, 3, dtype=F64)], [torch.randn(30, 1, dtype=F64)], lanes=1)
     expected = swept(network, stream, 4, 9, 1)[1]
-    monkeypatch.setattr(beside, "forward_loop", spoiled)
+    monkeypatch.setattr(batched_segments, "forward_loop", spoiled)
     with pytest.warns(UserWarning, match="deserves a report"):
         found = swept(network, stream, 4, 9, 3)[1]
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from bptt.engine.guard import _Watch
+from bptt.engine.frontend.module_state import _Watch
 
 _core = pytest.importorskip("bptt._core")
 

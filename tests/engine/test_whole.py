@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 import bptt
 from bptt import _core
-from bptt.engine import native, plan_for
-from bptt.engine.plans import Plan
+from bptt.engine import plan_for
+from bptt.engine.runtime import native
+from bptt.engine.runtime.compile_cache import Plan
 from bptt.state import initial_state, leaves
 
 from .zoo import LayerNormGRU

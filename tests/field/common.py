@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import bptt
-from bptt.engine import native
+from bptt.engine.runtime import native
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4}
 SLOWER = 0.9  # a ratio below this one is a defect, at so many steps or more:

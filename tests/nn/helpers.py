@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torch.utils._pytree import tree_leaves
 
 import bptt.nn
-from bptt.engine import native
+from bptt.engine.runtime import native
 
 needs_core = pytest.mark.skipif(
     bptt.nn._unfolded._CORE is False, reason="the compiled core is not built"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import bptt.nn
-from bptt.engine import library
+from bptt.engine.runtime import library
 from bptt.nn._kinds import Kind, Standing
 
 from .helpers import gradients, needs_core, packed, same, unfolded_by_engine

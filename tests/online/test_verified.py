@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import bptt
-from bptt.engine import online
-from bptt.engine.online_trace import Unit
+from bptt.engine.online import learner
+from bptt.engine.online.trace import Unit
 from bptt.training import _eligible
 
 PLAIN = {
@@ -86,7 +86,7 @@ def test_a_right_one_is_used(
 def test_constants_that_are_mixed_up_are_found(
     monkeypatch: pytest.MonkeyPatch, asked: list[Any]
 ) -> None:
-    trace = online.trace
+    trace = learner.trace
 
     def spoiled(*args: Any) -> Unit:
         unit = trace(*args)
@@ -96,7 +96,7 @@ def test_constants_that_are_mixed_up_are_found(
         return replace(unit, tensors=tensors)
 
     expected = trained("eager", torch.float32, "mse")
-    monkeypatch.setattr(online, "trace", spoiled)
+    monkeypatch.setattr(learner, "trace", spoiled)
     with pytest.warns(UserWarning, match="deserves a report"):
         found = trained("auto", torch.float32, "mse")
     assert len(asked) == 1

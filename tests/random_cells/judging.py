@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bptt.engine.plans import Plan
+from bptt.engine.runtime.compile_cache import Plan
 
 from .uses import Results, Use
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import bptt
-from bptt.engine.reasons import EngineError
+from bptt.engine.unsupported import EngineError
 from bptt.state import leaves, map_state
 
 from .cells import written

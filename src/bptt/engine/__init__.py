@@ -6,8 +6,8 @@ compiled core.
 """
 
 from bptt.engine.compiling import compile as compile
-from bptt.engine.plans import Plan as Plan
-from bptt.engine.plans import plan_for as plan_for
-from bptt.engine.program import StepProgram as StepProgram
-from bptt.engine.reasons import Ineligible as Ineligible
-from bptt.engine.reasons import Reason as Reason
+from bptt.engine.ir.program import StepProgram as StepProgram
+from bptt.engine.runtime.compile_cache import Plan as Plan
+from bptt.engine.runtime.compile_cache import plan_for as plan_for
+from bptt.engine.unsupported import Ineligible as Ineligible
+from bptt.engine.unsupported import Reason as Reason

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bptt.engine.plans import Plan, plan_for
-from bptt.engine.program import StepProgram
-from bptt.engine.reasons import Ineligible
+from bptt.engine.ir.program import StepProgram
+from bptt.engine.runtime.compile_cache import Plan, plan_for
+from bptt.engine.unsupported import Ineligible
 from bptt.errors import CellError
 from bptt.state import State, initial_state
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bptt.engine.beside import ROWS
+from bptt.engine.runtime.batched_segments import ROWS
 from bptt.gradients._sweep import Unfolding
 from bptt.gradients._window import advance
 from bptt.losses import StepLoss

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bptt.engine.outputs import outputs_of
+from bptt.engine.runtime.outputs import outputs_of
 from bptt.errors import OptionError, at_least
 from bptt.gradients._context import Span
 from bptt.gradients._local import Local

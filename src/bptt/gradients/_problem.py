@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
-from bptt.engine.outputs import outputs_of
+from bptt.engine.runtime.outputs import outputs_of
 from bptt.errors import OptionError
 from bptt.gradients._local import Local
 from bptt.gradients._online import laid_out

@@ -21,7 +21,7 @@ from bptt.cells._base import PlainCell
 from bptt.engine import Ineligible, Plan, plan_for
 from bptt.engine._torch_compat import outside_of_modes
 from bptt.engine.frontend.builtin import register
-from bptt.engine.library import LAYOUT, name_cells
+from bptt.engine.runtime.library import LAYOUT, name_cells
 from bptt.state import State
 
 

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence
 
-from bptt.engine import Ineligible, eager, native
+from bptt.engine import Ineligible
 from bptt.engine._torch_compat import is_compiling
-from bptt.engine.plans import context_of_call, core_missing
+from bptt.engine.backends import eager
+from bptt.engine.runtime import native
+from bptt.engine.runtime.compile_cache import context_of_call, core_missing
 from bptt.nn._costs import pytorch_is_faster
 from bptt.nn._kinds import Kind, Standing, cell_of, holding, plan
 from bptt.nn._layers import Shape, each_start, run

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from bptt._identity import ByIdentity
-from bptt.engine import Ineligible, Plan, native
-from bptt.engine.plans import context_of_call
+from bptt.engine import Ineligible, Plan
+from bptt.engine.runtime import native
+from bptt.engine.runtime.compile_cache import context_of_call
 from bptt.nn._costs import pytorch_is_faster
 from bptt.nn._kinds import Standing, cell_of, plan
 from bptt.state import State

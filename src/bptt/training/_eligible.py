@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from bptt._identity import ByIdentity
-from bptt.engine.guard import Guard
-from bptt.engine.online import Learner, learner_for
-from bptt.engine.reasons import Refusal
+from bptt.engine.frontend.module_state import Guard
+from bptt.engine.online.learner import Learner, learner_for
+from bptt.engine.unsupported import Refusal
 from bptt.gradients import GradientMethod, SlidingWindow, Truncated
 from bptt.losses import Loss
 from bptt.network import Network

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bptt.engine.online import Learner
+from bptt.engine.online.learner import Learner
 from bptt.gradients import Truncated
 from bptt.network import Network
 from bptt.state import State, leaves, map_state

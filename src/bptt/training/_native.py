@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bptt import _counting
-from bptt.engine.online import Learner
+from bptt.engine.online.learner import Learner
 from bptt.gradients import GradientMethod, SlidingWindow, Update
 from bptt.gradients._context import Carried, Context, Recomputed, Span
 from bptt.gradients._resume import Place, taken_up

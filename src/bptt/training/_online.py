@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bptt.engine.guard import Guard
+from bptt.engine.frontend.module_state import Guard
 from bptt.errors import OptionError, at_least
 from bptt.gradients import GradientMethod, SlidingWindow
 from bptt.gradients._context import Carried, Context, Recomputed, Span, Stored

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bptt.engine.guard import Guard
-from bptt.engine.online import Learner
+from bptt.engine.frontend.module_state import Guard
+from bptt.engine.online.learner import Learner
 from bptt.gradients import Truncated
 from bptt.gradients._context import Span
 from bptt.network import Network

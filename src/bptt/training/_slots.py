@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 from torch.optim import optimizer as torch_optimizer
 
-from bptt.engine.online import Learner
+from bptt.engine.online.learner import Learner
 
 _STATES = {
     "sgd": ("momentum_buffer",),

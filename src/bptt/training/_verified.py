@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from bptt.engine._torch_compat import generators_kept
-from bptt.engine.online import Learner
-from bptt.engine.reasons import Ineligible, Reason
-from bptt.engine.verify import STEPS, TOLERANCE
+from bptt.engine.online.learner import Learner
+from bptt.engine.runtime.verify import STEPS, TOLERANCE
+from bptt.engine.unsupported import Ineligible, Reason
 from bptt.losses import step_loss
 from bptt.network import Network
 from bptt.training._learner import tell

@@ -20,7 +20,7 @@ from bptt import cells
 from bptt.cells._stack import output_of
 from bptt.engine.frontend.graph import Kind, Step
 from bptt.engine.frontend.guards import Classes
-from bptt.engine.guard import HOOKS, Guard
+from bptt.engine.frontend.module_state import HOOKS, Guard
 from bptt.state import State, leaves, map_state, rebuild
 
 _KNOWN: dict[type[nn.Module], Classes] = {}

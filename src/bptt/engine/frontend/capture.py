@@ -26,9 +26,9 @@ from bptt.engine.frontend.graph import Kind, Step
 from bptt.engine.frontend.guards import Classes
 from bptt.engine.frontend.leaf import Leaf
 from bptt.engine.frontend.numbers import Numbers
-from bptt.engine.nodes import where_is
-from bptt.engine.reasons import Ineligible, Reason, Refusal
-from bptt.engine.tracing import refusal_of as tracing_refusal
+from bptt.engine.graphs.nodes import where_is
+from bptt.engine.graphs.tracing import refusal_of as tracing_refusal
+from bptt.engine.unsupported import Ineligible, Reason, Refusal
 
 _LANES, _SOURCE, _SCALAR, _UNUSED = -2, -3, -4, -5
 """Roles of a graph's inputs; what has a row a lane has its number."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from bptt.engine.reasons import Reason, Refusal, line_of_error, line_of_trace
+from bptt.engine.unsupported import Reason, Refusal, line_of_error, line_of_trace
 
 
 def refusal_in(error: BaseException) -> Refusal:

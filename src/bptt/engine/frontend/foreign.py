@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bptt.engine import _torch_compat as compat
-from bptt.engine.eager import check_step
+from bptt.engine.backends.eager import check_step
 from bptt.engine.frontend import capture
 from bptt.engine.frontend.builtin import row_kind
 from bptt.engine.frontend.capture import Captured, Steps
@@ -30,7 +30,7 @@ from bptt.engine.frontend.guards import (
     structure_of,
 )
 from bptt.engine.frontend.leaf import Leaf, stand_in, step_needs_gradient
-from bptt.engine.reasons import Ineligible, Reason, Refusal
+from bptt.engine.unsupported import Ineligible, Reason, Refusal
 from bptt.errors import CellError
 from bptt.state import State, head, leaves, map_state, nested, optional, select
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from bptt.engine.frontend.graph import RowFunction, Step, Traced, trace, trace_rows
-from bptt.engine.partition import Partition, partition, sink
-from bptt.engine.reasons import Reason, Refusal
-from bptt.engine.rewrite import rearrange
+from bptt.engine.graphs.algebraic import rearrange
+from bptt.engine.graphs.hoist import Partition, partition, sink
+from bptt.engine.unsupported import Reason, Refusal
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,7 @@ class Parts:
 
     Attributes:
         step: what depends on the state, and what is hoisted.
-        sunk: the same with less hoisted (see `bptt.engine.partition.sink`), if there is such.
+        sunk: the same with less hoisted (see `bptt.engine.graphs.hoist.sink`), if there is such.
     """
 
     step: Partition

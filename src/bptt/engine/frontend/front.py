@@ -16,7 +16,7 @@ from bptt.engine.frontend.builtin import Standing, Twin, is_built_in
 from bptt.engine.frontend.foreign import RECAPTURES, Foreign, kind_of, place_of
 from bptt.engine.frontend.form import Form, Found
 from bptt.engine.frontend.guards import hooked
-from bptt.engine.reasons import Ineligible, Reason, Refusal
+from bptt.engine.unsupported import Ineligible, Reason, Refusal
 from bptt.state import State, map_state
 
 FORMS = 256

@@ -15,7 +15,10 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from bptt.engine.nodes import (
+from bptt.engine.graphs.algebraic import clean
+from bptt.engine.graphs.cleanup import code_of
+from bptt.engine.graphs.hoist import all_row_wise, compare_traces, whole_graph
+from bptt.engine.graphs.nodes import (
     LANES,
     arguments,
     name_of,
@@ -23,12 +26,9 @@ from bptt.engine.nodes import (
     placeholders,
     where_is,
 )
-from bptt.engine.partition import all_row_wise, compare_traces, whole_graph
-from bptt.engine.program import Code
-from bptt.engine.reasons import Reason, Refusal
-from bptt.engine.rewrite import clean
-from bptt.engine.tidy import code_of
-from bptt.engine.tracing import fake_mode, first_stage
+from bptt.engine.graphs.tracing import fake_mode, first_stage
+from bptt.engine.ir.program import Code
+from bptt.engine.unsupported import Reason, Refusal
 
 _aten = torch.ops.aten
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bptt.engine.guard import HOOKS
+from bptt.engine.frontend.module_state import HOOKS
 
 
 def structure_of(cell: nn.Module) -> Any:

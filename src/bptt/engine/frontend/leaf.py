@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bptt.engine import _torch_compat as compat
-from bptt.engine.reasons import Reason, Refusal
+from bptt.engine.unsupported import Reason, Refusal
 
 
 @dataclass(frozen=True)

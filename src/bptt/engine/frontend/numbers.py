@@ -17,8 +17,8 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from bptt.engine import _torch_compat as compat
-from bptt.engine.nodes import name_of, placeholders, where_is
-from bptt.engine.reasons import Reason, Refusal
+from bptt.engine.graphs.nodes import name_of, placeholders, where_is
+from bptt.engine.unsupported import Reason, Refusal
 
 _ARITHMETIC = frozenset(
     name

@@ -1,0 +1,1 @@
+"""Graphs of torch.fx: traced, rewritten, cut into parts, differentiated."""

@@ -1,0 +1,1 @@
+"""Step programs as data: values and instructions, their meaning, and how they are printed."""

@@ -1,0 +1,1 @@
+"""From operators of PyTorch to instructions of a program."""

@@ -1,0 +1,1 @@
+"""A call: which program, with which tensors, and its place in autograd."""

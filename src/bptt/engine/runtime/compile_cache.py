@@ -1,0 +1,312 @@
+"""Which executor a call gets: its step program, or the reason why it has none.
+
+A program belongs to the form of a step (`bptt.engine.frontend`), with the gradients that are
+wanted; the tensors of a call are bound to it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.autograd.graph import saved_tensors_hooks
+
+from bptt.engine._torch_compat import (
+    alone,
+    function_modes,
+    generators_kept,
+    is_compiling,
+    unlogged,
+)
+from bptt.engine.backends.base import Kernel
+from bptt.engine.backends.cpu.calling_convention import Recipe, recipe_of
+from bptt.engine.backends.cpu.executable import Whole, whole_of
+from bptt.engine.backends.cpu.kernel import Native
+from bptt.engine.backends.interpreted import Interpreted
+from bptt.engine.frontend.module_state import GLOBAL_HOOKS
+from bptt.engine.ir.program import StepProgram
+from bptt.engine.ir.wanted import Wanted
+from bptt.engine.passes.pipeline import derive
+from bptt.engine.unsupported import Ineligible, Reason, Refusal, line_of_error
+from bptt.state import State, leaves
+
+if TYPE_CHECKING:
+    from bptt.engine.frontend import Found
+    from bptt.engine.frontend.graph import RowFunction
+    from bptt.engine.graphs.hoist import Partition
+    from bptt.engine.passes.prologue_epilogue import Around
+
+
+SHORT = 24
+"""Operators, of all steps, that PyTorch runs in the time that it takes to find a foreign cell's
+plan."""
+
+
+@dataclass(eq=False)
+class Trust:
+    """What is known of how right a program is (`bptt.engine.runtime.verify`).
+
+    Attributes:
+        program, beside: whether it, and its runs side by side, gave what the Python loop gives.
+        verdict: how it did not.
+        unstable: calls in which the Python loop's own numbers changed meanwhile.
+    """
+
+    program: bool
+    beside: bool
+    verdict: Ineligible | None = None
+    unstable: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A step program ready to run.
+
+    Attributes:
+        program: the program.
+        around: what PyTorch runs before and after the loop.
+        kernel: what runs its loop.
+        wanted: which gradients the program gives.
+        output: the leaf that is the output of a step, or the function that makes it.
+        recipe: what the loop knows beforehand.
+        whole: its form for one call of the core each way, None if it has none.
+        constants: tensors that the step makes of nothing: the last of its sources.
+        trust: whether it may be used yet.
+        least: the fewest steps for which PyTorch takes longer than it takes to find the plan.
+        tensors, output_tensors: what the step, and the output's function, read in this call.
+    """
+
+    program: StepProgram
+    around: Around
+    kernel: Kernel
+    wanted: Wanted
+    output: int | RowFunction
+    recipe: Recipe
+    whole: Whole | None
+    constants: tuple[Tensor, ...]
+    trust: Trust
+    least: int
+    tensors: list[Tensor]
+    output_tensors: list[Tensor]
+
+    @property
+    def workspace(self) -> int:
+        """The bytes that the core keeps to work in, from the latest runs."""
+        return self.kernel.workspace + (0 if self.whole is None else self.whole.core.workspace)
+
+    def bound(self, tensors: list[Tensor], output_tensors: list[Tensor]) -> Plan:
+        """The same for the tensors of another call."""
+        made = object.__new__(Plan)  # `replace` would take as long as a small step
+        vars(made).update(
+            vars(self), tensors=[*tensors, *self.constants], output_tensors=output_tensors
+        )
+        return made
+
+
+def plan_for(
+    cell: nn.Module, inputs: Tensor, state: State, initial: State, kernel: str = "native"
+) -> Plan | Ineligible:
+    """The plan for these arguments.
+
+    Args:
+        cell: the cell.
+        inputs: [T, B, ...].
+        state, initial: leaves [B, n].
+        kernel: "native" or "interpreted".
+    """
+    context = context_of_call() or (core_missing() if kernel == "native" else None)
+    if context is not None:
+        return context
+    from bptt.engine.frontend import find, refuse, refused
+
+    why = refused(cell, inputs, state)
+    if why is not None:
+        return why
+    given = [state] if type(state) is Tensor else leaves(state)
+    grad = torch.is_grad_enabled()
+    needs_state = grad and (
+        any(s.requires_grad for s in given)
+        or (initial is not state and any(s.requires_grad for s in leaves(initial)))
+    )
+    found = None
+    try:
+        for tensor in (inputs, *given):
+            check_plain(tensor)
+        with unseen():
+            found = find(cell, inputs, state, initial)
+        return plan_of(found, inputs, state, grad and inputs.requires_grad, needs_state, kernel)
+    except Refusal as refusal:
+        why = refusal.ineligible
+    except Exception as error:  # whatever goes wrong: the Python loop has the right numbers
+        why = unexpected(error)
+    if found is not None:
+        refuse(cell, inputs, state, why)
+    return why
+
+
+def plan_of(
+    found: Found,
+    inputs: Tensor,
+    state: State,
+    input_too: bool,
+    state_too: bool,
+    kernel: str = "native",
+) -> Plan:
+    """The plan of a form that was found, with gradients of input and state if they are wanted.
+
+    Raises:
+        Refusal: there is none.
+    """
+    form, grad = found.form, torch.is_grad_enabled()
+    key = (kernel, input_too, grad and form.needs_gradient, state_too, inputs.dim())
+    plan = form.plans.get(key)
+    if plan is None:
+        # To keep the generators would undo what other threads draw meanwhile.
+        kept = nullcontext() if form.built_in else generators_kept()
+        with alone(), kept, unseen(), unlogged():
+            plan = form.plans.get(key)
+            if plan is None:
+                plan = form.plans[key] = _made(found, inputs, state, key)
+    if isinstance(plan, Ineligible):
+        raise Refusal.of(plan)
+    if plan.trust.verdict is not None:
+        raise Refusal.of(plan.trust.verdict)
+    bound: Plan = plan.bound(found.tensors, found.output_tensors)
+    return bound
+
+
+def context_of_call() -> Ineligible | None:
+    """Modes of PyTorch under which a call must stay a sequence of ordinary operators."""
+    if is_compiling():  # first: what is asked before would be guarded
+        return Ineligible(Reason.CONTEXT, "torch.compile")
+    if any(GLOBAL_HOOKS):
+        return Ineligible(Reason.HOOKS, "a hook on all modules")
+    if not (_is_pytorchs(nn.Module.__call__) and _is_pytorchs(nn.Module._call_impl)):
+        return Ineligible(Reason.HOOKS, "another function in place of torch.nn.Module.__call__")
+    if torch.is_autocast_enabled("cpu"):
+        return Ineligible(Reason.CONTEXT, "torch.autocast")
+    if torch._C._functorch.maybe_current_level() is not None:
+        return Ineligible(Reason.CONTEXT, "a transform of torch.func")
+    if forward_ad._current_level >= 0:
+        return Ineligible(Reason.CONTEXT, "forward-mode differentiation")
+    if torch._C._len_torch_dispatch_stack() > 0 or torch._C._get_tracing_state() is not None:
+        return Ineligible(Reason.CONTEXT, "a tracer or counter of operators")
+    if torch._C._len_torch_function_stack() > 0 and function_modes():
+        return Ineligible(Reason.CONTEXT, "a TorchFunctionMode")
+    return None
+
+
+def _is_pytorchs(call: Any) -> bool:
+    """Whether a way to call modules is PyTorch's, or what its tracers put there for a while."""
+    name = getattr(call, "__globals__", {}).get("__name__", "")
+    return bool(name.startswith("torch."))
+
+
+def unseen() -> AbstractContextManager[Any]:
+    """What a trace computes is none of the caller's business: checkpoints count what is saved."""
+    if torch._C._autograd._top_saved_tensors_default_hooks(False) is None:
+        return nullcontext()
+    return saved_tensors_hooks(_same, _same)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def core_missing() -> Ineligible | None:
+    """Whether the compiled core is not there."""
+    return _MISSING
+
+
+_MISSING = (
+    Ineligible(Reason.CORE, "bptt._core")
+    if importlib.util.find_spec("bptt._core") is None
+    else None
+)
+
+
+def _made(found: Found, inputs: Tensor, state: State, key: Any) -> Plan | Ineligible:
+    kernel, any_input, any_source, any_state, _ = key
+    form = found.form
+    try:
+        for tensor in (*found.tensors, *found.output_tensors):
+            check_plain(tensor)
+        traced, parts = form.traced()
+        output = form.output()
+        tensors = [*found.tensors, *traced.constants]
+        flags = tuple(any_source and t.requires_grad for t in tensors)
+        wanted = Wanted(flags, any_input, any_source or any_input or any_state, any_state)
+        dtype = leaves(state)[0].dtype
+        from bptt.engine.passes.prologue_epilogue import around
+
+        def make(step: Partition, kernel: str) -> Plan:
+            program = derive(form.name, traced.names, step, dtype, wanted)
+            made: Kernel = Native(program) if kernel == "native" else Interpreted(program)
+            frame = around(program, step, (*flags, any_input))
+            recipe = recipe_of(program, frame, made, step.time_floats(dtype))
+            whole = whole_of(program, frame, made, recipe, tensors, inputs)
+            trust = Trust(form.built_in, form.built_in)
+            constants = traced.constants
+            operators = sum(n.op == "call_function" for n in traced.graph.graph.nodes)
+            if not isinstance(output, int):
+                operators += len(output.code.text.splitlines())
+            least = 1 if form.built_in else 1 + SHORT // max(1, operators)
+            return Plan(
+                program,
+                frame,
+                made,
+                wanted,
+                output,
+                recipe,
+                whole,
+                constants,
+                trust,
+                least,
+                [],
+                [],
+            )
+
+        sunk = parts.sunk
+        if sunk is not None:
+            plan = _runs_whole(lambda: make(sunk, "native"))
+            if plan is not None:
+                return plan if kernel == "native" else make(sunk, kernel)
+        return make(parts.step, kernel)
+    except Refusal as refusal:
+        return refusal.ineligible
+    except Exception as error:  # whatever goes wrong: the Python loop has the right numbers
+        return unexpected(error)
+
+
+def unexpected(error: Exception) -> Ineligible:
+    """An error of the engine's own as a reason."""
+    return Ineligible(Reason.UNEXPECTED, f"{type(error).__name__}: {error}", line_of_error(error))
+
+
+def _runs_whole(form: Callable[[], Plan]) -> Plan | None:
+    """A form of the program, if the core is there and runs all of it."""
+    if core_missing() is not None:
+        return None
+    try:
+        plan = form()
+    except Refusal:
+        return None
+    return plan if plan.whole is not None else None
+
+
+def check_plain(tensor: Tensor) -> None:
+    """Refuse what the core cannot read.
+
+    Raises:
+        Refusal: the tensor is not plain, or elsewhere than in the CPU's memory.
+    """
+    plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout is torch.strided
+    if not plain or tensor.device.type != "cpu":
+        what = type(tensor).__name__ if not plain else f"a tensor on {tensor.device}"
+        raise Refusal(Reason.DEVICE, what)
