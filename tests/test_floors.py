@@ -53,6 +53,22 @@ SAME_FLOOR = {
     ("diagnostics", "gradients"),  # what is looked at is the gradient methods' data
 }
 
+ENGINE = {
+    "unsupported": 0,
+    "_torch_compat": 0,
+    "ir": 1,
+    "graphs": 2,
+    "lowering": 3,
+    "backends": 3,
+    "passes": 4,
+    "frontend": 5,
+    "runtime": 6,
+    "online": 7,
+    "compiling": 7,
+    "__init__": 8,
+}
+"""The layers inside the engine; a name that only types need may come from above."""
+
 
 def room(path: Path) -> str:
     """The module or package directly under ``bptt`` that a file belongs to."""
@@ -88,3 +104,35 @@ def test_imports_run_downward(path: Path) -> None:
 
 def test_every_room_has_a_floor() -> None:
     assert {room(path) for path in FILES} <= FLOOR.keys()
+
+
+def test_imports_run_downward_within_the_engine() -> None:
+    here = ROOT / "engine"
+    for path in sorted(here.rglob("*.py")):
+        layer = path.relative_to(here).parts[0].removesuffix(".py")
+        for other in imported_at_run_time(path) - {layer}:
+            assert ENGINE[other] < ENGINE[layer], f"{layer}: {path.name} imports from {other}"
+
+
+def imported_at_run_time(path: Path) -> set[str]:
+    """The layers of the engine that a file of it imports from, but for types."""
+    found = set()
+    waiting: list[ast.AST] = [ast.parse(path.read_text())]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        waiting += ast.iter_child_nodes(node)
+        if not isinstance(node, ast.ImportFrom) or node.module is None:
+            continue
+        names = [f"{node.module}.{alias.name}" for alias in node.names]
+        found |= {name.split(".")[2] for name in names if name.startswith("bptt.engine.")}
+    return found & ENGINE.keys()
+
+
+def test_folders_and_files_of_the_engine_stay_small() -> None:
+    for path in (ROOT / "engine").rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 400, path
+    folders = {path.parent for path in (ROOT / "engine").rglob("*.py")}
+    for folder in folders:
+        assert len(list(folder.glob("*.py"))) <= 14, folder

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from bptt._identity import ByIdentity
 from bptt.cells._base import PlainCell
-from bptt.engine import Ineligible, Plan, Reason, plan_for
+from bptt.engine import Plan, Reason, Unsupported, plan_for
 from bptt.engine.backends import eager
 from bptt.engine.runtime import batched_segments, native, verify
-from bptt.engine.runtime.dispatch_cache import keep, usual_of
+from bptt.engine.runtime.dispatch_cache import dispatch_of, keep
 from bptt.errors import CellError, OptionError, ShapeError, one_of
 from bptt.state import (
     State,
@@ -124,18 +124,20 @@ def unfold(
         one_of(BACKENDS, backend=backend)
     if clip_state_gradient is not None:
         _check_clip(clip_state_gradient)
-    usual = usual_of(cell, inputs) if backend != "eager" and isinstance(inputs, Tensor) else None
+    dispatch = (
+        dispatch_of(cell, inputs) if backend != "eager" and isinstance(inputs, Tensor) else None
+    )
     looped = backend == "eager"
-    if usual is not None and len(inputs) < usual.least and backend == "auto":
-        usual, looped = None, True
-    if usual is None:
+    if dispatch is not None and len(inputs) < dispatch.least and backend == "auto":
+        dispatch, looped = None, True
+    if dispatch is None:
         _check_inputs(cell, inputs)
     steps, lanes = inputs.shape[0], inputs.shape[1]
     given, lent = initial if state is None else state, None
     if given is not None and not tells_state(cell, given):
         start, own = given, _returned_to(cell, given, initial, reset, lanes)
     else:
-        lent = usual.initial(inputs, lanes) if usual else None
+        lent = dispatch.initial(inputs, lanes) if dispatch else None
         own = initial_state(cell, lanes, like=inputs) if lent is None else lent
         if initial is not None:
             check_given(cell, initial, own, "initial")
@@ -144,7 +146,7 @@ def unfold(
         if state is not None:
             check_given(cell, state, own, "state")
             start = state
-    if usual is None or state is not None or initial is not None:
+    if dispatch is None or state is not None or initial is not None:
         _check_devices(inputs, start)
     reset = check_reset(reset, steps, lanes)
     if reset is not None:
@@ -159,7 +161,9 @@ def unfold(
     # What zero steps give is what was given: it needs a gradient as that does.
     nothing = not steps or not lanes
     if not looped and not (nothing and backend == "auto"):
-        found = usual.plan(inputs, start, own) if usual else plan_for(cell, inputs, start, own)
+        found = (
+            dispatch.plan(inputs, start, own) if dispatch else plan_for(cell, inputs, start, own)
+        )
         short = nothing
         if isinstance(found, Plan):
             short |= steps < found.least and backend == "auto"
@@ -168,12 +172,12 @@ def unfold(
         if isinstance(found, Plan) and found.wanted.any:
             found = native.hooked(found, inputs, start, own) or found
         plan = _accepted(cell, found, backend, inputs.device)
-        if plan is not None and usual is None:
+        if plan is not None and dispatch is None:
             keep(cell, inputs, plan)
         if short:
             plan = None
     ran = None
-    if plan is None and usual is not None:  # what a native call need not look at
+    if plan is None and dispatch is not None:  # what a native call need not look at
         _check_inputs(cell, inputs)
         if own is lent:  # to the next calls, too: no cell may change it
             own = map_state(Tensor.clone, own)
@@ -211,14 +215,14 @@ def unfold_side_by_side(
     if backend == "eager" or inputs[0].shape[1] != 1:
         return None
     plan = plan_for(cell, inputs[0], states[0], initials[0])
-    if not isinstance(plan, Plan) or plan.whole is None:
+    if not isinstance(plan, Plan) or plan.executable is None:
         return None
     runs = zip(inputs, states, initials, strict=True)
     if plan.wanted.any and any(native.hooked(plan, *run) for run in runs):
         return None
     if not plan.trust.beside:
         found = verify.trusted_beside(cell, plan, inputs, states)
-        if isinstance(found, Ineligible):
+        if isinstance(found, Unsupported):
             _warn_once(cell, found, inputs[0].device, stacklevel=3)
             return None
     return batched_segments.run(
@@ -234,7 +238,7 @@ _SLOW: set[str] = set()  # kinds of devices of which it was said
 
 
 def _accepted(
-    cell: nn.Module, found: Plan | Ineligible, backend: str, device: torch.device
+    cell: nn.Module, found: Plan | Unsupported, backend: str, device: torch.device
 ) -> Plan | None:
     """The native executor's plan, or None for the Python loop."""
     if isinstance(found, Plan):
@@ -245,7 +249,9 @@ def _accepted(
     return None
 
 
-def _warn_once(cell: nn.Module, why: Ineligible, device: torch.device, stacklevel: int = 4) -> None:
+def _warn_once(
+    cell: nn.Module, why: Unsupported, device: torch.device, stacklevel: int = 4
+) -> None:
     if device.type not in ("cpu", "meta"):
         if why.reason is not Reason.CONTEXT:
             _warn_of_device(cell, device)

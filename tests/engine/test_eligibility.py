@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations, weight_norm
 
 import bptt
 from bptt import cells
-from bptt.engine import Ineligible, Plan, Reason, compile, plan_for
+from bptt.engine import Plan, Reason, Unsupported, compile, plan_for
 from bptt.engine.backends import eager
 from bptt.engine.runtime import native
 from bptt.errors import CellError
@@ -41,7 +41,7 @@ class Custom(nn.Module):
         return self.step(self, self.x(input) + self.h(state), state, input)
 
 
-def found(cell: nn.Module, batch: int = 3) -> Plan | Ineligible:
+def found(cell: nn.Module, batch: int = 3) -> Plan | Unsupported:
     """The plan of a cell with input and state [*, 4]."""
     inputs, state = torch.randn(5, batch, SIZE), torch.zeros(batch, SIZE)
     return plan_for(cell, inputs, state, state, kernel="interpreted")
@@ -54,10 +54,10 @@ def program(cell: nn.Module, batch: int = 3) -> Any:
     return plan.program
 
 
-def refused(step: Any) -> Ineligible:
+def refused(step: Any) -> Unsupported:
     """Why a step has no program."""
     reason = found(Custom(step))
-    assert isinstance(reason, Ineligible), reason
+    assert isinstance(reason, Unsupported), reason
     return reason
 
 
@@ -145,7 +145,7 @@ class Cumulative(Custom):
 def test_an_operator_outside_the_set_is_named_with_its_line() -> None:
     reason = found(Cumulative())
     line = Cumulative.forward.__code__.co_firstlineno + 3
-    assert isinstance(reason, Ineligible)
+    assert isinstance(reason, Unsupported)
     assert reason.reason is Reason.OPERATOR
     assert reason.operator == "aten::cumsum"
     assert reason.location == f"{__file__}:{line}"
@@ -183,7 +183,7 @@ def test_a_state_of_another_rank() -> None:
     cell = Image()
     state = cell.initial_state(3)
     reason = plan_for(cell, torch.randn(5, 3, SIZE), state, state, kernel="interpreted")
-    assert isinstance(reason, Ineligible)
+    assert isinstance(reason, Unsupported)
     assert reason.reason is Reason.RANK
 
 
@@ -216,11 +216,11 @@ def test_random_numbers() -> None:
 def test_dropout_in_evaluation_is_nothing() -> None:
     cell = Custom(lambda self, drive, state, input: self.drop(torch.tanh(drive)))
     cell.drop = nn.Dropout(0.5)
-    assert isinstance(found(cell), Ineligible)
+    assert isinstance(found(cell), Unsupported)
     cell.eval()
     assert isinstance(found(cell), Plan)
     cell.train()
-    assert isinstance(found(cell), Ineligible)
+    assert isinstance(found(cell), Unsupported)
 
 
 def test_buffers_that_change() -> None:
@@ -228,7 +228,7 @@ def test_buffers_that_change() -> None:
     cell.norm = nn.BatchNorm1d(SIZE)
     before = cell.norm.running_mean.clone()
     reason = found(cell)
-    assert isinstance(reason, Ineligible)
+    assert isinstance(reason, Unsupported)
     assert torch.equal(cell.norm.running_mean, before)
     assert type(cell.norm.running_mean) is Tensor
 
@@ -250,7 +250,7 @@ def test_a_cell_that_changes_while_it_runs(change: str) -> None:
     cell.count, cell.seen = 0, []
     cell.register_buffer("kept", torch.zeros(SIZE))
     reason = found(cell)
-    assert isinstance(reason, Ineligible)
+    assert isinstance(reason, Unsupported)
     assert reason.reason is Reason.MUTATION
     named = {"number": "count", "list": "seen", "tensor": "last", "buffer": "_buffers"}
     assert named[change] in reason.operator
@@ -309,7 +309,7 @@ def test_an_output_that_mixes_lanes() -> None:
             return state - state.mean(0)
 
     reason = found(Mixed(SIZE, SIZE))
-    assert isinstance(reason, Ineligible)
+    assert isinstance(reason, Unsupported)
     assert reason.reason is Reason.LANES
 
 
@@ -393,7 +393,7 @@ def test_backward_hooks() -> None:
     assert isinstance(found(cell), Plan)
     handle = cell.h.register_full_backward_hook(lambda *given: None)
     reason = found(cell)
-    assert isinstance(reason, Ineligible)
+    assert isinstance(reason, Unsupported)
     assert reason.reason is Reason.HOOKS
     handle.remove()
     assert isinstance(found(cell), Plan)
@@ -404,7 +404,7 @@ def test_the_old_weight_norm_changes_the_module() -> None:
     with pytest.warns(FutureWarning):
         weight_norm(cell.h)
     reason = found(cell)
-    assert isinstance(reason, Ineligible)
+    assert isinstance(reason, Unsupported)
     assert reason.reason is Reason.MUTATION
 
 
@@ -418,7 +418,7 @@ def test_other_dtypes() -> None:
         torch.zeros(3, SIZE, dtype=torch.bfloat16),
     )
     reason = plan_for(cell, inputs, state, state, kernel="interpreted")
-    assert isinstance(reason, Ineligible)
+    assert isinstance(reason, Unsupported)
     assert reason.reason is Reason.DTYPE
 
 
@@ -426,21 +426,21 @@ def test_other_devices() -> None:
     cell = cells.GRU(SIZE, SIZE).to("meta")
     inputs, state = torch.randn(5, 3, SIZE, device="meta"), torch.zeros(3, SIZE, device="meta")
     reason = plan_for(cell, inputs, state, state, kernel="interpreted")
-    assert isinstance(reason, Ineligible)
+    assert isinstance(reason, Unsupported)
     assert reason.reason is Reason.DEVICE
 
 
 def test_autocast() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         reason = found(cells.GRU(SIZE, SIZE))
-    assert isinstance(reason, Ineligible)
+    assert isinstance(reason, Unsupported)
     assert reason.reason is Reason.CONTEXT
 
 
 @pytest.mark.filterwarnings("ignore:Anomaly Detection")
 def test_anomaly_detection_sees_the_run_not_the_trace() -> None:
     with torch.autograd.set_detect_anomaly(True):
-        assert not isinstance(found(cells.GRU(SIZE, SIZE)), Ineligible)
+        assert not isinstance(found(cells.GRU(SIZE, SIZE)), Unsupported)
 
 
 @pytest.mark.filterwarnings("error")  # nothing is said of a Python loop

@@ -201,7 +201,7 @@ def test_leaves_that_share_memory(name: str, reset: bool) -> None:
     state = initial_state(cell, 3)
     plan = plan_for(cell, inputs, state, state)
     assert isinstance(plan, Plan)
-    assert (plan.whole is None) == (name == "embedded")
+    assert (plan.executable is None) == (name == "embedded")
     mask = torch.rand(40, 3) < 0.2 if reset else None
     whole = bptt.unfold(cell, inputs, reset=mask, backend="eager")[0]
     parts = bptt.checkpointed_unfold(cell, inputs, segment=10, reset=mask, backend="native")[0]
@@ -401,4 +401,4 @@ def test_what_is_not_read_does_not_keep_a_cell_from_running_whole() -> None:
     state = torch.zeros(2, 4, **DOUBLE)
     plan = plan_for(cell, inputs, state, state)
     assert isinstance(plan, Plan)
-    assert plan.whole is not None
+    assert plan.executable is not None

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bptt.engine import Ineligible, Plan, Reason, plan_for
+from bptt.engine import Plan, Reason, Unsupported, plan_for
 
 from .oracle import assert_same, case, results
 
@@ -55,7 +55,7 @@ def test_the_operator_and_its_line(operator: str, step: Any, grad: bool) -> None
         found = plan_for(cell, torch.randn(5, 3, SIZE), state, state, kernel="interpreted")
     if not grad and isinstance(found, Plan):
         return  # it is the gradient alone that is out of the set
-    assert isinstance(found, Ineligible)
+    assert isinstance(found, Unsupported)
     assert found.reason in (Reason.LANES, Reason.OPERATOR)
     assert found.operator == f"aten::{operator}"
     assert found.location == f"{__file__}:{step.__code__.co_firstlineno}"

@@ -88,12 +88,12 @@ def test_a_wrong_program_is_not_used(spoil: Any, monkeypatch: pytest.MonkeyPatch
         bptt.unfold(cell, inputs, backend="native")
 
 
-def _raising(call: Any, heads: Any) -> Any:
+def _raising(call: Any, primals: Any) -> Any:
     raise ZeroDivisionError("spoiled")
 
 
-def _off(call: Any, heads: Any) -> Any:
-    results, kept = loop.forward_loop(call, heads)
+def _off(call: Any, primals: Any) -> Any:
+    results, kept = loop.forward_loop(call, primals)
     return [result * 1.01 for result in results], kept
 
 

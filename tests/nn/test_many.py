@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import bptt
-from bptt.nn import _kinds, _unfolded, _usual
+from bptt.nn import _dispatch, _kinds, _unfolded
 
 
 def test_what_stands_for_a_size_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,7 +23,7 @@ def test_what_stands_for_a_size_is_let_go(monkeypatch: pytest.MonkeyPatch) -> No
         made.append(weakref.ref(cell))
         return cell
 
-    for module in (_kinds, _unfolded, _usual):
+    for module in (_kinds, _unfolded, _dispatch):
         monkeypatch.setattr(module, "cell_of", cell_of)
     for size in range(1, 8):
         layer, inputs = bptt.nn.RNN(1, size), torch.zeros(2, 1, 1)

@@ -9,5 +9,5 @@ from bptt.engine.compiling import compile as compile
 from bptt.engine.ir.program import StepProgram as StepProgram
 from bptt.engine.runtime.compile_cache import Plan as Plan
 from bptt.engine.runtime.compile_cache import plan_for as plan_for
-from bptt.engine.unsupported import Ineligible as Ineligible
 from bptt.engine.unsupported import Reason as Reason
+from bptt.engine.unsupported import Unsupported as Unsupported

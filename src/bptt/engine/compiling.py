@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bptt.engine.ir.program import StepProgram
 from bptt.engine.runtime.compile_cache import Plan, plan_for
-from bptt.engine.unsupported import Ineligible
+from bptt.engine.unsupported import Unsupported
 from bptt.errors import CellError
 from bptt.state import State, initial_state
 
@@ -39,5 +39,5 @@ def compile_for(cell: nn.Module, inputs: Tensor, state: State) -> StepProgram:
     found = plan_for(cell, inputs, state, state, kernel="interpreted")
     if isinstance(found, Plan):
         return found.program
-    assert isinstance(found, Ineligible)
+    assert isinstance(found, Unsupported)
     raise CellError(f"{type(cell).__name__} has no step program: {found}.")

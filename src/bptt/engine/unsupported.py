@@ -45,7 +45,7 @@ class EngineError(BaseException):
 
 
 @dataclass(frozen=True)
-class Ineligible:
+class Unsupported:
     """What keeps a cell from the native executor.
 
     Attributes:
@@ -70,16 +70,16 @@ class Ineligible:
 
 
 class Refusal(Exception):
-    """Carries an `Ineligible` up from the depths of a trace; never leaves the engine."""
+    """Carries an `Unsupported` up from the depths of a trace; never leaves the engine."""
 
     def __init__(self, reason: Reason, operator: str, location: str | None = None) -> None:
         super().__init__(operator)
-        self.ineligible = Ineligible(reason, operator, location)
+        self.unsupported = Unsupported(reason, operator, location)
 
     @staticmethod
-    def of(ineligible: Ineligible) -> Refusal:
+    def of(unsupported: Unsupported) -> Refusal:
         """The refusal that carries this."""
-        return Refusal(ineligible.reason, ineligible.operator, ineligible.location)
+        return Refusal(unsupported.reason, unsupported.operator, unsupported.location)
 
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep

@@ -129,7 +129,7 @@ def beside(network: Network, batch: Batch) -> int:
         return 1
     chunk = batch.chunk(0, 1)
     found = programs(network.cell, chunk.inputs, _start(network, chunk), network.backend)
-    return ROWS if found and found[0].whole is not None else 1
+    return ROWS if found and found[0].executable is not None else 1
 
 
 def idle_core(network: Network, batch: Batch) -> bool:

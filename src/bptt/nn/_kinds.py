@@ -18,7 +18,7 @@ from torch.nn.functional import linear
 
 from bptt import cells
 from bptt.cells._base import PlainCell
-from bptt.engine import Ineligible, Plan, plan_for
+from bptt.engine import Plan, Unsupported, plan_for
 from bptt.engine._torch_compat import outside_of_modes
 from bptt.engine.frontend.builtin import register
 from bptt.engine.runtime.library import LAYOUT, name_cells
@@ -156,7 +156,9 @@ def _named(name: str) -> nn.Module | None:
 name_cells(_named)
 
 
-def plan(cell: PlainCell, weights: list[Tensor], inputs: Tensor, state: State) -> Plan | Ineligible:
+def plan(
+    cell: PlainCell, weights: list[Tensor], inputs: Tensor, state: State
+) -> Plan | Unsupported:
     """The plan of a standing cell for these weights, inputs [T, B, n] and state, or why there is
     none."""
     found = plan_for(cell, inputs, state, state)

@@ -9,16 +9,16 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence
 
-from bptt.engine import Ineligible
+from bptt.engine import Unsupported
 from bptt.engine._torch_compat import is_compiling
 from bptt.engine.backends import eager
 from bptt.engine.runtime import native
 from bptt.engine.runtime.compile_cache import context_of_call, core_missing
 from bptt.nn._costs import pytorch_is_faster
+from bptt.nn._dispatch import dispatched_call, keep
 from bptt.nn._kinds import Kind, Standing, cell_of, holding, plan
 from bptt.nn._layers import Shape, each_start, run
 from bptt.nn._sequences import Sequences, enter
-from bptt.nn._usual import keep, usual_call
 from bptt.state import State, optional
 
 Input: TypeAlias = Tensor | PackedSequence
@@ -39,7 +39,7 @@ def unfolded(layer: nn.RNNBase, input: Input, hx: Hidden | None) -> Any:
     """What ``layer(input, hx)`` gives, or None where PyTorch's own code is to do it."""
     compiling = is_compiling()
     if not compiling:
-        usual = usual_call(layer, input) if hx is None else None
+        usual = dispatched_call(layer, input) if hx is None else None
         if usual is not None:
             return usual
         if torch.is_autocast_enabled("cpu"):
@@ -223,7 +223,7 @@ def _natively(
     """By the engine's executor, as `bptt.unfold` calls it; all it would check is checked."""
     cell = cell_of(_standing(kind, weights, inputs))
     found = plan(cell, weights, inputs, state)
-    if isinstance(found, Ineligible):
+    if isinstance(found, Unsupported):
         raise _Elsewhere
     return native.run(
         cell,

@@ -32,16 +32,16 @@ def arrays(found: list[Plan], inputs: Tensor, state: State) -> Line:
     """The bytes that an unfolding by the core takes at once, for what it keeps."""
     if not found:
         return Line(0, 0)
-    recipe = found[0].recipe
+    convention = found[0].convention
     row = inputs.shape[1] * leaves(state)[0].element_size()
-    widths = sum(recipe.widths)
-    aligned = LINE * (len(recipe.widths) + 1)
-    return Line(row * widths + aligned, row * (widths + recipe.saved_width))
+    widths = sum(convention.widths)
+    aligned = LINE * (len(convention.widths) + 1)
+    return Line(row * widths + aligned, row * (widths + convention.saved_width))
 
 
 def deltas(found: list[Plan], inputs: Tensor, state: State) -> int:
     """The bytes that the core allocates for each step as it goes back."""
-    if not found or found[0].whole is None:
+    if not found or found[0].executable is None:
         return 0  # PyTorch allocates them
     lanes, size = inputs.shape[1], leaves(state)[0].element_size()
-    return found[0].recipe.delta_width * lanes * size
+    return found[0].convention.delta_width * lanes * size

@@ -130,7 +130,7 @@ def _build(network: Network, kind: str, chunk: Chunk, steps: int) -> Learner | s
                 clip=network.clip_state_gradient,
             )
     except Refusal as refusal:
-        return str(refusal.ineligible)
+        return str(refusal.unsupported)
     work = steps * lanes * sum(t.numel() for t in learner.tensors)
     if work > MOST_WORK:
         return (

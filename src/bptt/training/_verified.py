@@ -15,7 +15,7 @@ from torch import Tensor
 from bptt.engine._torch_compat import generators_kept
 from bptt.engine.online.learner import Learner
 from bptt.engine.runtime.verify import STEPS, TOLERANCE
-from bptt.engine.unsupported import Ineligible, Reason
+from bptt.engine.unsupported import Reason, Unsupported
 from bptt.losses import step_loss
 from bptt.network import Network
 from bptt.training._learner import tell
@@ -23,7 +23,7 @@ from bptt.training._slots import Slots
 from bptt.unfold import unfold
 
 
-def differs(network: Network, learner: Learner, loss: str, inputs: Tensor) -> Ineligible | None:
+def differs(network: Network, learner: Learner, loss: str, inputs: Tensor) -> Unsupported | None:
     """Why a learner cannot be trusted; None if it makes of three steps what PyTorch makes of them.
 
     Args:
@@ -46,11 +46,11 @@ def differs(network: Network, learner: Learner, loss: str, inputs: Tensor) -> In
         found, moved = _in_the_core(network, learner, rate, inputs, targets)
     bound = TOLERANCE[learner.dtype]
     if not abs(found - float(expected)) <= bound * max(abs(float(expected)), 1e-3):
-        return Ineligible(Reason.WRONG, "the loss of an update")
+        return Unsupported(Reason.WRONG, "the loss of an update")
     for before, slope, after in zip(trained, slopes, moved, strict=True):
         room = bound * max(1.0, float(before.detach().abs().max()))
         if not bool(((before.detach() - rate * slope - after).abs() <= room).all()):
-            return Ineligible(Reason.WRONG, f"an update of a weight {list(before.shape)}")
+            return Unsupported(Reason.WRONG, f"an update of a weight {list(before.shape)}")
     return None
 
 

@@ -28,7 +28,7 @@ from bptt.engine.frontend.leaf import Leaf
 from bptt.engine.frontend.numbers import Numbers
 from bptt.engine.graphs.nodes import where_is
 from bptt.engine.graphs.tracing import refusal_of as tracing_refusal
-from bptt.engine.unsupported import Ineligible, Reason, Refusal
+from bptt.engine.unsupported import Reason, Refusal, Unsupported
 
 _LANES, _SOURCE, _SCALAR, _UNUSED = -2, -3, -4, -5
 """Roles of a graph's inputs; what has a row a lane has its number."""
@@ -58,7 +58,7 @@ class Captured:
 
     def __init__(self, module: GraphModule) -> None:
         self.module = module
-        self.refusal: Ineligible | None = None
+        self.refusal: Unsupported | None = None
         self.is_known = False
         used = [n for n in module.graph.nodes if n.op != "placeholder" or n.users]
         origins = [compat.origin_of(n).name for n in used if n.op == "placeholder"]
@@ -145,7 +145,7 @@ class Captured:
                 self.returned = walk(returned)
                 self.order = tuple(order)
             except Refusal as refusal:
-                self.refusal = refusal.ineligible
+                self.refusal = refusal.unsupported
         self.module = compat.forgetful(self.module)
         self.is_known = True  # last: other threads do not wait for what comes before
 
@@ -214,7 +214,7 @@ class _Careful(Interpreter):
         except Refusal:
             raise
         except Exception as error:
-            told = tracing_refusal(error).ineligible
+            told = tracing_refusal(error).unsupported
             raise Refusal(told.reason, told.operator, where_is(n)) from error
 
 

@@ -8,7 +8,6 @@ cannot be captured is not asked again under the same conditions.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
@@ -29,10 +28,19 @@ from bptt.engine.frontend.guards import (
     methods_of_tensors,
     structure_of,
 )
-from bptt.engine.frontend.leaf import Leaf, stand_in, step_needs_gradient
-from bptt.engine.unsupported import Ineligible, Reason, Refusal
+from bptt.engine.frontend.leaf import (
+    Leaf,
+    after_reset,
+    alike,
+    as_given,
+    as_reset,
+    of_leaves,
+    stand_in,
+    step_needs_gradient,
+)
+from bptt.engine.unsupported import Reason, Refusal, Unsupported
 from bptt.errors import CellError
-from bptt.state import State, head, leaves, map_state, nested, optional, select
+from bptt.state import State, leaves, map_state, optional
 
 KINDS = 256
 """So many kinds of call of one cell are kept."""
@@ -106,7 +114,7 @@ class _Verdict(NamedTuple):
     An error that was raised would keep alive what stood on its way, the cell among it.
     """
 
-    reason: Ineligible
+    reason: Unsupported
     hooked: bool = False
 
     def holds(self, cell: nn.Module) -> bool:
@@ -192,20 +200,20 @@ class Foreign:
         try:
             return self._found(cell, kind, inputs, state, initial)
         except Refusal as error:
-            reason, hooked = error.ineligible, any(hooks_of(cell))
+            reason, hooked = error.unsupported, any(hooks_of(cell))
             if hooked:
-                reason = Ineligible(Reason.HOOKS, f"backward hooks of {type(cell).__name__}")
+                reason = Unsupported(Reason.HOOKS, f"backward hooks of {type(cell).__name__}")
             if reason.reason not in _PASSING:
                 self._conclude(cell, kind, _Verdict(reason, hooked))
             raise Refusal.of(reason) from None
 
-    def refuse(self, cell: nn.Module, kind: Any, reason: Ineligible) -> None:
+    def refuse(self, cell: nn.Module, kind: Any, reason: Unsupported) -> None:
         """The step that was found for such a call has no program: it is not asked again, which
         takes longer than some steps."""
         if reason.reason not in _PASSING:
             self._conclude(cell, kind, _Verdict(reason))
 
-    def refused(self, cell: nn.Module, inputs: Tensor, state: State) -> Ineligible | None:
+    def refused(self, cell: nn.Module, inputs: Tensor, state: State) -> Unsupported | None:
         """The latest verdict, if the call is like the one that it is of: to look for it among all
         takes as long as a small step."""
         last = self._refused
@@ -220,7 +228,7 @@ class Foreign:
     def _found(
         self, cell: nn.Module, kind: Any, inputs: Tensor, state: State, initial: State
     ) -> Found:
-        mixed = _mixed(state, initial)
+        mixed = after_reset(state, initial)
         key = (kind, mixed, _signature(inputs, state))
         steps = self._steps or self._take(cell)
         known = self._known.get(key)
@@ -264,7 +272,7 @@ class Foreign:
         shape, stride = (lanes, *inputs.shape[2:]), inputs.stride()[1:]
         leaf = not torch.is_grad_enabled()  # a view that is made without grad mode has no history
         first = stand_in(shape, stride, inputs.dtype, step_needs_gradient(inputs), leaf)
-        entering: Any = map_state(lambda leaf: _as_given(leaf, lanes), state)
+        entering: Any = map_state(lambda leaf: as_given(leaf, lanes), state)
         listing = None
         for _ in range(3):
             captured, flat = capture.call(
@@ -275,15 +283,15 @@ class Foreign:
             if listing is not None and captured.listing != listing:
                 raise Refusal(Reason.CONTROL_FLOW, "a first step that differs from the next ones")
             listing = captured.listing
-            if _alike(captured.returned, entering):
+            if alike(captured.returned, entering):
                 if initial is not None:
-                    after: Any = map_state(_as_reset, entering, initial)
+                    after: Any = map_state(as_reset, entering, initial)
                     other, _ = capture.call(steps.step, cell, [first, *leaves(after)], first, after)
                     self._watch(steps, other)
                     if other.listing != listing:
                         raise Refusal(Reason.CONTROL_FLOW, "a step that differs after a reset")
                 return _StandIns(first, entering, captured), flat
-            entering = _of_leaves(lambda leaf: leaf.made(lanes), captured.returned)
+            entering = of_leaves(lambda leaf: leaf.made(lanes), captured.returned)
         raise Refusal(Reason.CONTROL_FLOW, "a state whose kind changes from step to step")
 
     def _read(
@@ -320,7 +328,7 @@ class Foreign:
         made = self._captures.setdefault(kind, deque(maxlen=RECAPTURES))
         if len(made) == RECAPTURES and self._calls - made[0] < CALLS:
             what = "something that the cell reads and that changes in every call"
-            self._conclude(cell, kind, _Verdict(Ineligible(Reason.MUTATION, what)))
+            self._conclude(cell, kind, _Verdict(Unsupported(Reason.MUTATION, what)))
             raise Refusal(Reason.MUTATION, what)
         made.append(self._calls)
 
@@ -348,46 +356,6 @@ def _nesting(state: Any) -> Any:
     return type(state), *map(_nesting, state)
 
 
-def _of_leaves(make: Callable[[Leaf], Tensor], told: Any) -> Any:
-    """A state like the one that a step returned."""
-    if isinstance(told, Leaf):
-        return make(told)
-    return nested([_of_leaves(make, part) for part in told], told)
-
-
-def _as_given(leaf: Tensor, lanes: int) -> Tensor:
-    shape = (lanes, *leaf.shape[1:])
-    return stand_in(shape, leaf.stride(), leaf.dtype, leaf.requires_grad, leaf.is_leaf)
-
-
-def _mixed(state: State, initial: State) -> Any:
-    """What a step may see in a state after a reset that it sees in no other; None if nothing."""
-    grad = torch.is_grad_enabled()
-    given = leaves(initial)
-    others = [] if initial is state else [leaf for leaf in given if grad and leaf.requires_grad]
-    if not others and all(leaf.is_contiguous() for leaf in given):
-        return None
-    return tuple((leaf.stride(), leaf.requires_grad) for leaf in given)
-
-
-def _as_reset(leaf: Tensor, initial: Tensor) -> Tensor:
-    """Like a leaf of a state of which a reset made rows those of ``initial``."""
-    with torch.inference_mode(False), torch.no_grad():
-        rows = torch.empty_strided(leaf.shape, initial.stride(), dtype=leaf.dtype)
-        mask = torch.empty(len(leaf), dtype=torch.bool)
-        stride = head(select(mask, rows, torch.empty_strided(leaf.shape, leaf.stride()))).stride()
-    needs = torch.is_grad_enabled() and (leaf.requires_grad or initial.requires_grad)
-    return stand_in(tuple(leaf.shape), stride, leaf.dtype, needs, not needs)
-
-
-def _alike(told: Any, entering: Any) -> bool:
-    """Whether a state as the step returned it is like the one that entered."""
-    if isinstance(told, Leaf):
-        return isinstance(entering, Tensor) and told.fits(entering)
-    same = type(told) is type(entering) and len(told) == len(entering)
-    return same and all(map(_alike, told, entering))
-
-
 def _check_contract(cell: nn.Module, captured: Captured, entering: Any) -> None:
     lanes = leaves(entering)[0].shape[0]
 
@@ -396,6 +364,6 @@ def _check_contract(cell: nn.Module, captured: Captured, entering: Any) -> None:
         return torch.empty((rows, *leaf.shape), dtype=leaf.dtype, device="meta")
 
     try:
-        check_step(cell, _of_leaves(blank, captured.returned), entering)
+        check_step(cell, of_leaves(blank, captured.returned), entering)
     except CellError as error:
         raise Refusal(Reason.CONTRACT, str(error)) from error

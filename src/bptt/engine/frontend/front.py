@@ -16,7 +16,7 @@ from bptt.engine.frontend.builtin import Standing, Twin, is_built_in
 from bptt.engine.frontend.foreign import RECAPTURES, Foreign, kind_of, place_of
 from bptt.engine.frontend.form import Form, Found
 from bptt.engine.frontend.guards import hooked
-from bptt.engine.unsupported import Ineligible, Reason, Refusal
+from bptt.engine.unsupported import Reason, Refusal, Unsupported
 from bptt.state import State, map_state
 
 FORMS = 256
@@ -95,13 +95,13 @@ def find(cell: nn.Module, inputs: Tensor, state: State, initial: State | None = 
     return front.find(cell, inputs, state)
 
 
-def refused(cell: nn.Module, inputs: Tensor, state: State) -> Ineligible | None:
+def refused(cell: nn.Module, inputs: Tensor, state: State) -> Unsupported | None:
     """Why such a call was refused lately; None if it was not."""
     front = _FRONTS.get(cell)
     return front.refused(cell, inputs, state) if isinstance(front, Foreign) else None
 
 
-def refuse(cell: nn.Module, inputs: Tensor, state: State, reason: Ineligible) -> None:
+def refuse(cell: nn.Module, inputs: Tensor, state: State, reason: Unsupported) -> None:
     """What `find` gave for such a call has no program."""
     front = _FRONTS.get(cell)
     if isinstance(front, Foreign):

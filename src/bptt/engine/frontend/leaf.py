@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bptt.engine import _torch_compat as compat
 from bptt.engine.unsupported import Reason, Refusal
+from bptt.state import State, head, leaves, nested, select
 
 
 @dataclass(frozen=True)
@@ -118,3 +119,44 @@ def stand_in(
             held = torch.empty(size, dtype=dtype, device="cpu")
             made = held.requires_grad_().clone().as_strided(made.shape, made.stride())
         return compat.with_any_number_of_lanes(made)
+
+
+def of_leaves(make: Callable[[Leaf], Tensor], told: Any) -> Any:
+    """A state like the one that a step returned."""
+    if isinstance(told, Leaf):
+        return make(told)
+    return nested([of_leaves(make, part) for part in told], told)
+
+
+def as_given(leaf: Tensor, lanes: int) -> Tensor:
+    """Like a leaf of the state that a call starts from."""
+    shape = (lanes, *leaf.shape[1:])
+    return stand_in(shape, leaf.stride(), leaf.dtype, leaf.requires_grad, leaf.is_leaf)
+
+
+def after_reset(state: State, initial: State) -> Any:
+    """What a step may see in a state after a reset that it sees in no other; None if nothing."""
+    grad = torch.is_grad_enabled()
+    given = leaves(initial)
+    others = [] if initial is state else [leaf for leaf in given if grad and leaf.requires_grad]
+    if not others and all(leaf.is_contiguous() for leaf in given):
+        return None
+    return tuple((leaf.stride(), leaf.requires_grad) for leaf in given)
+
+
+def as_reset(leaf: Tensor, initial: Tensor) -> Tensor:
+    """Like a leaf of a state of which a reset made rows those of ``initial``."""
+    with torch.inference_mode(False), torch.no_grad():
+        rows = torch.empty_strided(leaf.shape, initial.stride(), dtype=leaf.dtype)
+        mask = torch.empty(len(leaf), dtype=torch.bool)
+        stride = head(select(mask, rows, torch.empty_strided(leaf.shape, leaf.stride()))).stride()
+    needs = torch.is_grad_enabled() and (leaf.requires_grad or initial.requires_grad)
+    return stand_in(tuple(leaf.shape), stride, leaf.dtype, needs, not needs)
+
+
+def alike(told: Any, entering: Any) -> bool:
+    """Whether a state as the step returned it is like the one that entered."""
+    if isinstance(told, Leaf):
+        return isinstance(entering, Tensor) and told.fits(entering)
+    same = type(told) is type(entering) and len(told) == len(entering)
+    return same and all(map(alike, told, entering))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bptt.engine.lowering.builder import Columns, Rows
-from bptt.engine.lowering.translator import HANDLERS, Crossed, Param, Translator, handles
+from bptt.engine.lowering.translator import HANDLERS, Contraction, Param, Translator, handles
 from bptt.engine.unsupported import Reason, Refusal
 
 _aten = torch.ops.aten
@@ -341,7 +341,7 @@ def mm(tr: Translator, value: Tensor, a: Any, b: Any) -> Any:
     raise Refusal(Reason.LANES, "aten::mm")
 
 
-def _crossed_product(tr: Translator, value: Tensor, a: Rows, b: Rows) -> Crossed:
+def _crossed_product(tr: Translator, value: Tensor, a: Rows, b: Rows) -> Contraction:
     if not (tr.builder.depends_on_gradient(a) or tr.builder.depends_on_gradient(b)):
         raise Refusal(Reason.LANES, "aten::mm")
     left = tr.transposed(tr.gather(a.columns))

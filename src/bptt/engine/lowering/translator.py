@@ -1,8 +1,8 @@
 """From a decomposed graph to instructions.
 
 While a graph is walked, every value is one of four things: a number, `Param` (depends on parameters
-alone: PyTorch computes it once, before the loop), `Rows` (the step's own), or `Crossed` (a sum over
-the lanes, a parameter's gradient: PyTorch computes it once, after the loop).
+alone: PyTorch computes it once, before the loop), `Rows` (the step's own), or `Contraction` (a sum
+over the lanes, a parameter's gradient: PyTorch computes it once, after the loop).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Param:
 
 
 @dataclass(frozen=True, eq=False)
-class Crossed:
+class Contraction:
     """A node of what follows the loop; linear in the gradient, so it may be summed over time
     first."""
 
@@ -79,7 +79,7 @@ class Translator:
         self._extra_nodes: list[Node] = []
         self.constants: dict[str, Tensor] = {}
         self._prepared: dict[Any, Param] = {}
-        self._finished: dict[Any, Crossed] = {}
+        self._finished: dict[Any, Contraction] = {}
 
     # -- walking ---------------------------------------------------------------------------------
 
@@ -123,7 +123,7 @@ class Translator:
         try:
             return self._apply(node, value, arguments, options)
         except Refusal as refusal:
-            told = refusal.ineligible
+            told = refusal.unsupported
             if told.location is None:
                 own = origin_of(node) or name_of(node)
                 operator = own if told.reason is not Reason.RANK else told.operator
@@ -137,7 +137,7 @@ class Translator:
         if LANES[0] in counted and overload_packet(node) not in VIEWS:
             raise Refusal(Reason.LANES, f"{name_of(node)} with the number of lanes")
         everything = [*_flat(arguments), *_flat(list(options.values()))]
-        if any(isinstance(a, Crossed) for a in everything):
+        if any(isinstance(a, Contraction) for a in everything):
             return self._afterwards(node, value, arguments, options)
         rows = any(isinstance(a, Rows) for a in everything)
         if not rows and not _has_lanes(value):
@@ -201,16 +201,16 @@ class Translator:
                 return [inside(a) for a in argument]
             if isinstance(argument, Param):
                 return extra[id(argument)]
-            return argument.node if isinstance(argument, Crossed) else argument
+            return argument.node if isinstance(argument, Contraction) else argument
 
         return self.crossed(node.target, tuple(inside(a) for a in arguments), value.shape, options)
 
-    def _turned(self, value: Crossed, shape: Any) -> Crossed:
+    def _turned(self, value: Contraction, shape: Any) -> Contraction:
         """The transpose of a product is the product of the transposes, and is contiguous."""
         if value.node.target is torch.mm:
             a, b = value.node.args
             return self.crossed(torch.mm, (self.transposed(b), self.transposed(a)), shape.shape)
-        return Crossed(self.transposed(value.node), tuple(shape.shape))
+        return Contraction(self.transposed(value.node), tuple(shape.shape))
 
     def transposed(self, node: Any) -> Node:
         """The transpose of a node of the after-graph, twice being none."""
@@ -221,12 +221,12 @@ class Translator:
 
     def crossed(
         self, target: Any, arguments: tuple[Any, ...], shape: Any, options: Any = None
-    ) -> Crossed:
+    ) -> Contraction:
         """A call after the loop; the same call is made once."""
         key = (target, _key(list(arguments)), _key(options or {}))
         if key not in self._finished:
             made = self.after.call_function(target, arguments, options or {})
-            self._finished[key] = Crossed(made, tuple(shape))
+            self._finished[key] = Contraction(made, tuple(shape))
         return self._finished[key]
 
     def method(self, name: str, node: Node, *arguments: Any) -> Node:
@@ -341,7 +341,7 @@ def _nodes(value: Any) -> Any:
         return tuple(_nodes(v) for v in value)
     if isinstance(value, dict):
         return {k: _nodes(v) for k, v in value.items()}
-    return value.node if isinstance(value, (Param, Crossed)) else value
+    return value.node if isinstance(value, (Param, Contraction)) else value
 
 
 def _key(value: Any) -> Any:
@@ -349,6 +349,6 @@ def _key(value: Any) -> Any:
         return tuple(_key(v) for v in value)
     if isinstance(value, dict):
         return tuple((k, _key(v)) for k, v in value.items())
-    if isinstance(value, (Param, Crossed)):
+    if isinstance(value, (Param, Contraction)):
         return value.node
     return (type(value), value)

@@ -28,7 +28,7 @@ from bptt.engine.ir.wanted import Wanted
 from bptt.engine.lowering import operators as _operators  # noqa: F401 (registers the handlers)
 from bptt.engine.lowering import views as _views  # noqa: F401 (registers the handlers)
 from bptt.engine.lowering.builder import Rows
-from bptt.engine.lowering.translator import Crossed, Param, Translator
+from bptt.engine.lowering.translator import Contraction, Param, Translator
 from bptt.engine.passes.fusion import dots, multiply_adds, start_products
 from bptt.engine.passes.horizontal_fusion import merge_neighbours
 from bptt.engine.passes.reduction_fusion import pair_sums
@@ -251,7 +251,7 @@ def _all(joint: Joint, value: Any, width: int) -> Any:
 
 
 def _crossed_node(tr: Translator, value: Any, param: Given) -> Node | None:
-    if isinstance(value, Crossed):
+    if isinstance(value, Contraction):
         return value.node
     if isinstance(value, (int, float, Param)):
         return None

@@ -23,23 +23,25 @@ from bptt.engine.passes.reach import Reach
 
 
 @dataclass(frozen=True, eq=False)
-class Around:
-    """The two functions.
+class Frame:
+    """What runs around the loop of a program.
 
     Attributes:
-        inline: whether the heads are (*sources, input), not (*params, *times).
-        deep: whether ``before`` takes the input as [T, B, n] and gives times so (else it wants
-        rows). turned: which of its results ``before`` leaves out, and the heads whose transposes
-        they are. before: ``(lanes, *heads) -> (*matrices, *units, *extras, *times, *kept)``. after:
-        ``(lanes, *heads, *extras, *kept, *rows, *gradients of times) -> (*gradients of heads)``.
-        reach: which heads, and leaves before it, the leaves of a new state reach.
+        inline: whether the primals are (*sources, input), not (*params, *times).
+        deep: whether the prologue takes the input as [T, B, n] and gives times so (else it wants
+        rows). turned: which of its results the prologue leaves out, and the primals whose
+        transposes they are.
+        prologue: ``(lanes, *primals) -> (*matrices, *units, *extras, *times, *kept)``.
+        epilogue: ``(lanes, *primals, *extras, *kept, *rows, *gradients of times) -> (*gradients of
+        primals)``.
+        reach: which primals, and leaves before it, the leaves of a new state reach.
     """
 
     inline: bool
     deep: bool
     turned: tuple[tuple[int, int], ...]
-    before: Code
-    after: Code | None
+    prologue: Code
+    epilogue: Code | None
     reach: Reach
 
 
@@ -59,11 +61,11 @@ class _Hoisted:
 class _Weaver:
     """Copies graphs into one, their placeholders bound to nodes that are there already."""
 
-    def __init__(self, heads: int) -> None:
+    def __init__(self, primals: int) -> None:
         self.graph = Graph()
         self.root = nn.Module()
         self.lanes = self.graph.placeholder("lanes")
-        self.heads = self.inputs("head", heads)
+        self.primals = self.inputs("primal", primals)
 
     def inputs(self, stem: str, count: int) -> list[Node]:
         """New placeholders."""
@@ -98,19 +100,19 @@ class _Weaver:
         return code_of(GraphModule(self.root, tidy(self.graph)))
 
 
-def around(program: StepProgram, parts: Partition, wanted: tuple[bool, ...]) -> Around:
+def frame_of(program: StepProgram, parts: Partition, wanted: tuple[bool, ...]) -> Frame:
     """Weave the functions of a program; ``wanted`` tells which of (*sources, input) need a
     gradient."""
     inline = program.hoisted is None or program.folds
     hoisted = (
         _differentiated(program, parts, wanted) if inline and program.hoisted is not None else None
     )
-    before = _before(program, hoisted, inline)
-    turned = _leave_out_transposes(before.graph)
-    deep = inline and _only_projects(before.graph)
-    after = None if program.after is None else _after(program, hoisted, inline)
+    prologue = _prologue(program, hoisted, inline)
+    turned = _leave_out_transposes(prologue.graph)
+    deep = inline and _only_projects(prologue.graph)
+    epilogue = None if program.after is None else _epilogue(program, hoisted, inline)
     reach = _reach(program, hoisted, inline)
-    return Around(inline, deep, turned, code_of(before.graph), after, reach)
+    return Frame(inline, deep, turned, code_of(prologue.graph), epilogue, reach)
 
 
 def _reach(program: StepProgram, hoisted: _Hoisted | None, inline: bool) -> Reach:
@@ -123,20 +125,20 @@ def _reach(program: StepProgram, hoisted: _Hoisted | None, inline: bool) -> Reac
             bits if g.source is None else 1 << _place(g.source, program)
             for g, bits in zip(given, through, strict=True)
         ]
-    heads = [0] * len(program.reached)
+    primals = [0] * len(program.reached)
     for j, bits in enumerate(program.reached):
-        heads[j] = ALL if bits == ALL else 0
+        primals[j] = ALL if bits == ALL else 0
         for i, own in enumerate(behind):
-            heads[j] |= own if bits >> i & 1 else 0
+            primals[j] |= own if bits >> i & 1 else 0
     states = tuple(bits >> len(given) for bits in program.reached)
-    return Reach(tuple(heads), states, _heads(program, inline), inline)
+    return Reach(tuple(primals), states, _primals(program, inline), inline)
 
 
 def _leave_out_transposes(module: GraphModule) -> tuple[tuple[int, int], ...]:
     """A transposed weight is a view that lasts as long as the weight: no need to make it in every
     call."""
     end = module.graph.output_node()
-    heads = placeholders(module.graph)[1:]
+    primals = placeholders(module.graph)[1:]
     results = ends(module.graph)
     turned = []
     for i, node in enumerate(results):
@@ -144,9 +146,9 @@ def _leave_out_transposes(module: GraphModule) -> tuple[tuple[int, int], ...]:
             isinstance(node, Node)
             and node.op == "call_method"
             and node.target == "t"
-            and node.args[0] in heads
+            and node.args[0] in primals
         ):
-            turned.append((i, heads.index(node.args[0])))  # type: ignore[arg-type]  # torch.fx types its arguments as anything
+            turned.append((i, primals.index(node.args[0])))  # type: ignore[arg-type]  # torch.fx types its arguments as anything
             results[i] = None
     end.args = (tuple(results),)
     module.graph.eliminate_dead_code()
@@ -162,7 +164,7 @@ def _only_projects(module: GraphModule) -> bool:
     return bool(given.users) and projected and last
 
 
-def _heads(program: StepProgram, inline: bool) -> int:
+def _primals(program: StepProgram, inline: bool) -> int:
     return len(program.sources) + 1 if inline else len(program.params) + len(program.times)
 
 
@@ -197,30 +199,30 @@ def _differentiated(program: StepProgram, parts: Partition, wanted: tuple[bool, 
     return _Hoisted(module, ahead, kept, outputs, gradients, flowing, reached[: len(given)])
 
 
-def _before(program: StepProgram, hoisted: _Hoisted | None, inline: bool) -> Code:
-    weaver, first = _Weaver(_heads(program, inline)), len(program.params)
+def _prologue(program: StepProgram, hoisted: _Hoisted | None, inline: bool) -> Code:
+    weaver, first = _Weaver(_primals(program, inline)), len(program.params)
     kept: list[Any] = []
     if hoisted is not None:
-        known = dict(zip(placeholders(hoisted.module.graph), weaver.heads, strict=False))
+        known = dict(zip(placeholders(hoisted.module.graph), weaver.primals, strict=False))
         known = weaver.weave(hoisted.module, known, hoisted.ahead)
         given, kept = [known[o] for o in hoisted.outputs], [known[k] for k in hoisted.kept]
     else:
-        given = _pick(program, inline, weaver.heads)
+        given = _pick(program, inline, weaver.primals)
     prepare: GraphModule = program.prepare.graph
     known = weaver.weave(prepare, dict(zip(placeholders(prepare.graph), given, strict=False)))
     prepared = [known[n] for n in ends(prepare.graph)]
     return weaver.finish([*prepared, *given[first:], *kept])
 
 
-def _pick(program: StepProgram, inline: bool, heads: list[Node]) -> list[Node]:
+def _pick(program: StepProgram, inline: bool, primals: list[Node]) -> list[Node]:
     if not inline:
-        return heads
+        return primals
     given = [*program.params, *program.times]
-    return [heads[_place(g.source, program)] for g in given if g.source is not None]
+    return [primals[_place(g.source, program)] for g in given if g.source is not None]
 
 
-def _after(program: StepProgram, hoisted: _Hoisted | None, inline: bool) -> Code:
-    after, weaver = program.after, _Weaver(_heads(program, inline))
+def _epilogue(program: StepProgram, hoisted: _Hoisted | None, inline: bool) -> Code:
+    after, weaver = program.after, _Weaver(_primals(program, inline))
     assert after is not None
     extras = weaver.inputs("extra", len(after.extras))
     kept = weaver.inputs("kept", 0 if hoisted is None else len(hoisted.kept))
@@ -240,9 +242,9 @@ def _after(program: StepProgram, hoisted: _Hoisted | None, inline: bool) -> Code
         every.append(rows[after.gathered.index(place)] if same else given_anew)
     if not inline:
         return weaver.finish(every)
-    found: list[Any] = [None] * _heads(program, inline)
+    found: list[Any] = [None] * _primals(program, inline)
     if hoisted is not None:
-        bound = [*weaver.heads, *(every[i] for i in hoisted.flowing)]
+        bound = [*weaver.primals, *(every[i] for i in hoisted.flowing)]
         known = dict(zip(placeholders(hoisted.module.graph), bound, strict=True))
         known |= dict(zip(hoisted.kept, kept, strict=True))
         behind = _upstream(
@@ -264,7 +266,7 @@ def _is_item(node: Node) -> bool:
 
 
 def _is_view_of_heads(node: Node) -> bool:
-    """What is only another look at a head is looked at again, not kept."""
+    """What is only another look at a primal is looked at again, not kept."""
     seen = all(a.op == "placeholder" or _is_view_of_heads(a) for a in node.all_input_nodes)
     same = node.target in (torch.ops.aten.alias.default, torch.ops.aten.detach.default)
     return node.op == "call_function" and seen and (same or is_view(node))

@@ -2,7 +2,7 @@
 
 What reaches nothing that needs a gradient needs none itself, and what the loss does not reach has
 the gradient None, not zeros: an optimizer passes over the one, and lets the other decay. Sets of
-leaves and of heads are the bits of whole numbers: some cells have them asked for in every call.
+leaves and of primals are the bits of whole numbers: some cells have them asked for in every call.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ class Reach:
     """What the leaves of a program's new state reach.
 
     Args:
-        heads: of each leaf, the heads that its gradient reaches within the step.
+        primals: of each leaf, the primals that its gradient reaches within the step.
         states: of each leaf, the leaves of the state before that it reaches.
-        count: how many heads there are.
-        inline: see `bptt.engine.passes.prologue_epilogue.Around`.
+        count: how many primals there are.
+        inline: see `bptt.engine.passes.prologue_epilogue.Frame`.
     """
 
-    __slots__ = ("_answers", "_carries", "_count", "_heads", "_meets", "_states")
+    __slots__ = ("_answers", "_carries", "_count", "_meets", "_primals", "_states")
 
     def __init__(
-        self, heads: tuple[int, ...], states: tuple[int, ...], count: int, inline: bool
+        self, primals: tuple[int, ...], states: tuple[int, ...], count: int, inline: bool
     ) -> None:
-        self._heads, self._states, self._count = heads, states, count
+        self._primals, self._states, self._count = primals, states, count
         # What runs outside may make something that needs no gradient of what needs one.
-        self._carries = inline and all(heads)
+        self._carries = inline and all(primals)
         # Whether the gradient of any leaf reaches all that any other's does.
-        self._meets = len({*heads}) == 1 and {*states} == {(1 << len(heads)) - 1}
+        self._meets = len({*primals}) == 1 and {*states} == {(1 << len(primals)) - 1}
         self._answers: dict[Any, Any] = {}
 
     def quiet(self, call: Call, needed: Sequence[bool]) -> tuple[int, ...]:
-        """The numbers of the results that need no gradient; ``needed`` tells which heads, and start
-        and initial leaves if any of them does, need one."""
+        """The numbers of the results that need no gradient; ``needed`` tells which primals, and
+        start and initial leaves if any of them does, need one."""
         if self._carries and call.steps:
             return ()
         key = (call.steps, _shortest(call), call.exposed, tuple(needed), _resets(call, needed))
@@ -74,7 +74,7 @@ class Reach:
     def always(self, steps: int, needed: Sequence[bool]) -> bool:
         """Whether the gradient of each last leaf alone, without resets and lengths, reaches all
         that is ``needed`` (see `quiet`) but for what resets return to."""
-        n = len(self._heads)
+        n = len(self._primals)
         for j in range(n):
             reached = self._reached(steps, steps, 1 << j, 0, False)[: self._count + n]
             if any(need and not r for need, r in zip(needed, reached, strict=False)):
@@ -89,7 +89,7 @@ class Reach:
         needed: tuple[bool, ...],
         resets: bool,
     ) -> tuple[int, ...]:
-        n = len(self._heads)
+        n = len(self._primals)
         results = [*((0, 1 << j) for j in exposed), *((1 << j, 0) for j in range(n))]
         found = []
         for number, (last, over) in enumerate(results):
@@ -101,33 +101,33 @@ class Reach:
     def _reached(
         self, steps: int, shortest: int, last: int, over: int, resets: bool
     ) -> tuple[bool, ...]:
-        """Which heads, start and initial leaves the gradients of the ``last`` leaves, and of the
+        """Which primals, start and initial leaves the gradients of the ``last`` leaves, and of the
         leaves ``over`` all steps, reach."""
-        heads, start, entered = self._walk(steps, shortest, last, over)
+        primals, start, entered = self._walk(steps, shortest, last, over)
         initial = entered if resets else 0
-        n = len(self._heads)
-        sets = ((heads, self._count), (start, n), (initial, n))
+        n = len(self._primals)
+        sets = ((primals, self._count), (start, n), (initial, n))
         return tuple(bool(bits >> i & 1) for bits, count in sets for i in range(count))
 
     def _walk(self, steps: int, shortest: int, last: int, over: int) -> tuple[int, int, int]:
-        """Back through the steps: the heads, the leaves of the start, and those of any state that
+        """Back through the steps: the primals, the leaves of the start, and those of any state that
         a step was given."""
-        heads = entered = 0
+        primals = entered = 0
         at = last
         for t in reversed(range(steps)):
             at |= over
             # Where lanes have ended, the state after the step is the one before as well.
             entering = at if t >= shortest else 0
-            for j, (own, before) in enumerate(zip(self._heads, self._states, strict=True)):
+            for j, (own, before) in enumerate(zip(self._primals, self._states, strict=True)):
                 if at >> j & 1:
-                    heads |= own
+                    primals |= own
                     entering |= before
             entered |= entering
             settled = t < shortest and entering | over == at
             at = entering
             if settled:
                 break
-        return heads, at, entered
+        return primals, at, entered
 
     def _keep(self, key: Any, answer: Any) -> Any:
         if len(self._answers) >= _KEPT:

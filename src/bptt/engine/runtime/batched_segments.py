@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bptt.engine.runtime import native
 from bptt.engine.runtime.compile_cache import Plan
 from bptt.engine.runtime.loop import Call, Ran, forward_loop
-from bptt.engine.runtime.primals import heads_of
+from bptt.engine.runtime.primals import primals_of
 from bptt.state import State, leaves
 
 ROWS = 4
@@ -43,7 +43,7 @@ def run(
         plan: of each, one that runs whole.
     """
     results, kept = _joined(inputs, states, initials[0], resets, clip, plan)
-    exposed = len(results) - plan.recipe.leaves
+    exposed = len(results) - plan.convention.leaves
     found = []
     runs = zip(inputs, states, initials, resets, strict=True)
     for i, (own, state, initial, reset) in enumerate(runs):
@@ -82,7 +82,7 @@ def _joined(
     if any(mask is not None for mask in resets):
         none = torch.zeros(steps, 1, dtype=torch.bool)
         reset = torch.cat([none if mask is None else mask for mask in resets], dim=1)
-    count = plan.recipe.leaves
+    count = plan.convention.leaves
     exposed = (plan.output,) if isinstance(plan.output, int) else tuple(range(count))
     call = Call(plan, steps, lanes, start, back, reset, None, clip, exposed, states[0])
-    return forward_loop(call, heads_of(plan, torch.cat(list(inputs), dim=1)))
+    return forward_loop(call, primals_of(plan, torch.cat(list(inputs), dim=1)))

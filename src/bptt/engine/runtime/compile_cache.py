@@ -25,22 +25,22 @@ from bptt.engine._torch_compat import (
     unlogged,
 )
 from bptt.engine.backends.base import Kernel
-from bptt.engine.backends.cpu.calling_convention import Recipe, recipe_of
-from bptt.engine.backends.cpu.executable import Whole, whole_of
+from bptt.engine.backends.cpu.calling_convention import CallingConvention, convention_of
+from bptt.engine.backends.cpu.executable import Executable, executable_of
 from bptt.engine.backends.cpu.kernel import Native
 from bptt.engine.backends.interpreted import Interpreted
 from bptt.engine.frontend.module_state import GLOBAL_HOOKS
 from bptt.engine.ir.program import StepProgram
 from bptt.engine.ir.wanted import Wanted
 from bptt.engine.passes.pipeline import derive
-from bptt.engine.unsupported import Ineligible, Reason, Refusal, line_of_error
+from bptt.engine.passes.prologue_epilogue import Frame, frame_of
+from bptt.engine.unsupported import Reason, Refusal, Unsupported, line_of_error
 from bptt.state import State, leaves
 
 if TYPE_CHECKING:
     from bptt.engine.frontend import Found
     from bptt.engine.frontend.graph import RowFunction
     from bptt.engine.graphs.hoist import Partition
-    from bptt.engine.passes.prologue_epilogue import Around
 
 
 SHORT = 24
@@ -60,7 +60,7 @@ class Trust:
 
     program: bool
     beside: bool
-    verdict: Ineligible | None = None
+    verdict: Unsupported | None = None
     unstable: int = 0
 
 
@@ -70,12 +70,12 @@ class Plan:
 
     Attributes:
         program: the program.
-        around: what PyTorch runs before and after the loop.
+        frame: what PyTorch runs before and after the loop.
         kernel: what runs its loop.
         wanted: which gradients the program gives.
         output: the leaf that is the output of a step, or the function that makes it.
-        recipe: what the loop knows beforehand.
-        whole: its form for one call of the core each way, None if it has none.
+        convention: what the loop knows beforehand.
+        executable: its form for one call of the core each way, None if it has none.
         constants: tensors that the step makes of nothing: the last of its sources.
         trust: whether it may be used yet.
         least: the fewest steps for which PyTorch takes longer than it takes to find the plan.
@@ -83,12 +83,12 @@ class Plan:
     """
 
     program: StepProgram
-    around: Around
+    frame: Frame
     kernel: Kernel
     wanted: Wanted
     output: int | RowFunction
-    recipe: Recipe
-    whole: Whole | None
+    convention: CallingConvention
+    executable: Executable | None
     constants: tuple[Tensor, ...]
     trust: Trust
     least: int
@@ -98,7 +98,9 @@ class Plan:
     @property
     def workspace(self) -> int:
         """The bytes that the core keeps to work in, from the latest runs."""
-        return self.kernel.workspace + (0 if self.whole is None else self.whole.core.workspace)
+        return self.kernel.workspace + (
+            0 if self.executable is None else self.executable.core.workspace
+        )
 
     def bound(self, tensors: list[Tensor], output_tensors: list[Tensor]) -> Plan:
         """The same for the tensors of another call."""
@@ -111,7 +113,7 @@ class Plan:
 
 def plan_for(
     cell: nn.Module, inputs: Tensor, state: State, initial: State, kernel: str = "native"
-) -> Plan | Ineligible:
+) -> Plan | Unsupported:
     """The plan for these arguments.
 
     Args:
@@ -142,7 +144,7 @@ def plan_for(
             found = find(cell, inputs, state, initial)
         return plan_of(found, inputs, state, grad and inputs.requires_grad, needs_state, kernel)
     except Refusal as refusal:
-        why = refusal.ineligible
+        why = refusal.unsupported
     except Exception as error:  # whatever goes wrong: the Python loop has the right numbers
         why = unexpected(error)
     if found is not None:
@@ -173,7 +175,7 @@ def plan_of(
             plan = form.plans.get(key)
             if plan is None:
                 plan = form.plans[key] = _made(found, inputs, state, key)
-    if isinstance(plan, Ineligible):
+    if isinstance(plan, Unsupported):
         raise Refusal.of(plan)
     if plan.trust.verdict is not None:
         raise Refusal.of(plan.trust.verdict)
@@ -181,24 +183,24 @@ def plan_of(
     return bound
 
 
-def context_of_call() -> Ineligible | None:
+def context_of_call() -> Unsupported | None:
     """Modes of PyTorch under which a call must stay a sequence of ordinary operators."""
     if is_compiling():  # first: what is asked before would be guarded
-        return Ineligible(Reason.CONTEXT, "torch.compile")
+        return Unsupported(Reason.CONTEXT, "torch.compile")
     if any(GLOBAL_HOOKS):
-        return Ineligible(Reason.HOOKS, "a hook on all modules")
+        return Unsupported(Reason.HOOKS, "a hook on all modules")
     if not (_is_pytorchs(nn.Module.__call__) and _is_pytorchs(nn.Module._call_impl)):
-        return Ineligible(Reason.HOOKS, "another function in place of torch.nn.Module.__call__")
+        return Unsupported(Reason.HOOKS, "another function in place of torch.nn.Module.__call__")
     if torch.is_autocast_enabled("cpu"):
-        return Ineligible(Reason.CONTEXT, "torch.autocast")
+        return Unsupported(Reason.CONTEXT, "torch.autocast")
     if torch._C._functorch.maybe_current_level() is not None:
-        return Ineligible(Reason.CONTEXT, "a transform of torch.func")
+        return Unsupported(Reason.CONTEXT, "a transform of torch.func")
     if forward_ad._current_level >= 0:
-        return Ineligible(Reason.CONTEXT, "forward-mode differentiation")
+        return Unsupported(Reason.CONTEXT, "forward-mode differentiation")
     if torch._C._len_torch_dispatch_stack() > 0 or torch._C._get_tracing_state() is not None:
-        return Ineligible(Reason.CONTEXT, "a tracer or counter of operators")
+        return Unsupported(Reason.CONTEXT, "a tracer or counter of operators")
     if torch._C._len_torch_function_stack() > 0 and function_modes():
-        return Ineligible(Reason.CONTEXT, "a TorchFunctionMode")
+        return Unsupported(Reason.CONTEXT, "a TorchFunctionMode")
     return None
 
 
@@ -219,19 +221,19 @@ def _same(value: Any) -> Any:
     return value
 
 
-def core_missing() -> Ineligible | None:
+def core_missing() -> Unsupported | None:
     """Whether the compiled core is not there."""
     return _MISSING
 
 
 _MISSING = (
-    Ineligible(Reason.CORE, "bptt._core")
+    Unsupported(Reason.CORE, "bptt._core")
     if importlib.util.find_spec("bptt._core") is None
     else None
 )
 
 
-def _made(found: Found, inputs: Tensor, state: State, key: Any) -> Plan | Ineligible:
+def _made(found: Found, inputs: Tensor, state: State, key: Any) -> Plan | Unsupported:
     kernel, any_input, any_source, any_state, _ = key
     form = found.form
     try:
@@ -243,14 +245,13 @@ def _made(found: Found, inputs: Tensor, state: State, key: Any) -> Plan | Inelig
         flags = tuple(any_source and t.requires_grad for t in tensors)
         wanted = Wanted(flags, any_input, any_source or any_input or any_state, any_state)
         dtype = leaves(state)[0].dtype
-        from bptt.engine.passes.prologue_epilogue import around
 
         def make(step: Partition, kernel: str) -> Plan:
             program = derive(form.name, traced.names, step, dtype, wanted)
             made: Kernel = Native(program) if kernel == "native" else Interpreted(program)
-            frame = around(program, step, (*flags, any_input))
-            recipe = recipe_of(program, frame, made, step.time_floats(dtype))
-            whole = whole_of(program, frame, made, recipe, tensors, inputs)
+            frame = frame_of(program, step, (*flags, any_input))
+            convention = convention_of(program, frame, made, step.time_floats(dtype))
+            executable = executable_of(program, frame, made, convention, tensors, inputs)
             trust = Trust(form.built_in, form.built_in)
             constants = traced.constants
             operators = sum(n.op == "call_function" for n in traced.graph.graph.nodes)
@@ -263,8 +264,8 @@ def _made(found: Found, inputs: Tensor, state: State, key: Any) -> Plan | Inelig
                 made,
                 wanted,
                 output,
-                recipe,
-                whole,
+                convention,
+                executable,
                 constants,
                 trust,
                 least,
@@ -279,14 +280,14 @@ def _made(found: Found, inputs: Tensor, state: State, key: Any) -> Plan | Inelig
                 return plan if kernel == "native" else make(sunk, kernel)
         return make(parts.step, kernel)
     except Refusal as refusal:
-        return refusal.ineligible
+        return refusal.unsupported
     except Exception as error:  # whatever goes wrong: the Python loop has the right numbers
         return unexpected(error)
 
 
-def unexpected(error: Exception) -> Ineligible:
+def unexpected(error: Exception) -> Unsupported:
     """An error of the engine's own as a reason."""
-    return Ineligible(Reason.UNEXPECTED, f"{type(error).__name__}: {error}", line_of_error(error))
+    return Unsupported(Reason.UNEXPECTED, f"{type(error).__name__}: {error}", line_of_error(error))
 
 
 def _runs_whole(form: Callable[[], Plan]) -> Plan | None:
@@ -297,7 +298,7 @@ def _runs_whole(form: Callable[[], Plan]) -> Plan | None:
         plan = form()
     except Refusal:
         return None
-    return plan if plan.whole is not None else None
+    return plan if plan.executable is not None else None
 
 
 def check_plain(tensor: Tensor) -> None:

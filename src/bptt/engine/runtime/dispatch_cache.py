@@ -17,11 +17,11 @@ from bptt._identity import ByIdentity
 from bptt.cells import LSTM, Embedded, Stack
 from bptt.engine.frontend import BuiltIn, built_in_of
 from bptt.engine.runtime.compile_cache import Plan, context_of_call, plan_for
-from bptt.engine.unsupported import Ineligible
+from bptt.engine.unsupported import Unsupported
 from bptt.state import State, initial_state, leaves, optional, weight_of
 
 
-class Usual:
+class Dispatch:
     """Calls of a cell with inputs of one kind, known to fit it.
 
     Args:
@@ -61,7 +61,7 @@ class Usual:
             self._zeros, self._lanes = state, lanes
         return state
 
-    def plan(self, inputs: Tensor, state: State, initial: State) -> Plan | Ineligible:
+    def plan(self, inputs: Tensor, state: State, initial: State) -> Plan | Unsupported:
         """As `bptt.engine.runtime.compile_cache.plan_for`."""
         if self._built_in is None:
             return plan_for(self._own(), inputs, state, initial)
@@ -86,11 +86,11 @@ class Usual:
         return cell
 
 
-_KNOWN: ByIdentity[dict[Any, Usual]] = ByIdentity()
+_KNOWN: ByIdentity[dict[Any, Dispatch]] = ByIdentity()
 atexit.register(_KNOWN.clear)  # the core's programs go before the core does
 
 
-def usual_of(cell: nn.Module, inputs: Tensor) -> Usual | None:
+def dispatch_of(cell: nn.Module, inputs: Tensor) -> Dispatch | None:
     """What `keep` kept of such a call; None if nothing, the cell has changed since, or PyTorch is
     in a mode of which plans know nothing."""
     if context_of_call() is not None:
@@ -98,11 +98,11 @@ def usual_of(cell: nn.Module, inputs: Tensor) -> Usual | None:
     known = _KNOWN.get(cell)
     if not known:
         return None
-    usual = known.get(_kind(inputs))
-    if usual is not None and not usual.holds(cell, inputs):
+    dispatch = known.get(_kind(inputs))
+    if dispatch is not None and not dispatch.holds(cell, inputs):
         known.clear()
         return None
-    return usual
+    return dispatch
 
 
 def keep(cell: nn.Module, inputs: Tensor, plan: Plan) -> None:
@@ -110,7 +110,7 @@ def keep(cell: nn.Module, inputs: Tensor, plan: Plan) -> None:
     kind = _kind(inputs)
     known = _KNOWN.setdefault(cell, {})
     if kind not in known:
-        known[kind] = Usual(cell, inputs, built_in_of(cell), plan.least)
+        known[kind] = Dispatch(cell, inputs, built_in_of(cell), plan.least)
 
 
 def _told(cell: nn.Module, inputs: Tensor) -> Any:

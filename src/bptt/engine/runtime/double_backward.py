@@ -72,8 +72,8 @@ def _in_steps(
     # its own part.
     tensors = [t.view_as(t) if need else t for t, need in zip(tensors, needed, strict=True)]
     states_given = call.plan.wanted.state
-    heads = list(tensors[: len(tensors) - 2 * n]) if states_given else list(tensors)
-    given = hoisted(program, heads[:-1], heads[-1]) if call.plan.around.inline else heads
+    primals = list(tensors[: len(tensors) - 2 * n]) if states_given else list(tensors)
+    given = hoisted(program, primals[:-1], primals[-1]) if call.plan.frame.inline else primals
     first = len(program.params)
     times = [
         t.reshape(call.steps, call.batch, t.shape[2:].numel()).to(call.start[0].dtype)

@@ -26,7 +26,7 @@ from bptt.engine._torch_compat import outside_of_modes
 from bptt.engine.frontend import find
 from bptt.engine.runtime.compile_cache import Plan, plan_of
 from bptt.engine.runtime.loop import Call, backward_loop, forward_loop
-from bptt.engine.runtime.primals import heads_of
+from bptt.engine.runtime.primals import primals_of
 from bptt.engine.unsupported import Refusal
 from bptt.errors import CellError
 from bptt.state import initial_state
@@ -105,7 +105,7 @@ def _made(key: _Key) -> Plan:
         try:
             return plan_of(find(cell, inputs, state), inputs, state, key.input, key.state)
         except Refusal as refusal:
-            why = refusal.ineligible
+            why = refusal.unsupported
             raise CellError(f"{type(cell).__name__} cannot be unfolded natively: {why}.") from None
 
 
@@ -144,9 +144,9 @@ def _unfold(
     )
     name = key.text()
     plan = _plan(name)
-    heads = heads_of(plan.bound(list(sources), []), inputs)
+    primals = primals_of(plan.bound(list(sources), []), inputs)
     results: list[Tensor] = torch.ops.bptt.loop(
-        name, heads, state, initial or state, reset, lengths, clip, inputs.shape[0]
+        name, primals, state, initial or state, reset, lengths, clip, inputs.shape[0]
     )
     return list(results[: len(state)])
 
@@ -169,8 +169,8 @@ class _Nothing:
 
 def _idle(plan: Plan) -> Plan:
     """The same plan, computing nothing."""
-    whole = None if plan.whole is None else replace(plan.whole, core=_Nothing())
-    return replace(plan, kernel=_Nothing(), whole=whole)
+    executable = plan.executable and replace(plan.executable, core=_Nothing())
+    return replace(plan, kernel=_Nothing(), executable=executable)
 
 
 def _call(
@@ -191,12 +191,12 @@ def _call(
 @torch.library.custom_op(
     "bptt::loop",
     mutates_args=(),
-    schema="(str program, Tensor[] heads, Tensor[] start, Tensor[] initial, Tensor? reset, "
+    schema="(str program, Tensor[] primals, Tensor[] start, Tensor[] initial, Tensor? reset, "
     "Tensor? lengths, float? clip, SymInt steps) -> Tensor[]",
 )
 def _loop(
     program: str,
-    heads: list[Tensor],
+    primals: list[Tensor],
     start: list[Tensor],
     initial: list[Tensor],
     reset: Tensor | None,
@@ -206,19 +206,19 @@ def _loop(
 ) -> list[Tensor]:
     """The states [T + 1, B, n] of all leaves, then what the gradient needs.
 
-    ``heads`` are what `bptt.engine.runtime.primals.heads_of` gives.
+    ``primals`` are what `bptt.engine.runtime.primals.primals_of` gives.
     """
     plan = _plan(program)
-    results, kept = forward_loop(_call(plan, steps, start, initial, reset, lengths, clip), heads)
+    results, kept = forward_loop(_call(plan, steps, start, initial, reset, lengths, clip), primals)
     if not plan.wanted.any:
         return [torch.cat([s.unsqueeze(0), r]) for s, r in zip(start, results, strict=False)]
-    return _apart(kept, heads)
+    return _apart(kept, primals)
 
 
 @_loop.register_fake
 def _loop_fake(
     program: str,
-    heads: list[Tensor],
+    primals: list[Tensor],
     start: list[Tensor],
     initial: Any,
     reset: Any,
@@ -227,7 +227,7 @@ def _loop_fake(
     steps: int,
 ) -> list[Tensor]:
     plan = _idle(_plan(program))
-    results, kept = forward_loop(_call(plan, steps, start, initial, reset, lengths, clip), heads)
+    results, kept = forward_loop(_call(plan, steps, start, initial, reset, lengths, clip), primals)
     if not plan.wanted.any:
         return [r.new_empty((steps + 1, *r.shape[1:])) for r in results[: len(start)]]
     return [k.new_empty(k.shape) for k in kept]
@@ -236,12 +236,12 @@ def _loop_fake(
 @torch.library.custom_op(
     "bptt::loop_backward",
     mutates_args=(),
-    schema="(str program, Tensor[] heads, Tensor[] initial, Tensor[] kept, Tensor?[] gradients, "
+    schema="(str program, Tensor[] primals, Tensor[] initial, Tensor[] kept, Tensor?[] gradients, "
     "Tensor? reset, Tensor? lengths, float? clip) -> Tensor[]",
 )
 def _loop_backward(
     program: str,
-    heads: list[Tensor],
+    primals: list[Tensor],
     initial: list[Tensor],
     kept: list[Tensor],
     gradients: list[Tensor | None],
@@ -249,18 +249,18 @@ def _loop_backward(
     lengths: Tensor | None,
     clip: float | None,
 ) -> list[Tensor]:
-    """From the gradients of the states, those of heads, start and initial leaves.
+    """From the gradients of the states, those of primals, start and initial leaves.
 
     Of these, the ones that `_receives` names.
     """
     plan, n = _plan(program), len(initial)
     start = [k[0] for k in kept[:n]]
     call = _call(plan, len(kept[0]) - 1, start, initial, reset, lengths, clip)
-    tensors = [*heads, *start, *initial] if plan.wanted.state else heads
+    tensors = [*primals, *start, *initial] if plan.wanted.state else primals
     given = [None if g is None else g[1:] for g in gradients] + [None] * n
     found = list(backward_loop(call, tensors, kept, [True] * len(tensors), given))
     if plan.wanted.state:
-        for j, gradient in enumerate(gradients, start=len(heads)):
+        for j, gradient in enumerate(gradients, start=len(primals)):
             if gradient is not None:  # the start is the first of the states
                 found[j] = found[j] + gradient[0]
     pairs = zip(tensors, found, _receives(plan, reset is not None), strict=True)
@@ -272,7 +272,7 @@ def _loop_backward(
 @_loop_backward.register_fake
 def _loop_backward_fake(
     program: str,
-    heads: list[Tensor],
+    primals: list[Tensor],
     initial: list[Tensor],
     kept: Any,
     gradients: Any,
@@ -281,7 +281,7 @@ def _loop_backward_fake(
     clip: Any,
 ) -> list[Tensor]:
     plan = _plan(program)
-    tensors = [*heads, *initial, *initial] if plan.wanted.state else heads
+    tensors = [*primals, *initial, *initial] if plan.wanted.state else primals
     receives = _receives(plan, reset is not None)
     return [
         t.new_empty(t.shape) for t, receiving in zip(tensors, receives, strict=True) if receiving
@@ -289,14 +289,14 @@ def _loop_backward_fake(
 
 
 def _receives(plan: Plan, resets: bool) -> list[bool]:
-    """Which of heads, start and initial leaves get a gradient."""
+    """Which of primals, start and initial leaves get a gradient."""
     after, n = plan.program.after, len(plan.program.states)
     assert after is not None
-    if plan.around.inline:
-        heads = [*plan.wanted.sources, plan.wanted.input]
+    if plan.frame.inline:
+        primals = [*plan.wanted.sources, plan.wanted.input]
     else:
-        heads = [*after.has_gradient, *[place is not None for place in after.times]]
-    return [*heads, *[True] * n, *[resets] * n] if plan.wanted.state else heads
+        primals = [*after.has_gradient, *[place is not None for place in after.times]]
+    return [*primals, *[True] * n, *[resets] * n] if plan.wanted.state else primals
 
 
 def _apart(tensors: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
@@ -312,23 +312,23 @@ def _apart(tensors: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    program, heads, start, initial, reset, lengths, clip, _ = inputs
-    ctx.program, ctx.clip, ctx.counts = program, clip, [len(heads), len(start)]
+    program, primals, start, initial, reset, lengths, clip, _ = inputs
+    ctx.program, ctx.clip, ctx.counts = program, clip, [len(primals), len(start)]
     ctx.optional = [reset is not None, lengths is not None]
     optional = [o for o in (reset, lengths) if o is not None]
-    ctx.save_for_backward(*heads, *initial, *output, *optional)
+    ctx.save_for_backward(*primals, *initial, *output, *optional)
     ctx.set_materialize_grads(False)
 
 
 def _gradients(ctx: Any, grads: list[Tensor | None]) -> Any:
-    held, plan, (heads, n) = list(ctx.saved_tensors), _plan(ctx.program), ctx.counts
+    held, plan, (primals, n) = list(ctx.saved_tensors), _plan(ctx.program), ctx.counts
     lengths = held.pop() if ctx.optional[1] else None
     reset = held.pop() if ctx.optional[0] else None
     found = torch.ops.bptt.loop_backward(
         ctx.program,
-        held[:heads],
-        held[heads : heads + n],
-        held[heads + n :],
+        held[:primals],
+        held[primals : primals + n],
+        held[primals + n :],
         grads[:n],
         reset,
         lengths,
@@ -336,7 +336,11 @@ def _gradients(ctx: Any, grads: list[Tensor | None]) -> Any:
     )
     each, receives = iter(found), _receives(plan, reset is not None)
     every = [next(each) if receiving else None for receiving in receives] + [None] * (2 * n)
-    of_heads, of_start, of_initial = every[:heads], every[heads : heads + n], every[heads + n :][:n]
+    of_heads, of_start, of_initial = (
+        every[:primals],
+        every[primals : primals + n],
+        every[primals + n :][:n],
+    )
     return None, of_heads, of_start, of_initial, None, None, None, None
 
 

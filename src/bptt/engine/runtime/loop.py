@@ -65,57 +65,57 @@ class Call:
         self.exposed, self.nested, self.ran = exposed, nested, ran
 
 
-def forward_loop(call: Call, heads: Sequence[Tensor]) -> Ran:
-    """The loop, from what `bptt.engine.runtime.primals.heads_of` gives.
+def forward_loop(call: Call, primals: Sequence[Tensor]) -> Ran:
+    """The loop, from what `bptt.engine.runtime.primals.primals_of` gives.
 
     Gives every step's state of the exposed leaves and the last state of all leaves; and what the
     backward loop wants to see again: states, what is saved, and what ran before the loop.
     """
     plan, steps, batch = call.plan, call.steps, call.batch
-    recipe = plan.recipe
+    convention = plan.convention
     rows = steps * batch
-    if rows and plan.whole is not None:
-        return plan.whole.forward(call, _even(heads))
-    around = plan.around
-    if around.deep or not around.inline:
-        ready: Sequence[Any] = around.before.run(rows, *heads)
+    if rows and plan.executable is not None:
+        return plan.executable.forward(call, _even(primals))
+    frame = plan.frame
+    if frame.deep or not frame.inline:
+        ready: Sequence[Any] = frame.prologue.run(rows, *primals)
     else:
-        ready = around.before.run(rows, *heads[:-1], _as_rows(heads[-1], rows))
-    if around.turned:
+        ready = frame.prologue.run(rows, *primals[:-1], _as_rows(primals[-1], rows))
+    if frame.turned:
         ready = list(ready)
-        for i, head in around.turned:
-            ready[i] = heads[head].detach().t()
+        for i, primal in frame.turned:
+            ready[i] = primals[primal].detach().t()
     ready = _in_rows(plan, ready)
     shapes = [(steps + 1, batch, leaf.shape[1]) for leaf in call.start]
-    if recipe.saved_width:
-        shapes.append((steps, batch, recipe.saved_width))
+    if convention.saved_width:
+        shapes.append((steps, batch, convention.saved_width))
     made = empty(call.start[0], shapes)
-    saved = made.pop() if recipe.saved_width else None
+    saved = made.pop() if convention.saved_width else None
     states = made
     for buffer, leaf in zip(states, call.start, strict=True):
         buffer[0].copy_(leaf)
     if rows:
         times = _over_time(call, ready)
         plan.kernel.forward(
-            states, times, saved, ready[: recipe.given], call.initial, call.reset, call.lengths
+            states, times, saved, ready[: convention.given], call.initial, call.reset, call.lengths
         )
     results = [states[j][1:] for j in call.exposed]
     for buffer in states:
         results.append(torch.select_copy(buffer, 0, steps))
     if not plan.wanted.any:
         return results, ()
-    again = [ready[i] for i in recipe.keep]
+    again = [ready[i] for i in convention.keep]
     return results, (*states, *again) if saved is None else (*states, saved, *again)
 
 
-def _even(heads: Sequence[Tensor]) -> Sequence[Tensor]:
+def _even(primals: Sequence[Tensor]) -> Sequence[Tensor]:
     """Heads whose input's rows follow each other."""
-    return heads if heads[-1].is_contiguous() else (*heads[:-1], heads[-1].contiguous())
+    return primals if primals[-1].is_contiguous() else (*primals[:-1], primals[-1].contiguous())
 
 
 def _in_rows(plan: Plan, ready: Sequence[Any]) -> list[Any]:
     """What runs before the loop may end in a view that only PyTorch can read."""
-    matrices, given = len(plan.program.matrices), plan.recipe.given
+    matrices, given = len(plan.program.matrices), plan.convention.given
     return [
         *[matrix.resolve_neg() for matrix in ready[:matrices]],
         *[_readable(unit) for unit in ready[matrices:given]],
@@ -130,15 +130,15 @@ def _as_rows(inputs: Tensor, rows: int) -> Tensor:
 
 def _over_time(call: Call, ready: Sequence[Tensor]) -> list[Tensor]:
     """Hoisted tensors as the loop reads them: [T, B, w] in the loop's dtype, rows contiguous."""
-    recipe, steps, batch = call.plan.recipe, call.steps, call.batch
-    times = ready[recipe.first : recipe.last]
-    if call.plan.around.deep and recipe.plain_times:
+    convention, steps, batch = call.plan.convention, call.steps, call.batch
+    times = ready[convention.first : convention.last]
+    if call.plan.frame.deep and convention.plain_times:
         return list(times)
-    if recipe.plain_times:
-        widths = recipe.time_widths
+    if convention.plain_times:
+        widths = convention.time_widths
         return [_readable(t).view(steps, batch, w) for t, w in zip(times, widths, strict=True)]
     found, dtype = [], call.start[0].dtype
-    for time, width in zip(times, recipe.time_widths, strict=True):
+    for time, width in zip(times, convention.time_widths, strict=True):
         array = time.reshape(steps, batch, width)
         found.append(_readable(array if array.dtype is dtype else array.to(dtype)))
     return found
@@ -151,11 +151,11 @@ def backward_loop(
     needed: Sequence[bool],
     grads: Sequence[Any],
 ) -> Sequence[Any]:
-    """The gradients of ``tensors`` (heads, and start and initial leaves if they need any), from
+    """The gradients of ``tensors`` (primals, and start and initial leaves if they need any), from
     those of the results of `forward_loop`."""
     plan, steps, batch = call.plan, call.steps, call.batch
-    recipe = plan.recipe
-    n, heads, rows = recipe.leaves, recipe.heads, steps * batch
+    convention = plan.convention
+    n, primals, rows = convention.leaves, convention.primals, steps * batch
     states = kept[:n]
     exposed = len(call.exposed)
     if n == 1 == exposed:
@@ -167,14 +167,14 @@ def backward_loop(
     final_grads = [_gradient(g) for g in grads[exposed:]]
     of_state = [None] * n
     start_grads, initial_grads = (
-        _state_gradients(call, states, needed[heads:])
+        _state_gradients(call, states, needed[primals:])
         if plan.wanted.state
         else (of_state, of_state)
     )
-    if rows and plan.whole is not None:
-        found: Sequence[Any] = plan.whole.backward(
+    if rows and plan.executable is not None:
+        found: Sequence[Any] = plan.executable.backward(
             call,
-            _even(tensors[:heads]),
+            _even(tensors[:primals]),
             kept,
             needed,
             final_grads,
@@ -184,20 +184,24 @@ def backward_loop(
         )
         return (*found, *start_grads, *initial_grads) if plan.wanted.state else found
     saved, again = None, kept[n:]
-    if recipe.saved_width:
+    if convention.saved_width:
         saved, again = kept[n], kept[n + 1 :]
-    ready: list[Any] = [None] * recipe.ready
-    for i, value in zip(recipe.keep, again, strict=True):
+    ready: list[Any] = [None] * convention.ready
+    for i, value in zip(convention.keep, again, strict=True):
         ready[i] = value
-    deltas = states[0].new_empty((steps, batch, recipe.delta_width)) if recipe.delta_width else None
-    times = _over_time(call, ready) if recipe.reads_times and rows else ()
+    deltas = (
+        states[0].new_empty((steps, batch, convention.delta_width))
+        if convention.delta_width
+        else None
+    )
+    times = _over_time(call, ready) if convention.reads_times and rows else ()
     if rows:
         plan.kernel.reverse(
             states,
             times,
             saved,
             deltas,
-            ready[: recipe.given],
+            ready[: convention.given],
             call.initial,
             call.reset,
             call.lengths,
@@ -209,11 +213,11 @@ def backward_loop(
         )
     else:
         _pass_through(final_grads, start_grads)
-    if True in needed[:heads]:
+    if True in needed[:primals]:
         arrays = {"delta": deltas, "saved": saved}
-        found = _finish(call, tensors[:heads], ready, arrays, states, times)
+        found = _finish(call, tensors[:primals], ready, arrays, states, times)
     else:
-        found = (None,) * heads
+        found = (None,) * primals
     return (*found, *start_grads, *initial_grads) if plan.wanted.state else found
 
 
@@ -238,15 +242,15 @@ def _state_gradients(
 
 def _finish(
     call: Call,
-    heads: Sequence[Tensor],
+    primals: Sequence[Tensor],
     ready: Sequence[Tensor],
     arrays: dict[str, Tensor | None],
     states: Sequence[Tensor],
     times: Sequence[Tensor],
 ) -> Sequence[Any]:
-    """The products after the loop: gradients of the heads."""
-    recipe, around, rows = call.plan.recipe, call.plan.around, call.steps * call.batch
-    assert around.after is not None
+    """The products after the loop: gradients of the primals."""
+    convention, frame, rows = call.plan.convention, call.plan.frame, call.steps * call.batch
+    assert frame.epilogue is not None
     known: dict[Place, Tensor] = {}
 
     def gather(place: Place) -> Tensor:
@@ -254,26 +258,31 @@ def _finish(
             known[place] = _gathered(call, place, arrays, states, times)
         return known[place]
 
-    gathered = [gather(p) for p in recipe.rows]
+    gathered = [gather(p) for p in convention.rows]
     hoisted: list[Tensor] = []
-    for entry in recipe.times:
+    for entry in convention.times:
         if entry is not None:
             gradient = gather(entry[0])
             hoisted.append(gradient if entry[1] is None else gradient.reshape(rows, *entry[1]))
-    own = heads
-    if around.inline:
-        own = (*heads[:-1], _as_rows(heads[-1], rows))
-    found: Sequence[Any] = around.after.run(
-        rows, *own, *ready[recipe.given : recipe.first], *ready[recipe.last :], *gathered, *hoisted
+    own = primals
+    if frame.inline:
+        own = (*primals[:-1], _as_rows(primals[-1], rows))
+    found: Sequence[Any] = frame.epilogue.run(
+        rows,
+        *own,
+        *ready[convention.given : convention.first],
+        *ready[convention.last :],
+        *gathered,
+        *hoisted,
     )
-    if around.inline and found[-1] is None:
+    if frame.inline and found[-1] is None:
         return found
-    first = recipe.first_time_head
+    first = convention.first_time_primal
     return (
         *found[:first],
         *(
             g if g is None else g.reshape(h.shape)
-            for g, h in zip(found[first:], heads[first:], strict=True)
+            for g, h in zip(found[first:], primals[first:], strict=True)
         ),
     )
 

@@ -19,8 +19,8 @@ from bptt.engine.runtime.compile_cache import Plan, plan_for
 from bptt.engine.runtime.double_backward import differentiable
 from bptt.engine.runtime.loop import Call, Ran, backward_loop, forward_loop
 from bptt.engine.runtime.outputs import outputs_by
-from bptt.engine.runtime.primals import heads_of
-from bptt.engine.unsupported import Ineligible, Reason
+from bptt.engine.runtime.primals import primals_of
+from bptt.engine.unsupported import Reason, Unsupported
 from bptt.errors import CellError
 from bptt.state import State, lane_mask, leaves, map_state, rebuild
 
@@ -48,10 +48,10 @@ def run(
     """
     if plan is None:
         found = plan_for(cell, inputs, state, initial)
-        if isinstance(found, Ineligible):
+        if isinstance(found, Unsupported):
             raise CellError(f"{type(cell).__name__} cannot run natively: {found}.")
         plan = found
-    count, output, single = plan.recipe.leaves, plan.output, isinstance(state, Tensor)
+    count, output, single = plan.convention.leaves, plan.output, isinstance(state, Tensor)
     exposed = (output,) if isinstance(output, int) and not return_states else tuple(range(count))
     start = [leaf.resolve_neg() for leaf in leaves(state)]
     # The way back reads masks, lengths and what resets return to again: by then the caller may
@@ -63,13 +63,13 @@ def run(
         lengths = _copied(lengths)
     steps, batch = inputs.shape[0], inputs.shape[1]
     call = Call(plan, steps, batch, start, back, reset, lengths, clip, exposed, state, ran)
-    heads = heads_of(plan, inputs)
+    primals = primals_of(plan, inputs)
     if not plan.wanted.any:
-        results: Sequence[Tensor] = forward_loop(call, heads)[0]
+        results: Sequence[Tensor] = forward_loop(call, primals)[0]
     elif plan.wanted.state:
-        results = _in_autograd(call, *heads, *start, *back)
+        results = _in_autograd(call, *primals, *start, *back)
     else:
-        results = _in_autograd(call, *heads)
+        results = _in_autograd(call, *primals)
     last = results[-1] if single else rebuild(state, list(results[len(exposed) :]))
     states = rebuild(state, list(results[:count])) if len(exposed) == count else None
     if isinstance(output, int):
@@ -86,17 +86,17 @@ def run(
     return outputs, last, states if return_states else None
 
 
-def hooked(plan: Plan, inputs: Tensor, state: State, initial: State) -> Ineligible | None:
+def hooked(plan: Plan, inputs: Tensor, state: State, initial: State) -> Unsupported | None:
     """Why a call stays with the Python loop for a hook on one of its tensors: autograd would call
     it without a gradient, where no result has one that reaches the tensor."""
     given = [*plan.tensors, inputs, *leaves(state), *leaves(initial)]
     if not any(t._backward_hooks for t in given if t.requires_grad):
         return None
     back = [*leaves(state), *leaves(initial)] if plan.wanted.state else []
-    needed = [t.requires_grad for t in (*heads_of(plan, inputs), *back)]
-    if plan.around.reach.always(len(inputs), needed):
+    needed = [t.requires_grad for t in (*primals_of(plan, inputs), *back)]
+    if plan.frame.reach.always(len(inputs), needed):
         return None
-    return Ineligible(Reason.CONTEXT, "a hook on a tensor that not every gradient reaches")
+    return Unsupported(Reason.CONTEXT, "a hook on a tensor that not every gradient reaches")
 
 
 def _copied(given: Tensor) -> Tensor:
@@ -111,18 +111,18 @@ def _until(lengths: Tensor, outputs: Tensor) -> Tensor:
 
 
 class _Loop(torch.autograd.Function):
-    """`forward_loop` and `backward_loop` in autograd; its tensors are the heads, then start and
+    """`forward_loop` and `backward_loop` in autograd; its tensors are the primals, then start and
     initial leaves if any of them needs a gradient."""
 
     @staticmethod
     def forward(ctx: Any, call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
-        results, kept = call.ran or forward_loop(call, tensors[: call.plan.recipe.heads])
+        results, kept = call.ran or forward_loop(call, tensors[: call.plan.convention.primals])
         call.ran = None
         ctx.call, ctx.count = call, len(tensors)
         # What autograd would not save may be changed before the way back.
         saved: list[Tensor | None] = list(tensors)
         ctx.aside = aside = []
-        for i in call.plan.recipe.unread:
+        for i in call.plan.convention.unread:
             if i < len(tensors):
                 aside.append((i, tensors[i], _version(tensors[i])))
                 saved[i] = None
@@ -136,7 +136,7 @@ class _Loop(torch.autograd.Function):
         results[:exposed] = shown = [states.data for states in results[:exposed]]
         ctx.changes = [_changes(states) for states in shown]
         # Spikes and masks need none in the loop: what refuses tensors that do takes them.
-        quiet = call.plan.around.reach.quiet(call, ctx.needs_input_grad[1:])
+        quiet = call.plan.frame.reach.quiet(call, ctx.needs_input_grad[1:])
         if quiet:
             ctx.mark_non_differentiable(*[results[i] for i in quiet])
         return tuple(results)
@@ -156,7 +156,7 @@ class _Loop(torch.autograd.Function):
             kept = _anew(call, tensors, kept)
         for place, memory in ctx.memory:
             tensors[place] = memory
-        received = call.plan.around.reach.received(call, needed, grads)
+        received = call.plan.frame.reach.received(call, needed, grads)
         found = backward_loop(call, tensors, kept, received, grads)
         if received is needed:
             return (None, *found)
@@ -198,7 +198,7 @@ def _changes(states: Tensor) -> Tensor:
 def _anew(call: Call, tensors: Sequence[Tensor], kept: Sequence[Tensor]) -> Sequence[Tensor]:
     """What was kept, from a second run: who changed the outputs in place (a ReLU may) changed
     the states in it, which are the same memory. To copy them for every caller would cost more."""
-    n = call.plan.recipe.leaves
+    n = call.plan.convention.leaves
     start = [states[0] for states in kept[:n]]
     again = Call(
         call.plan,
@@ -212,7 +212,7 @@ def _anew(call: Call, tensors: Sequence[Tensor], kept: Sequence[Tensor]) -> Sequ
         (),
         call.nested,
     )
-    return forward_loop(again, tensors[: call.plan.recipe.heads])[1]
+    return forward_loop(again, tensors[: call.plan.convention.primals])[1]
 
 
 _NOTHING = torch.empty(0)

@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from bptt.engine.runtime.compile_cache import Plan
 
 
-def heads_of(plan: Plan, inputs: Tensor) -> list[Tensor]:
-    """The differentiable tensors of a call, as `bptt.engine.passes.prologue_epilogue.Around` wants
+def primals_of(plan: Plan, inputs: Tensor) -> list[Tensor]:
+    """The differentiable tensors of a call, as `bptt.engine.passes.prologue_epilogue.Frame` wants
     them: (*sources, input), or (*params, *times) from the hoisted part, run here under autograd."""
     sources = list(plan.tensors)
     inputs = inputs.resolve_neg()  # what waits to be negated is not seen from its memory
     if any(map(Tensor.is_neg, sources)):
         sources = [source.resolve_neg() for source in sources]
-    if plan.around.inline:
-        for i in plan.recipe.idle:
+    if plan.frame.inline:
+        for i in plan.convention.idle:
             sources[i] = sources[i].new_empty(0)
         return [*sources, inputs]
     return hoisted(plan.program, sources, inputs)

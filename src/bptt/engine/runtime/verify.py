@@ -22,7 +22,7 @@ from bptt.engine.frontend import forget
 from bptt.engine.frontend.leaf import step_needs_gradient
 from bptt.engine.runtime import batched_segments, native
 from bptt.engine.runtime.compile_cache import Plan, plan_for, unseen
-from bptt.engine.unsupported import Ineligible, Reason
+from bptt.engine.unsupported import Reason, Unsupported
 from bptt.state import State, leaves, map_state
 
 STEPS, ROWS = 3, 2
@@ -45,7 +45,7 @@ _Run = Callable[[Tensor, State], tuple[Tensor, State]]
 
 def trusted(
     cell: nn.Module, plan: Plan, inputs: Tensor, state: State, initial: State
-) -> Plan | Ineligible:
+) -> Plan | Unsupported:
     """A plan that gave what the Python loop gives: this one, or one captured anew."""
     wrong: tuple[Reason, str] | None = None
     for attempt in range(CAPTURES):
@@ -56,7 +56,7 @@ def trusted(
         if wrong[0] is Reason.CONTEXT:
             plan.trust.unstable += wrong is CHANGES
             if plan.trust.unstable < UNSTABLE:
-                return Ineligible(*wrong)
+                return Unsupported(*wrong)
             wrong = Reason.MUTATION, "a step that gives other numbers in each call"
             break
         if attempt < CAPTURES - 1:
@@ -66,13 +66,13 @@ def trusted(
                 return found
             plan = found
     assert wrong is not None
-    plan.trust.verdict = Ineligible(*wrong)
+    plan.trust.verdict = Unsupported(*wrong)
     return plan.trust.verdict
 
 
 def trusted_beside(
     cell: nn.Module, plan: Plan, inputs: Sequence[Tensor], states: Sequence[State]
-) -> Plan | Ineligible:
+) -> Plan | Unsupported:
     """A plan whose runs of one lane each give side by side what each gives alone."""
 
     def run(few: Sequence[Tensor], starts: Sequence[State]) -> list[tuple[Tensor, State]]:
@@ -90,8 +90,8 @@ def trusted_beside(
     if wrong is None:
         return plan
     if wrong[0] is Reason.CONTEXT:
-        return Ineligible(*wrong)
-    plan.trust.verdict = Ineligible(*wrong)
+        return Unsupported(*wrong)
+    plan.trust.verdict = Unsupported(*wrong)
     return plan.trust.verdict
 
 

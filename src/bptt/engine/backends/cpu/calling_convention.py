@@ -10,7 +10,7 @@ from bptt.engine.ir.program import Gathered, StepProgram
 
 if TYPE_CHECKING:
     from bptt.engine.backends.base import Kernel
-    from bptt.engine.passes.prologue_epilogue import Around
+    from bptt.engine.passes.prologue_epilogue import Frame
 
 Place = tuple[str, int, int, int, bool]
 """Where rows over all steps lie: (array, its number, first column, width, whether that is all of
@@ -18,26 +18,29 @@ it)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Recipe:
+class CallingConvention:
     """Numbers and places.
 
     Attributes:
         leaves: how many leaves the state has.
         widths: their widths.
-        given, first, last: of what runs before the loop, matrices and units are ``[:given]``,
-        extras
+        given, first, last: of what the prologue gives, matrices and units are ``[:given]``, extras
             ``[given:first]``, hoisted tensors ``[first:last]``, and kept values ``[last:]``.
         plain_times: whether every hoisted tensor is rows of the loop's own dtype, computed before
-        the loop. time_widths: columns of each hoisted tensor. saved_width, delta_width: columns
-        that all saved values, and all deltas, take together. reads_times: whether the backward pass
-        reads hoisted tensors. rows: what the products after the loop read. times: the gradients of
-        hoisted tensors, with their own shapes where these are not [width]. heads: how many
-        differentiable tensors come before those of the state. first_time_head: the first of them
-        that has a row for each step and lane. idle: the sources among the heads that nothing reads:
-        what they are, and what graph they hang on, is none of the loop's business. keep: which
-        results of what runs before the loop the backward pass reads. ready: how many there are.
-        unread: which heads, and start and initial leaves behind them, the backward pass knows by
-        their shapes alone: autograd would not save them.
+            the loop.
+        time_widths: columns of each hoisted tensor.
+        saved_width, delta_width: columns that all saved values, and all deltas, take together.
+        reads_times: whether the backward pass reads hoisted tensors.
+        rows: what the products after the loop read.
+        times: the gradients of hoisted tensors, with their own shapes where these are not [width].
+        primals: how many differentiable tensors come before those of the state.
+        first_time_primal: the first of them that has a row for each step and lane.
+        idle: the sources among the primals that nothing reads; what they are, and what graph they
+            hang on, does not matter to the loop.
+        keep: which results of the prologue the backward pass reads.
+        ready: how many results the prologue gives.
+        unread: which primals, and start and initial leaves behind them, the backward pass knows by
+            their shapes alone: autograd would not save them.
     """
 
     leaves: int
@@ -52,31 +55,31 @@ class Recipe:
     reads_times: bool
     rows: tuple[Place, ...]
     times: tuple[tuple[Place, tuple[int, ...] | None] | None, ...]
-    heads: int
-    first_time_head: int
+    primals: int
+    first_time_primal: int
     idle: tuple[int, ...]
     keep: tuple[int, ...]
     ready: int
     unread: tuple[int, ...]
 
 
-def recipe_of(
-    program: StepProgram, around: Around, kernel: Kernel, dtypes: tuple[bool, ...]
-) -> Recipe:
+def convention_of(
+    program: StepProgram, frame: Frame, kernel: Kernel, dtypes: tuple[bool, ...]
+) -> CallingConvention:
     """Resolve a program; ``dtypes`` tells which hoisted tensors have the loop's own dtype."""
-    after, inline = program.after, around.inline
+    after, inline = program.after, frame.inline
     given = len(program.matrices) + len(program.units)
     first = given + (0 if after is None else len(after.extras))
     widths = tuple(_product(t.shape) for t in program.times)
     computed = all(t.source is None and len(t.shape) == 1 for t in program.times)
     last = first + len(program.times)
-    ready = len(around.before.graph.graph.output_node().args[0])
+    ready = len(frame.prologue.graph.graph.output_node().args[0])
     keep = {*kernel.read_back, *range(given, first), *range(last, ready)}
     if _reads_times(program):
         keep |= set(range(first, last))
     params, sources = len(program.params), len(program.sources)
     kept = tuple(sorted(keep)) if after is not None else ()
-    return Recipe(
+    return CallingConvention(
         leaves=len(program.states),
         widths=program.states,
         given=given,
@@ -94,33 +97,33 @@ def recipe_of(
             None if g is None else (_place(g, program), t.shape if len(t.shape) != 1 else None)
             for g, t in zip(after.times, program.times, strict=True)
         ),
-        heads=sources + 1 if inline else params + len(program.times),
-        first_time_head=sources if inline else params,
+        primals=sources + 1 if inline else params + len(program.times),
+        first_time_primal=sources if inline else params,
         idle=_idle(program) if inline else (),
         keep=kept,
         ready=ready,
-        unread=_unread(program, around, kept),
+        unread=_unread(program, frame, kept),
     )
 
 
-def _unread(program: StepProgram, around: Around, keep: tuple[int, ...]) -> tuple[int, ...]:
-    """See `Recipe`."""
-    if around.after is None or program.after is None:
+def _unread(program: StepProgram, frame: Frame, keep: tuple[int, ...]) -> tuple[int, ...]:
+    """See `CallingConvention`."""
+    if frame.epilogue is None or program.after is None:
         return ()
-    ahead, behind = around.before.graph.graph, around.after.graph.graph
-    heads, results = placeholders(ahead)[1:], ends(ahead)
-    read = {i for i, node in enumerate(placeholders(behind)[1 : 1 + len(heads)]) if node.users}
-    turned = dict(around.turned)
+    ahead, behind = frame.prologue.graph.graph, frame.epilogue.graph.graph
+    primals, results = placeholders(ahead)[1:], ends(ahead)
+    read = {i for i, node in enumerate(placeholders(behind)[1 : 1 + len(primals)]) if node.users}
+    turned = dict(frame.turned)
     read |= {turned[i] for i in keep if i in turned}
-    read |= {heads.index(results[i]) for i in keep if results[i] in heads}
-    if not around.inline:  # what runs outside made them: nobody else has them
+    read |= {primals.index(results[i]) for i in keep if results[i] in primals}
+    if not frame.inline:  # what runs outside made them: nobody else has them
         given = [*program.params, *program.times]
         read |= {i for i, g in enumerate(given) if g.source is None}
     n = len(program.states)
     # The loop has copies of start and initial leaves; what products with it are gradients of,
     # autograd would save.
-    read |= {len(heads) + g.index for g in program.after.gathered if g.space == "state"}
-    return tuple(i for i in range(len(heads) + 2 * n) if i not in read)
+    read |= {len(primals) + g.index for g in program.after.gathered if g.space == "state"}
+    return tuple(i for i in range(len(primals) + 2 * n) if i not in read)
 
 
 def _idle(program: StepProgram) -> tuple[int, ...]:

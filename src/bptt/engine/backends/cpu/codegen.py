@@ -224,6 +224,6 @@ def _moved(
         return argument
 
     if instruction[0] == "matmul":
-        *head, matrix = instruction
-        return (*map(one, head), matrices.index(matrix))
+        *primal, matrix = instruction
+        return (*map(one, primal), matrices.index(matrix))
     return tuple(map(one, instruction))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import bptt
-from bptt.nn._usual import usual_call
+from bptt.nn._dispatch import dispatched_call
 
 KINDS = ["RNN", "GRU", "LSTM"]
 
@@ -36,9 +36,9 @@ def usual(kind: str, **options: Any) -> tuple[Any, torch.Tensor]:
     """A layer after a call, of which the next is a usual one."""
     layer = getattr(bptt.nn, kind)(3, 4, **options).double()
     inputs = torch.randn(5, 2, 3).double()
-    assert usual_call(layer, inputs) is None
+    assert dispatched_call(layer, inputs) is None
     layer(inputs)
-    assert usual_call(layer, inputs) is not None
+    assert dispatched_call(layer, inputs) is not None
     return layer, inputs
 
 
@@ -90,14 +90,14 @@ def test_inference_first_and_training_after() -> None:
 
 def test_other_calls_go_the_long_way() -> None:
     layer, inputs = usual("GRU")
-    assert usual_call(layer, inputs[0]) is None
-    assert usual_call(layer, inputs[:0]) is None
-    assert usual_call(layer, nn.utils.rnn.pack_sequence([inputs[:, 0]])) is None
+    assert dispatched_call(layer, inputs[0]) is None
+    assert dispatched_call(layer, inputs[:0]) is None
+    assert dispatched_call(layer, nn.utils.rnn.pack_sequence([inputs[:, 0]])) is None
     with torch.autocast("cpu"):
-        assert usual_call(layer, inputs) is None
+        assert dispatched_call(layer, inputs) is None
     parametrized = usual("GRU")[0]
     nn.utils.parametrizations.weight_norm(parametrized, "weight_hh_l0")
-    assert usual_call(parametrized, inputs) is None
+    assert dispatched_call(parametrized, inputs) is None
     same(parametrized, inputs)
     same(parametrized, inputs)
     values = {name: p.detach() * 2 for name, p in layer.named_parameters()}
@@ -107,4 +107,4 @@ def test_other_calls_go_the_long_way() -> None:
     for wide in ({"num_layers": 2}, {"bidirectional": True}):
         deep = bptt.nn.GRU(3, 4, **wide).double()
         deep(inputs)
-        assert usual_call(deep, inputs) is None
+        assert dispatched_call(deep, inputs) is None

@@ -38,7 +38,7 @@ def found(cell: nn.Module, whole: bool, steps: int, lanes: int, **options: Any) 
     start = initial_state(cell, lanes)
     plan = plan_for(cell, inputs, start, start)
     assert isinstance(plan, Plan)
-    assert plan.whole is not None
+    assert plan.executable is not None
     outputs, last, _ = native.run(
         cell,
         inputs,
@@ -48,7 +48,7 @@ def found(cell: nn.Module, whole: bool, steps: int, lanes: int, **options: Any) 
         lengths=None,
         return_states=False,
         clip=None,
-        plan=plan if whole else replace(plan, whole=None),
+        plan=plan if whole else replace(plan, executable=None),
         **options,
     )
     results = [outputs, *leaves(last)]

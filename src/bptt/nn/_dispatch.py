@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bptt._identity import ByIdentity
-from bptt.engine import Ineligible, Plan
+from bptt.engine import Plan, Unsupported
 from bptt.engine.runtime import native
 from bptt.engine.runtime.compile_cache import context_of_call
 from bptt.nn._costs import pytorch_is_faster
@@ -21,7 +21,7 @@ from bptt.nn._kinds import Standing, cell_of, plan
 from bptt.state import State
 
 
-class _Usual:
+class _Dispatch:
     """What was found out.
 
     Args:
@@ -83,13 +83,13 @@ class _Usual:
         found = self._plans.get(key)
         if found is None:
             made = plan(cell_of(self.standing), list(self._weights), inputs, start)
-            if isinstance(made, Ineligible):
+            if isinstance(made, Unsupported):
                 return None
             found = self._plans[key] = made
         return found
 
 
-_KNOWN: ByIdentity[_Usual] = ByIdentity()
+_KNOWN: ByIdentity[_Dispatch] = ByIdentity()
 
 
 def keep(layer: nn.RNNBase, standing: Standing, weights: list[Tensor]) -> None:
@@ -97,10 +97,10 @@ def keep(layer: nn.RNNBase, standing: Standing, weights: list[Tensor]) -> None:
     known = _KNOWN.get(layer)
     plain = all(map(layer._parameters.__contains__, layer._all_weights[0]))
     if plain and (known is None or not known.holds(layer)):
-        _KNOWN[layer] = _Usual(layer, standing, weights, weights[0].device)
+        _KNOWN[layer] = _Dispatch(layer, standing, weights, weights[0].device)
 
 
-def usual_call(layer: nn.RNNBase, input: Any) -> Any:
+def dispatched_call(layer: nn.RNNBase, input: Any) -> Any:
     """What ``layer(input)`` gives; None where it is no usual call."""
     usual = _KNOWN.get(layer)
     if usual is None or type(input) is not Tensor or context_of_call() is not None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import bptt
 from bptt.engine.frontend.foreign import Foreign
-from bptt.engine.runtime.dispatch_cache import usual_of
+from bptt.engine.runtime.dispatch_cache import dispatch_of
 from bptt.errors import ShapeError
 
 
@@ -23,7 +23,7 @@ def unfolded(cell: nn.Module, inputs: Tensor, **options: object) -> Tensor:
 def twice(cell: nn.Module, inputs: Tensor) -> None:
     """Two calls, after which the third is a usual one."""
     unfolded(cell, inputs)
-    assert usual_of(cell, inputs) is not None
+    assert dispatch_of(cell, inputs) is not None
     unfolded(cell, inputs)
 
 
