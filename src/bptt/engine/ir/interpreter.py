@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bptt.engine.ir.ops import POINTWISE
+from bptt.engine.ir.ops import OPERATORS
 from bptt.engine.ir.program import Argument, Instruction, Operand, Piece, Step, StepProgram, Value
 
 Arrays = Sequence[Tensor | None]
@@ -59,13 +59,9 @@ class _Lanes:
             assert i.matrix is not None
             product = arguments[1].expand(self.batch, -1) @ self.matrices[i.matrix]
             return product if i.arguments[0] is None else arguments[0] + product
-        if i.opcode == "sum":
-            return arguments[0].sum(dim=1, keepdim=True)
-        if i.opcode == "dot":
-            return (arguments[0] * arguments[1]).sum(dim=1, keepdim=True)
-        if i.opcode == "amax":
-            return arguments[0].amax(dim=1, keepdim=True)
-        return POINTWISE[i.opcode](*arguments)
+        meaning = OPERATORS[i.opcode].meaning
+        assert meaning is not None
+        return meaning(*arguments)
 
 
 def _entering(

@@ -13,8 +13,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from bptt.engine.ir.ops import OPERATORS
 from bptt.engine.ir.program import Argument, Instruction, Operand, Piece, Value
-from bptt.engine.lowering.fold import COMMUTATIVE, simplify
+from bptt.engine.lowering.fold import simplify
 from bptt.engine.unsupported import Reason, Refusal
 
 Columns = NDArray[np.int64]
@@ -126,7 +127,7 @@ class Builder:
             for one, other in (arguments, arguments[::-1]):
                 if isinstance(other, Operand) and other in self._negated:  # a + (-b) is a - b
                     return self.emit("sub", one, self._negated[other])
-        if opcode in COMMUTATIVE:
+        if OPERATORS[opcode].commutative:
             arguments = tuple(sorted(arguments, key=_order))
         width = max(a.width if isinstance(a, Operand) else 1 for a in arguments)
         result = self._append(opcode, width, arguments)

@@ -12,13 +12,11 @@ from typing import Any
 
 import torch
 
-from bptt.engine.ir.ops import POINTWISE
+from bptt.engine.ir.ops import OPERATORS
 from bptt.engine.ir.program import Operand
 
 LEAST = 2.0**-126
 """The least number of float32 with all its digits."""
-
-COMMUTATIVE = frozenset({"add", "mul", "minimum", "maximum", "eq", "ne", "and", "or"})
 
 Simple = Operand | float | tuple[Any, ...] | None
 
@@ -35,8 +33,9 @@ def simplify(opcode: str, arguments: tuple[Operand | float, ...], backward: bool
 
 
 def _folded(opcode: str, arguments: tuple[float, ...]) -> float:
-    numbers = [torch.tensor(a, dtype=torch.float64) for a in arguments]
-    return float(POINTWISE[opcode](*numbers))
+    meaning = OPERATORS[opcode].meaning
+    assert meaning is not None
+    return float(meaning(*[torch.tensor(a, dtype=torch.float64) for a in arguments]))
 
 
 def _add(a: Operand | float, b: Operand | float) -> Simple:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from bptt.engine.ir.ops import POINTWISE
+from bptt.engine.ir.ops import is_pointwise
 from bptt.engine.ir.program import Argument, Instruction, Operand, Piece, Value, Write
 
 _MOST = 512
@@ -95,7 +95,7 @@ class _Merger:
         """Results of one operator: the operator on their arguments side by side."""
         members = [self.made.get(o.value) for o in operands]
         first = members[0]
-        if first is None or first.opcode not in POINTWISE or first.result.width == 1:
+        if first is None or not is_pointwise(first.opcode) or first.result.width == 1:
             return None
         if len({o.value for o in operands}) < len(operands):
             return None
@@ -230,7 +230,7 @@ def _side_by_side(instructions: list[Instruction]) -> list[tuple[Instruction, In
     starts: dict[tuple[str, Value, int], Instruction] = {}
     for i in instructions:
         wide = next((o for o in i.operands() if o.width == i.result.width > 1), None)
-        if wide is not None and i.opcode in POINTWISE:
+        if wide is not None and is_pointwise(i.opcode):
             starts.setdefault((i.opcode, wide.value, wide.offset), i)
     found = []
     for (opcode, value, offset), one in starts.items():

@@ -3,12 +3,14 @@ rest."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.fx import Graph, GraphModule, Node
 
+from bptt.engine import unsupported
 from bptt.engine.graphs.cleanup import code_of, tidy
 from bptt.engine.graphs.differentiate import decompose, differentiate, fakes_for
 from bptt.engine.graphs.hoist import Partition
@@ -17,6 +19,7 @@ from bptt.engine.ir.program import (
     Code,
     Gathered,
     Given,
+    Instruction,
     Operand,
     Piece,
     Step,
@@ -24,6 +27,7 @@ from bptt.engine.ir.program import (
     Value,
     Write,
 )
+from bptt.engine.ir.verifier import verify, verify_step
 from bptt.engine.ir.wanted import Wanted
 from bptt.engine.lowering import operators as _operators  # noqa: F401 (registers the handlers)
 from bptt.engine.lowering import views as _views  # noqa: F401 (registers the handlers)
@@ -156,8 +160,11 @@ def _assemble(
         if operand is not None and operand not in gathered:
             gathered.append(operand)
     last = gathered[len(tr.gathered) :]
+    check = _checker(times, widths, tr)
     instructions = start_products(build.instructions, (*forward, *backward), gathered)
+    check(instructions, (*forward, *backward), gathered)
     instructions, both, lying = merge_neighbours(instructions, (*forward, *backward), gathered)
+    check(instructions, both, lying)
     forward, backward = both[: len(forward)], both[len(forward) :]
     of = dict(zip(gathered, lying, strict=True))
     read = lying[: len(tr.gathered)]
@@ -165,6 +172,7 @@ def _assemble(
         read = pair_sums(tr, instructions, read)
         lying = [*read, *(of[o] for o in last)]
         instructions = dots(instructions, both, lying)
+        check(instructions, both, lying)
     cut = split(instructions, forward, backward, lying, keep_times=not parts.projects)
     writes, deltas, places = _deltas(cut.writes, cut.gathered)
     saves = tuple(
@@ -181,7 +189,7 @@ def _assemble(
         steps = tuple(None if o is None else at[of[o]] for o in time_rows)
         extras = tuple(range(len(tr.extras)))
         after = After(code, rows, extras, steps, has)
-    return StepProgram(
+    program = StepProgram(
         cell=name,
         dtype=str(dtype).removeprefix("torch."),
         sources=sources,
@@ -204,6 +212,31 @@ def _assemble(
         reached=reached,
         step=code_of(parts.step),
     )
+    if unsupported.STRICT:
+        verify(program)
+    return program
+
+
+def _checker(
+    times: tuple[Given, ...], states: tuple[int, ...], tr: Translator
+) -> Callable[[Sequence[Instruction], Sequence[Write], Sequence[Operand]], None]:
+    """What verifies the joint step after a pass: under `unsupported.STRICT` alone, as in tests."""
+    if not unsupported.STRICT:
+        return lambda instructions, writes, kept: None
+    given = {
+        "state": states,
+        "grad": states,
+        "time": [int(torch.Size(t.shape).numel()) for t in times],
+        "unit": [int(torch.Size(u.shape).numel()) for u in tr.units],
+    }
+    matrices = [(m.shape[0], m.shape[1]) for m in tr.matrices]
+
+    def check(
+        instructions: Sequence[Instruction], writes: Sequence[Write], kept: Sequence[Operand]
+    ) -> None:
+        verify_step(instructions, writes, given, matrices, kept=kept)
+
+    return check
 
 
 def _roots(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from bptt.engine.ir.ops import CHEAP
+from bptt.engine.ir.ops import OPERATORS
 from bptt.engine.ir.program import Instruction, Operand, Piece, Value, Write
 
 Interval = tuple[int, int]
@@ -78,7 +78,7 @@ class Saver:
         return value.space == "time" or value in self.ahead
 
     def _cheap(self, value: Value) -> bool:
-        return value in self.made and self.made[value].opcode in CHEAP
+        return value in self.made and OPERATORS[self.made[value].opcode].cheap
 
     def _worth_repeating(self, value: Value) -> bool:
         """Cheap, and not at the price of saving more than the value itself."""
