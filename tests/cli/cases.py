@@ -1,10 +1,15 @@
-"""How the tests call the command line, and the table that they call it on."""
+"""How the tests call the command line, the table that they call it on, and what is left there."""
+
+import hashlib
+import os
+from pathlib import Path
 
 import numpy as np
 from typer.testing import CliRunner
 
 from bptt.cli._app import app
 
+COLUMNS = ("--inputs", "u", "--target", "y")
 FAST = ("--epochs", "2", "--cell", "gru", "--hidden", "4")
 FAST += ("--depth", "10", "--stride", "10", "--quiet")
 
@@ -28,3 +33,30 @@ def write_table(path, rows=120, seed=0):
     lines = [f"{a:.6f},{50 + 10 * b:.6f},x{i}" for i, (a, b) in enumerate(zip(u, y, strict=True))]
     path.write_text("\n".join(["u,y,note", *lines]) + "\n")
     return path
+
+
+def snapshot(folder):
+    """Every file below a folder, with its content."""
+    found = {}
+    for path in sorted(Path(folder).rglob("*")):
+        if path.is_file():
+            found[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def fit(*arguments):
+    result = call("fit", "data.csv", *COLUMNS, *FAST, *arguments)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def in_fork(work):
+    """The exit code of a process that does ``work``."""
+    process = os.fork()
+    if process == 0:
+        code = 1
+        try:
+            code = work()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])

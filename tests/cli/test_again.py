@@ -14,8 +14,7 @@ import pytest
 
 from bptt.training import Hold
 
-from .cases import FAST, call
-from .test_harm import COLUMNS, snapshot
+from .cases import COLUMNS, FAST, call, snapshot
 from .test_resume import same
 from .test_signals import Path_of_bptt, wait_until
 

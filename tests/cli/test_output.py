@@ -11,8 +11,7 @@ import pytest
 import bptt.cli
 from bptt.training._progress import bar
 
-from .cases import FAST
-from .test_harm import COLUMNS, in_fork
+from .cases import COLUMNS, FAST, in_fork
 from .test_signals import Path_of_bptt
 
 FIT = ("fit", "data.csv", *COLUMNS, *FAST[:-1], "--out", "run")

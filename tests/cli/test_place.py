@@ -14,8 +14,7 @@ from bptt.errors import CheckpointError, DataError
 from bptt.runs import Made, read_run, write_run
 from bptt.training import Hold
 
-from .cases import FAST, call, words
-from .test_harm import COLUMNS, fit, in_fork, snapshot
+from .cases import COLUMNS, FAST, call, fit, in_fork, snapshot, words
 
 FIT = ("fit", "data.csv", *COLUMNS, *FAST)
 NEVER = ("--checkpoint", "never")

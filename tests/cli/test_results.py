@@ -17,8 +17,7 @@ from bptt.errors import CheckpointError, DataError, ProcessError
 from bptt.text import Options
 from bptt.training import Hold
 
-from .cases import FAST, call, words
-from .test_harm import COLUMNS
+from .cases import COLUMNS, FAST, call, words
 
 REACH = ("--parts", "reach", "--lags", "16", "--anchors", "2")
 COMPARE = ("--methods", "full", "--starts", "1", "--budget", "30", "--hidden", "2", "--quiet")

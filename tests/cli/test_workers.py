@@ -19,8 +19,7 @@ from bptt.errors import CheckpointError
 from bptt.training import _workers
 from bptt.training._workers import Asked, Watch, attend, deaf
 
-from .cases import write_table
-from .test_harm import in_fork
+from .cases import in_fork, write_table
 from .test_signals import CODES, COLUMNS, SMALL, group_of, start, wait_until
 
 LONG = ("--epochs", "4000", "--patience", "4000", "--starts", "6", "--jobs", "2")

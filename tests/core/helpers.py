@@ -203,3 +203,8 @@ def assert_same(one: Any, other: Any, tolerance: float = 1e-12) -> None:
 def copied(net: bptt.Network) -> bptt.Network:
     """A network of its own with the same weights."""
     return deepcopy(net)
+
+
+def budget(net: bptt.Network, stream: bptt.Stream, share: float = 0.6) -> int:
+    """Bytes that do not hold the whole."""
+    return int(bptt.Full().plan(net, stream).peak * share)

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 import bptt
 
+from .forward import variants
 from .helpers import CELLS, F64, Network, copied, data, network, only, ragged, series
-from .test_online import variants
 
 STREAMS = {
     "ragged": lambda: ragged([5, 3, 6, 2], lanes=2, outputs=2),
