@@ -42,9 +42,15 @@ def line(name: str = "Stopped") -> str:
     return f"{name}. {_said}"
 
 
+def world() -> int:
+    """How many processes torchrun started, this one among them; 1 without it."""
+    rank, size = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
+    return max(1, int(size[:9])) if rank.isdecimal() and size.isdecimal() else 1
+
+
 def speaks() -> bool:
     """Whether it is this process, of those that torchrun started, that tells how all ended."""
-    return os.environ.get("RANK", "0") == "0"
+    return world() == 1 or os.environ["RANK"] == "0"
 
 
 def end(number: int, frame: FrameType | None = None) -> NoReturn:

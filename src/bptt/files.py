@@ -367,8 +367,14 @@ def shown(path: str | os.PathLike[str]) -> str:
 
 
 def printable(text: str) -> str:
-    """A text without lone surrogates, which stand for bytes of file names that are no UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    """A text without lone surrogates, which stand for bytes of file names that are no UTF-8, and
+    without control characters, which a terminal would obey."""
+    whole = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", whole)
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""All but tabs and the ends of lines."""
 
 
 def why(error: OSError, size: int | None = None) -> str:

@@ -12,7 +12,7 @@ from torch import nn
 from bptt import _ending, cells, tasks
 from bptt.cli._forecast import read_series
 from bptt.cli._place import check_outs
-from bptt.cli._show import say, show_comparison
+from bptt.cli._show import at_work, say, show_comparison
 from bptt.comparison import Budget, Comparison, check, compare
 from bptt.drawing import apart
 from bptt.errors import at_least
@@ -76,6 +76,7 @@ def run(source: Source, options: Options, out: Path, force: bool, quiet: bool) -
         rivals = check(network, stream, options.methods, "mse", options.depth, options.rate)
         runs += len(rivals) * options.starts
     say(_cost(runs, budget))
+    at_work()
     for file, (name, network, stream) in named.items():
         say(
             f"[bold]{escape(name)}[/bold]: {stream.steps} steps, "

@@ -15,9 +15,9 @@ from bptt.diagnostics import PARTS as PARTS
 from bptt.diagnostics import is_page
 from bptt.errors import OptionError
 from bptt.files import shown
-from bptt.forecasting import PAGE, diagnose_run, load
+from bptt.forecasting import PAGE, diagnose_run, forecaster_of
 from bptt.forecasting import report as write_report
-from bptt.runs import task_of
+from bptt.runs import read_run, task_of
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,9 @@ class Asked:
 def diagnose(run: Path, data: Path | None, missing: str | None, asked: Asked) -> None:
     """Diagnose ``run`` on ``data``, say what was found, and leave it in RUN/diagnosis."""
     _check_task(run, "diagnose")
-    series = read(load(run), run, data, missing, command="diagnose")
-    diagnosis, files = diagnose_run(run, series, written=_note, **asdict(asked))
+    whole = read_run(run)
+    series = read(forecaster_of(whole), run, data, missing, command="diagnose")
+    diagnosis, files = diagnose_run(whole, series, written=_note, **asdict(asked))
     say(f"[bold]{escape(str(diagnosis).splitlines()[0])}[/bold]\n")
     for name, text in diagnosis.verdicts().items():
         say(f"[bold]{name}[/bold]: {escape(text)}\n")

@@ -18,9 +18,9 @@ from bptt.cli._place import check_not_data, free, held
 from bptt.cli._place import made as made_before
 from bptt.cli._processes import agreed, decided, first, joined, started_again
 from bptt.cli._ready import Ready, Resume
-from bptt.cli._show import FAILED, leave, say, stop
+from bptt.cli._show import FAILED, at_work, is_at_work, leave, say, stop
 from bptt.drawing import apart
-from bptt.errors import BpttError, DataError, NonFiniteError, OptionError
+from bptt.errors import BpttError, DataError, NonFiniteError, OptionError, ProcessError
 from bptt.files import shown, why
 from bptt.runs import (
     JOB,
@@ -38,7 +38,7 @@ from bptt.runs import (
     put,
     replacements,
 )
-from bptt.training import Checkpoint, Interrupted, Place
+from bptt.training import Checkpoint, Interrupted, Moved, Place
 
 TASKS: dict[type[Job], Callable[[Any], Ready[Any]]] = {
     forecasting.Job: _forecast.ready,
@@ -86,7 +86,8 @@ class Changes:
 
 def every(text: str) -> str | int | None:
     """How often to save, out of ``"30s"``, ``"500"`` (updates) or ``"never"``."""
-    found = int(text) if text.isdecimal() else None if text == "never" else text
+    number = text.isdecimal() and len(text) < 19
+    found = int(text) if number else None if text == "never" else text
     if found is not None:
         Checkpoint("", every=found)  # refuses before work
     return found
@@ -140,6 +141,7 @@ def _begin(job: Job, output: Output) -> None:
             _train(ready, place, None, False, output.quiet)
             return
         saved = decided(lambda: begin(place.folder, job))
+        _ending.note(f"The run is noted. Begin it again with: {_again(place.folder)}")
         try:
             _train(ready, place, Checkpoint(saved, every=job.every), False, output.quiet)
         except typer.Exit:
@@ -185,10 +187,12 @@ def _train(
 ) -> None:
     folder = place.folder
     if checkpoint is not None:
-        _ending.note(_how(folder))
+        checkpoint = replace(checkpoint, begun=partial(_saving, folder, checkpoint.begun))
     try:
         result = ready.train(not quiet, checkpoint, resume)
     except Interrupted as stopped:
+        if checkpoint is not None:
+            _ending.note(_how(folder))
         stop(stopped.signal)
     except NonFiniteError as error:
         kept = ""
@@ -196,6 +200,12 @@ def _train(
             mend = f"{_again(folder)} --on-nonfinite skip (or rollback)"
             kept = f"\n\nThe last checkpoint before it is kept. Go on with\n\n  {mend}"
         leave("Training stopped", f"{error}{kept}", FAILED)
+    except (BpttError, OSError) as error:
+        if checkpoint is None or not is_at_work() or isinstance(error, (Moved, ProcessError)):
+            raise
+        reason = why(error) if isinstance(error, OSError) else str(error)
+        leave("Training stopped", f"{reason}\n\n{_mended(folder)}", FAILED)
+    at_work()
     if not first():
         return
     made = ready.made(result)
@@ -215,5 +225,17 @@ def _written(made: Made, folder: Path, saved: bool) -> list[Path]:
     except (OSError, BpttError) as error:
         size = sum(map(len, made.parts.values()))
         reason = why(error, size) if isinstance(error, OSError) else str(error)
-        more = f" Training is saved. When that is mended, go on with\n\n  {_again(folder)}"
-        leave("Not written", f"{reason}\n\n{more if saved else ''}".strip(), FAILED)
+        more = f"\n\n{_mended(folder)}" if saved else ""
+        leave("Not written", f"{reason}{more}", FAILED)
+
+
+def _mended(folder: Path) -> str:
+    return f"Training is saved. When that is mended, go on with\n\n  {_again(folder)}"
+
+
+def _saving(folder: Path, begun: Callable[[], None] | None) -> None:
+    """All is checked, and the first checkpoint is there."""
+    if begun is not None:
+        begun()
+    _ending.note(_how(folder))
+    at_work()

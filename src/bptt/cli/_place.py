@@ -12,8 +12,10 @@ import typer
 
 from bptt import _ending, files
 from bptt.cli._processes import decided
+from bptt.diagnostics import owned as diagnosed
 from bptt.errors import CheckpointError, OptionError
 from bptt.files import shown
+from bptt.forecasting import DIAGNOSIS
 from bptt.runs import CHECKPOINTS, WHOLE, owned, replacements, settle, sweep
 from bptt.training import Hold, Place
 
@@ -162,6 +164,11 @@ def _no_part_of(run: Path, out: Path) -> None:
     for name in owned(run):
         if files.same(out, run / name):
             raise OptionError(f"{shown(out)} is {name} of the run: name another place with --out.")
+    for name in diagnosed(run / DIAGNOSIS):
+        if files.same(out, run / DIAGNOSIS / name):
+            raise OptionError(
+                f"{shown(out)} is {name} of the run's diagnosis: name another place with --out."
+            )
     place = Path(os.path.realpath(out))
     for saved in (run / CHECKPOINTS, *replacements(run), run / WHOLE):
         if place.is_relative_to(os.path.realpath(saved)):

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from bptt import _ending
 from bptt.cli._place import check_out, check_outs
-from bptt.cli._show import say, show_metrics
+from bptt.cli._show import at_work, say, show_metrics
 from bptt.errors import OptionError
 from bptt.files import shown, write_text
 from bptt.forecasting import Forecaster, Metrics, Series, load, read_table, seen, select, sunspots
@@ -70,6 +70,7 @@ def run(
     _ending.note(f"{shown(out)} was not written.")
     forecaster = load(folder)
     series = read(forecaster, folder, data, missing, free_run)
+    at_work()
     found = _forecasts(forecaster, series, free_run)
     check_outs(absent, force, folder, data)
     _write(out, series, found)

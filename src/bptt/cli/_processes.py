@@ -11,15 +11,11 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 
 from bptt import _ending
+from bptt._ending import world
 from bptt.errors import ProcessError
 from bptt.training import join_processes
 
 T = TypeVar("T")
-
-
-def world() -> int:
-    """How many processes torchrun started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
 
 
 def first() -> bool:
@@ -29,7 +25,7 @@ def first() -> bool:
 
 def started_again() -> bool:
     """Whether torchrun started all processes again after one of them had failed."""
-    return world() > 1 and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return world() > 1 and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") not in ("", "0")
 
 
 @contextlib.contextmanager
@@ -39,7 +35,13 @@ def joined() -> Iterator[None]:
         yield
         return
     with _ending.left():  # the connection waits in native code, and nothing is saved yet
-        join_processes("gloo")
+        try:
+            join_processes("gloo")
+        except (RuntimeError, ValueError) as error:
+            raise ProcessError(
+                f"RANK and WORLD_SIZE tell of {world()} processes, which do not find each other: "
+                f"{str(error).partition(chr(10))[0]}. Start all by torchrun, or unset both."
+            ) from error
     try:
         quiet = contextlib.nullcontext() if first() else contextlib.redirect_stdout(io.StringIO())
         with quiet:

@@ -44,6 +44,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         _ending.note(_ending.NOTHING)
+        _at_work.clear()
         try:
             command(*args, **kwargs)
         except NonFiniteError as error:
@@ -62,9 +63,24 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     return run
 
 
+_at_work: list[bool] = []
+
+
+def at_work() -> None:
+    """All is checked, and work begins: what goes wrong from now on has failed."""
+    _at_work[:] = [True]
+
+
+def is_at_work() -> bool:
+    """Whether `at_work` was said."""
+    return bool(_at_work)
+
+
 def _code(error: BpttError | OSError) -> int:
     """Which of the two it is: what the system refuses for no mistake of the user's, and what other
     processes do, has failed, at whatever moment."""
+    if _at_work:
+        return FAILED
     refused = isinstance(error, (CheckpointError, OSError)) and error.errno in _FAULTS
     return FAILED if refused or isinstance(error, (Moved, ProcessError)) else BAD_INPUT
 
@@ -85,7 +101,7 @@ def leave(title: str, message: str, code: int) -> NoReturn:
     """Show why, and end with an exit code; of several processes the first one shows it, which
     knows why the others end."""
     _ending.note("The reason is told above.")
-    text = escape(printable(message))
+    text = _plain(message)
     if _ending.speaks():
         Console(stderr=True).print(Panel(text, title=title, title_align="left", border_style="red"))
     raise typer.Exit(code)
@@ -126,6 +142,11 @@ def say(text: str = "") -> None:
     Console(file=sys.stdout, highlight=False).print(printable(text))
 
 
+def _plain(text: str) -> str:
+    """Text that is shown as it is."""
+    return escape(printable(text))
+
+
 def _error(number: float | None) -> str:
     """An error; a square that no number can hold is left out."""
     return "–" if number is None else f"{number:.4g}"
@@ -142,7 +163,7 @@ def show_metrics(
     count = metrics[0].count if rivals else sum(one.count for one in metrics)
     predictions = f"{count} prediction{'s' * (count != 1)}"
     table = Table(
-        title=f"Error {escape(where)}, {predictions}, in units of {escape(unit)}",
+        title=f"Error {_plain(where)}, {predictions}, in units of {_plain(unit)}",
         title_justify="left",
         title_style="bold",
     )
@@ -153,5 +174,5 @@ def show_metrics(
     for one in metrics:
         numbers = (one.rmse, one.mse, one.mae)
         style = "bold green" if rivals and one.rmse == lowest else None
-        table.add_row(escape(one.name), *map(_error, numbers), style=style)
+        table.add_row(_plain(one.name), *map(_error, numbers), style=style)
     Console(file=sys.stdout).print(table)

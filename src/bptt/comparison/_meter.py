@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Iterator
@@ -42,6 +43,7 @@ class Budget:
                 number = float(timed[1] if timed else value)
             except ValueError:
                 number = 0.0
+            number = number if math.isfinite(number) else 0.0
             if timed:
                 value = number * (60.0 if timed[2] == "min" else 1.0)
             else:

@@ -7,6 +7,7 @@ from bptt.diagnostics._optima import Optima as Optima
 from bptt.diagnostics._page import Section as Section
 from bptt.diagnostics._page import Table as Table
 from bptt.diagnostics._page import is_page as is_page
+from bptt.diagnostics._page import is_picture as is_picture
 from bptt.diagnostics._page import page as page
 from bptt.diagnostics._page import sections_of as sections_of
 from bptt.diagnostics._reach import Depth as Depth
@@ -14,5 +15,6 @@ from bptt.diagnostics._reach import Reach as Reach
 from bptt.diagnostics._saturation import Squashed as Squashed
 from bptt.diagnostics._saved import PARTS as PARTS
 from bptt.diagnostics._saved import check_place as check_place
+from bptt.diagnostics._saved import owned as owned
 from bptt.diagnostics._surface import Plane as Plane
 from bptt.diagnostics._surface import Surface as Surface

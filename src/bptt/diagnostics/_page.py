@@ -64,6 +64,15 @@ def is_page(path: Path) -> bool:
         return False
 
 
+def is_picture(path: Path) -> bool:
+    """Whether a file, not one that a link leads to, is a PNG: pages show nothing else, as what a
+    stranger's folder links to may be a secret."""
+    try:
+        return is_plain(path) and read_bytes(path)[:8] == b"\x89PNG\r\n\x1a\n"
+    except OSError:
+        return False
+
+
 def _inline(picture: Path) -> str:
     data = base64.b64encode(read_bytes(picture)).decode("ascii")
     return f"data:image/png;base64,{data}"
@@ -77,7 +86,7 @@ def sections_of(content: dict[str, Any], folder: Path) -> list[Section]:
         if name not in content:
             continue
         part, picture = content[name], folder / f"{name}.png"
-        pictures = [(picture, f"{name}, drawn")] if picture.is_file() else []
+        pictures = [(picture, f"{name}, drawn")] if is_picture(picture) else []
         said = part["verdict"]
         found.append(Section(name.capitalize(), said[0].upper() + said[1:], pictures, tables(part)))
     return found

@@ -42,6 +42,8 @@ def check_place(folder: Path, parts: Iterable[str]) -> None:
             ``folder`` is no folder, or cannot be written.
     """
     files.check_writable(folder)
+    if folder.is_symlink():
+        raise OptionError(f"{shown(folder)} is a link, which leads to another's: remove it.")
     strange = sorted(n for n in names(parts) - owned(folder) if os.path.lexists(folder / n))
     if strange:
         raise OptionError(

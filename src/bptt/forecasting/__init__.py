@@ -13,9 +13,11 @@ from bptt.forecasting._linear import Linear as Linear
 from bptt.forecasting._metrics import Metrics as Metrics
 from bptt.forecasting._options import Options as Options
 from bptt.forecasting._plan import Plan as Plan
+from bptt.forecasting._report import DIAGNOSIS as DIAGNOSIS
 from bptt.forecasting._report import PAGE as PAGE
 from bptt.forecasting._report import diagnose_run as diagnose_run
 from bptt.forecasting._report import report as report
+from bptt.forecasting._run_folder import forecaster_of as forecaster_of
 from bptt.forecasting._run_folder import load as load
 from bptt.forecasting._run_folder import made as made
 from bptt.forecasting._run_folder import save as save

@@ -16,6 +16,7 @@ from bptt.diagnostics import (
     Table,
     check_place,
     diagnose,
+    is_picture,
     page,
     sections_of,
 )
@@ -24,13 +25,13 @@ from bptt.files import check_writable, read_bytes, shown, write_text
 from bptt.forecasting._pictures import STARTS
 from bptt.forecasting._run_folder import forecaster_of, record_of
 from bptt.forecasting._series import Series
-from bptt.runs import HISTORY, MODEL, Files, read_run
+from bptt.runs import HISTORY, MODEL, RECORD, Files, read_run
 
 DIAGNOSIS, PAGE = "diagnosis", "report.html"
 
 
 def diagnose_run(
-    folder: str | Path,
+    run: str | Path | Files,
     series: Series,
     *,
     depth: int | None = None,
@@ -41,7 +42,7 @@ def diagnose_run(
     """`bptt.diagnose` the network of a run on ``series`` and save the result beside it.
 
     Args:
-        folder: of the run.
+        run: its folder, or what was read of it.
         series: as the run's forecaster reads it.
         depth: a depth of truncation to judge; default: the one that the run was trained with.
         written: as of `bptt.Diagnosis.save`.
@@ -53,14 +54,19 @@ def diagnose_run(
     Raises:
         OptionError: as `bptt.diagnose`; or something in that folder belongs to no diagnosis.
     """
-    folder = Path(folder)
-    run = read_run(folder)  # once, as another run may take its place at any moment
-    forecaster, content = forecaster_of(run), run.record
+    # Read once, as another run may take its place at any moment.
+    run = run if isinstance(run, Files) else read_run(Path(run))
+    folder, content = run.folder, run.record
+    forecaster = forecaster_of(run)
     own = forecaster.options
     counted = min(max(span.stop - span.start for span in series.spans) - own.ahead, steps)
     if depth is None and own.method != "full" and own.depth <= counted:
         depth = own.depth
-    ended = [s["loss"] for s in _begun(content) if s["loss"] is not None]
+    try:
+        ended = [s["loss"] for s in _begun(content) if s["loss"] is not None]
+    except (LookupError, TypeError, AttributeError) as error:
+        record = shown(folder / RECORD)
+        raise DataError(f"{record} is damaged: {reason(error)}. Fit the run again.") from error
     parts = options.get("parts", PARTS)
     check_place(folder / DIAGNOSIS, [*parts, "optima"] if len(ended) > 1 else parts)
     found = diagnose(
@@ -96,12 +102,12 @@ def report(folder: str | Path, out: str | Path | None = None) -> Path:
         raise OptionError(f"{shown(out)} cannot be written: name a file in a folder that exists.")
     check_writable(above)
     content = run.record
-    sections = [
-        _training(run),
-        _prediction(folder, content),
-        *_starts(folder, content),
-        *_diagnosis(folder),
-    ]
+    try:
+        sections = [_training(run), _prediction(folder, content), *_starts(folder, content)]
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        record = shown(folder / RECORD)
+        raise DataError(f"{record} is damaged: {reason(error)}. Fit the run again.") from error
+    sections += _diagnosis(folder)
     title = f"{content['target']}: {content['options']['cell']} network, {folder.resolve().name}"
     write_text(out, page(title, sections))
     return out
@@ -197,4 +203,4 @@ def _diagnosis(folder: Path) -> list[Section]:
 
 
 def _picture(path: Path) -> list[tuple[Path, str]]:
-    return [(path, f"{path.stem} of the run, drawn")] if path.is_file() else []
+    return [(path, f"{path.stem} of the run, drawn")] if is_picture(path) else []

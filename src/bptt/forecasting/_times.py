@@ -212,7 +212,7 @@ def parsed(texts: Sequence[str | None], where: str, column: str) -> Times:
     known = [text for text in texts if text is not None]
     as_text = np.array(known, dtype=object)
     if all(map(is_number, known)) and not _compact(known):
-        if all(text.lstrip("+-").isdecimal() and abs(int(text)) < 2**62 for text in known):
+        if all(map(_is_whole, known)):
             # As whole numbers all their digits count.
             numbers: Moments = np.array(list(map(int, known)), dtype=np.int64)
         else:
@@ -236,6 +236,12 @@ def parsed(texts: Sequence[str | None], where: str, column: str) -> Times:
         if zoned:
             shift[row] = found.utcoffset()
     return Times(as_text, clock, clock - shift if zoned else clock)
+
+
+def _is_whole(text: str) -> bool:
+    """Whether it is a whole number of 64 bits."""
+    digits = text.lstrip("+-")
+    return digits.isdecimal() and len(digits) < 20 and int(digits) < 2**62
 
 
 def _compact(texts: Sequence[str]) -> bool:

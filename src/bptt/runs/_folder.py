@@ -131,8 +131,6 @@ def _bytes(folder: Path, name: str) -> bytes | None:
             return files.read_bytes(place)
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except OSError as error:
-            raise DataError(f"{files.why(error)}. Fit the run again.") from error
     return None
 
 
@@ -221,6 +219,11 @@ def load_weights(network: torch.nn.Module, path: Path, data: bytes) -> None:
                 f"{shown(path)} does not fit {RECORD}: {name} is {_shape(shapes[1])} in the file "
                 f"and {_shape(shapes[0])} by the configuration. The two files are of different "
                 "runs."
+            )
+        if wanted[name].dtype is not found[name].dtype:
+            raise DataError(
+                f"{shown(path)} is damaged: {name} is of {found[name].dtype}, not of "
+                f"{wanted[name].dtype}. Fit the run again."
             )
         if not bool(torch.isfinite(found[name]).all()):
             raise DataError(

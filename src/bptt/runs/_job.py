@@ -107,7 +107,7 @@ def begun(folder: Path, kinds: Iterable[type[J]]) -> J:
             raise ValueError("it holds no JSON object")
         written = content["format"]
         job = _job(content, kinds) if written == FORMAT else None
-    except (KeyError, TypeError, ValueError, OSError, RecursionError, BpttError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError, BpttError) as error:
         raise DataError(
             f"{shown(path)} is damaged: {reason(error)}. Begin the run again."
         ) from error

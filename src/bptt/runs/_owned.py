@@ -141,7 +141,7 @@ def check_folder(folder: str | Path, force: bool = False) -> None:
             "it with --force."
         )
     if inside:
-        check_free(folder)
+        check_free(folder, anew=True)
 
 
 def _is_left(path: Path) -> bool:
@@ -149,8 +149,13 @@ def _is_left(path: Path) -> bool:
     return files.is_unfinished(path) or (path.name == STAGE and is_staged(path))
 
 
-def check_free(folder: Path) -> None:
+def check_free(folder: Path, anew: bool = False) -> None:
     """Refuse to put a run in the place of what belongs to none.
+
+    Args:
+        folder: where the run goes.
+        anew: whether it is to replace another, so that its checkpoints would have to go where
+            others are.
 
     Raises:
         OptionError: a file of the name of one of a run, or the checkpoints, is there and no run
@@ -165,12 +170,12 @@ def check_free(folder: Path) -> None:
     ours = JOB in owned(folder) and saved.is_dir() and not saved.is_symlink()
     if os.path.lexists(saved) and not ours:
         strange.append(CHECKPOINTS)
-    elif saved.is_dir():
+    elif anew and saved.is_dir():
         strange += [f"{CHECKPOINTS}/{name}" for name in strange_checkpoints(saved) if name != JOB]
     if strange:
         raise OptionError(
-            f"{shown(folder)} holds {', '.join(strange[:5])}, which no run there lists as its own: "
-            "--force replaces only what a run's record lists. Move it away, or name another folder."
+            f"{shown(folder)} holds {', '.join(strange[:5])}, which no run there lists as its own, "
+            "and a run replaces only what one lists. Move it away, or name another folder."
         )
 
 

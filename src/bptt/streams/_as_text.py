@@ -8,8 +8,8 @@ from typing import Any
 
 from bptt.errors import DataError
 from bptt.files import shown
-from bptt.streams._parquet import opened
-from bptt.streams._parse import WORDS, form_of, is_number, short
+from bptt.streams._parquet import no_text, opened
+from bptt.streams._parse import WORDS, bad_line, form_of, is_number, short
 from bptt.streams._table import find, need_pyarrow
 
 LOOKED_AT = 100
@@ -32,8 +32,8 @@ def text_of_csv(path: Path, name: str, first: int) -> list[str | None]:
     find([name], list(form.header), path)
     try:
         column = form.parse(path.read_bytes()[form.begin :], {name: arrow.binary()})[name]
-    except arrow.ArrowInvalid as error:
-        raise DataError(f"{shown(path)}, column {name!r}: {error}") from None
+    except arrow.ArrowInvalid:
+        raise DataError(bad_line(form, path, path.read_bytes()[form.begin :], first)) from None
     found: list[str | None] = []
     for row, value in enumerate(column.to_pylist()):
         try:
@@ -60,10 +60,7 @@ def text_of_parquet(path: Path, name: str, first: int) -> list[str | None]:
             column = file.read(columns=[name]).column(0)
             found: list[str | None] = _plain(column, arrow).to_pylist()
         except (arrow.ArrowException, OSError, NotImplementedError) as error:
-            raise DataError(
-                f"{shown(path)}, column {name!r}, {column.type}: it cannot be read as text: "
-                f"{str(error).splitlines()[0]}."
-            ) from None
+            raise no_text(path, name, error) from None
     return [None if text is None else text.strip() or None for text in found]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import numpy as np
 from bptt.errors import DataError
 from bptt.files import shown
 from bptt.streams._index import Groups, Index, Signature, indexed
-from bptt.streams._parse import Form, form_of, short
+from bptt.streams._parse import Form, bad_line, form_of, short
 from bptt.streams._table import (
     Block,
     Columns,
@@ -139,17 +138,10 @@ class CsvTable:
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if self._parses(lines[low:middle]) else (low, middle)
-        where = f"{shown(self.path)}, row {self.base + first + low}"
+        line = b"".join(lines[low : low + 1])
         fields = self.form.fields(lines[low]) if lines else None
-        if fields is None:
-            return DataError(
-                f"{where}: a quote is not closed, or a field is longer than "
-                f"{csv.field_size_limit()} characters: mend the line."
-            )
-        if len(fields) != len(self.form.header):
-            return DataError(
-                f"{where}: {len(fields)} fields, but the header names {len(self.form.header)}."
-            )
+        if fields is None or len(fields) != len(self.form.header):
+            return DataError(bad_line(self.form, self.path, line, self.base + first + low))
         for name, kind in self._wanted().items():
             if not self._parses([lines[low]], **{name: kind}):
                 value = fields[self.form.header.index(name)]
@@ -280,19 +272,19 @@ def _row_offsets(
     if len(text) and text[-1] != ord("\n"):
         ends = np.append(ends, len(text))
     begins = np.concatenate([[0], ends[:-1] + 1]).astype(np.int64) if len(ends) else ends
+    filled = ends - begins
+    blank = (filled == 0) | ((filled == 1) & (text[np.minimum(begins, len(text) - 1)] == 13))
+    blank &= not single
     if b'"' in data:
         before = np.cumsum(text == ord('"'))
         odd = np.flatnonzero(before[np.maximum(ends, 1) - 1] % 2)
         if len(odd):
+            there = row + int(np.count_nonzero(~blank[: int(odd[0])]))
             raise DataError(
-                f"{shown(path)}, row {row + int(odd[0])}: a quoted field goes on over the end of "
-                "its line; a file with such fields cannot be read by stretches. Remove them, or "
-                "write Parquet."
+                f"{shown(path)}, row {there}: a quote is not closed in its line. Close "
+                "it; a file whose fields go on over the ends of lines cannot be read by stretches: "
+                "write it as Parquet."
             )
-    if single:
-        return begins
-    filled = ends - begins
-    blank = (filled == 0) | ((filled == 1) & (text[np.minimum(begins, len(text) - 1)] == 13))
     offsets: np.ndarray[Any, np.dtype[np.int64]] = begins[~blank]
     return offsets
 
@@ -304,8 +296,8 @@ def _runs(
     arrow = need_pyarrow(path)
     try:
         column = form.parse(data, {str(group): arrow.string()})[str(group)]
-    except arrow.ArrowInvalid as error:
-        raise DataError(f"{shown(path)}, in the rows from {row} on: {error}") from None
+    except arrow.ArrowInvalid:
+        raise DataError(bad_line(form, path, data, row)) from None
     yield from runs_of(column, row)
 
 

@@ -228,11 +228,20 @@ def _groups(file: Any, path: Path, group: Name) -> Groups:
     import pyarrow
 
     groups, row = Groups(path, group), 0
-    for batch in file.iter_batches(1 << 16, columns=[str(group)], use_threads=False):
-        column = pyarrow.chunked_array([batch.column(0)]).cast(pyarrow.string())
-        groups.add(runs_of(column, row))
-        row += batch.num_rows
+    try:
+        for batch in file.iter_batches(1 << 16, columns=[str(group)], use_threads=False):
+            column = pyarrow.chunked_array([batch.column(0)]).cast(pyarrow.string())
+            groups.add(runs_of(column, row))
+            row += batch.num_rows
+    except (pyarrow.ArrowException, OSError, NotImplementedError) as error:
+        raise no_text(path, str(group), error) from None
     return groups
+
+
+def no_text(path: Path, column: str, error: Exception) -> DataError:
+    """Why a column cannot be read as text."""
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    return DataError(f"{shown(path)}, column {column!r}: it cannot be read as text: {first}.")
 
 
 @contextmanager

@@ -156,3 +156,24 @@ def short(value: object, most: int = 60) -> str:
     """A value as messages show it."""
     text = repr(value)
     return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
+
+
+def bad_line(form: Form, path: Path, data: bytes, row: int) -> str:
+    """What is wrong with the first line, of rows from ``row`` on, that has other fields than the
+    header names."""
+    for line in data.splitlines(keepends=True):
+        if not form.single and not line.strip(b"\r\n"):
+            continue
+        fields = form.fields(line)
+        if fields is None:
+            return (
+                f"{shown(path)}, row {row}: a quote is not closed, or a field is longer than "
+                f"{csv.field_size_limit()} characters: mend the line."
+            )
+        if len(fields) != len(form.header):
+            return (
+                f"{shown(path)}, row {row}: {len(fields)} fields, but the header names "
+                f"{len(form.header)}."
+            )
+        row += 1
+    return f"{shown(path)}: the rows before {row} cannot be read as CSV."

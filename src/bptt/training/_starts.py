@@ -23,7 +23,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bptt.errors import BpttError, CheckpointError, OptionError, at_least, at_most
+from bptt.errors import (
+    BpttError,
+    CheckpointError,
+    DataError,
+    OptionError,
+    at_least,
+    at_most,
+)
 from bptt.network import Network
 from bptt.segments import undrawn
 from bptt.streams import Stream
@@ -180,6 +187,11 @@ def _reset(module: nn.Module) -> None:
         reset()
 
 
+NOT_OF_ONE = (CheckpointError, DataError, OptionError, OSError)
+"""What no start has failed by: it cannot be saved, another process trains it, its data or options
+are others than those that it was begun with, or the system refuses something."""
+
+
 def check_jobs(jobs: int | None) -> None:
     """Refuse a number of starts at a time that means nothing.
 
@@ -261,8 +273,8 @@ def _trained_one(
             mine, data, again = copy.deepcopy((network, stream, train))
             draw_anew(mine)
             history = again(mine, data, callbacks=callbacks, checkpoint=checkpoint)
-        except CheckpointError:
-            raise  # a start that cannot be saved, or that another process trains, has not failed
+        except NOT_OF_ONE:
+            raise
         except Exception as error:  # whatever one start dies of, the others go on
             return Outcome(Start(number, error=_told(error)), None, {}, error)
     loss, epoch = _end(history)
@@ -336,7 +348,7 @@ def _run(
         for outcome in _parallel(joblib, one, numbers, jobs):
             left.remove(outcome.start.number)
             yield outcome
-    except CheckpointError:
+    except NOT_OF_ONE:
         raise
     except Exception:
         # A worker died and took the pool with it: every start that is left gets a pool of its own.
@@ -346,7 +358,7 @@ def _run(
                 continue
             try:
                 yield from _parallel(joblib, one, [number], jobs)
-            except CheckpointError:
+            except NOT_OF_ONE:
                 raise
             except Exception as error:
                 yield Outcome(Start(number, error=_told(error)), None, {}, error)

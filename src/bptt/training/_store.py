@@ -146,7 +146,10 @@ def _is_own(path: Path) -> bool:
     if path.is_symlink() or not path.is_dir():
         return (path.name == SEED and files.is_plain(path)) or files.is_unfinished(path)
     if _PASSING.fullmatch(path.name) or _NAME.fullmatch(path.name):
-        return all(one.name in (MANIFEST, STATE, TENSORS) for one in path.iterdir())
+        try:
+            return all(one.name in (MANIFEST, STATE, TENSORS) for one in path.iterdir())
+        except FileNotFoundError:  # another process removes an old one
+            return True
     return _START.fullmatch(path.name) is not None and not strange_checkpoints(path)
 
 

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from bptt._ending import world
 from bptt.cli import _fit, _forecast, _text
-from bptt.cli._processes import world
 from bptt.cli._show import guarded
 from bptt.cli.commands._common import (
     COLUMNS,
