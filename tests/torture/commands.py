@@ -38,11 +38,15 @@ SMALL = [
 COLUMNS = ["--inputs", "u", "--target", "y"]
 FIT = ["fit", "data.csv", *COLUMNS, *SMALL]
 
+RUNS = [[*FIT, "--out", "run"], [*FIT, "--starts", "2", "--out", "many"]]
+"""What is there before: a run, and one of several starts."""
+
 COMMANDS: dict[str, list[str]] = {
     "fit": [*FIT, "--out", "new"],
     "fit --starts": [*FIT, "--starts", "2", "--out", "more"],
     "fit --force": [*FIT, "--seed", "3", "--out", "run", "--force"],
     "fit --resume": ["fit", "--resume", "run", "--epochs", "3", "--quiet"],
+    "fit --resume --starts": ["fit", "--resume", "many", "--epochs", "3", "--quiet"],
     "predict": ["predict", "run", "data.csv", "--out", "p.csv", "--force"],
     "diagnose": [
         *["diagnose", "run", "data.csv", "--parts", "reach", "--lags", "16", "--anchors", "2"]
@@ -59,9 +63,9 @@ SECONDS = 120
 
 
 def make_world(folder: Path) -> None:
-    """What is there before: data, a run with a diagnosis and a page, predictions, and notes."""
+    """What is there before: data, runs, one with a diagnosis and a page, predictions, and notes."""
     make_data(folder)
-    for command in ([*FIT, "--out", "run"], *map(COMMANDS.get, ("predict", "diagnose", "report"))):
+    for command in (*RUNS, *map(COMMANDS.get, ("predict", "diagnose", "report"))):
         code, told = process(folder, command or [])
         assert code == 0, told
     (folder / "run" / "notes").write_text("mine")
@@ -79,7 +83,7 @@ def warm(folder: Path) -> None:
     os.chdir(place)
     try:
         make_data(place)
-        for command in ([*FIT, "--out", "run"], *COMMANDS.values()):
+        for command in (*RUNS, *COMMANDS.values()):
             result = CliRunner().invoke(app, command)
             assert result.exit_code == 0, result.output
     finally:

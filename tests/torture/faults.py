@@ -40,7 +40,7 @@ from tests.torture.commands import (
 )
 
 NAMES = "open write fsync mkdir rename replace unlink rmdir chmod"
-CALLS = [*((os, name) for name in NAMES.split()), (fcntl, "flock"), (fcntl, "lockf")]
+CALLS = [*((os, name) for name in NAMES.split()), (fcntl, "flock")]
 """What changes the disk, or locks."""
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES)
@@ -186,7 +186,7 @@ class Torture:
         for problem in (
             *_told(code, told),
             *self._after(name, place, ends),
-            *self._gone_on(name, place, code, ends),
+            *self._gone_on(name, place, code, ends, kind == "replaced"),
         ):
             self.score.lost.append(f"{which}: exit code {code}: {problem}: {told[-1500:]}")
             print(self.score.lost[-1], flush=True)
@@ -196,7 +196,7 @@ class Torture:
         lost = []
         for path in (path for path in self.world.rglob("*") if path.is_file()):
             inside = path.relative_to(self.world)
-            if inside.parts[0] == "run" and name in ("fit --force", "fit --resume"):
+            if inside.parts[0] == _run_of(name) and name.startswith(("fit --force", "fit --res")):
                 continue  # looked at as a run
             if name == "diagnose" and inside.suffix in (".png", ".html"):
                 continue  # drawn anew from the numbers, each apart
@@ -210,17 +210,24 @@ class Torture:
             lost.append("the run is neither the old one nor the new one")
         return lost
 
-    def _gone_on(self, name: str, place: Path, code: int, ends: list[Path]) -> list[str]:
+    def _gone_on(
+        self, name: str, place: Path, code: int, ends: list[Path], replaced: bool
+    ) -> list[str]:
         """How the end differs from the undisturbed one, if the command is repeated or resumed."""
         command, lost = COMMANDS[name], []
-        fits = name.startswith("fit")
-        run = {"fit": "new", "fit --starts": "more"}.get(name, "run")
+        fits, run = name.startswith("fit"), _run_of(name)
         if code != 0:
+            if replaced and (place / run / "job.json").exists():
+                # With other data than it was begun with it does not go on, or ends with them.
+                code, told = process(place, ["fit", "--resume", run, "--quiet"])
+                lost += [p for p in _told(code, told) if "Traceback" in told or "start" in p]
+                if code == 0 and model(place / run) not in [model(one / run) for one in ends]:
+                    return [*lost, "it went on with other data"]
             make_data(place)  # where they were replaced: back to those that it was begun with
             begun = [place / run / "job.json", *place.glob(f"{run}/checkpoints-*/job.json")]
             resumed = fits and any(path.exists() for path in begun)
             again = ["fit", "--resume", run, "--quiet"] if resumed else command
-            if name == "fit --resume":
+            if name.startswith("fit --resume"):
                 again = command
             if name == "fit --force" and not list(place.glob(f"{run}/checkpoints-*/job.json")):
                 again = command
@@ -236,6 +243,12 @@ class Torture:
         if fits and left:
             lost.append(f"{left} is left")
         return lost
+
+
+def _run_of(name: str) -> str:
+    """The folder that a command trains in."""
+    named = {"fit": "new", "fit --starts": "more", "fit --resume --starts": "many"}
+    return named.get(name, "run")
 
 
 def _same(one: Path, other: Path) -> bool:
