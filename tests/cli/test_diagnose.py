@@ -28,7 +28,7 @@ def test_diagnose_and_report_of_a_run(runs):
     # The pictures of a run that was fitted again are not those of its diagnosis.
     os.utime(run / "model.safetensors")
     assert call("report", run).exit_code == 0
-    assert "older than the run" in (run / "report.html").read_text()
+    assert "of other weights" in (run / "report.html").read_text()
 
 
 def test_a_run_of_several_starts_shows_their_spread(table):

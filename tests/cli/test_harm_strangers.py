@@ -212,6 +212,41 @@ class TestMoments:
         assert Path("out.csv").read_text() == "another's"
 
 
+class TestData:
+    def test_rows_that_are_tested_on(self, table):
+        fit("--out", "run")
+        lines = Path(table).read_text().splitlines()
+        lines[-1] = "0.500000,9.000000,x"
+        Path(table).write_text("\n".join(lines) + "\n")
+        before = snapshot("run")
+        result = call("fit", "--resume", "run", "--epochs", "3", "--quiet")
+        assert result.exit_code == 2, result.output
+        assert "changed" in words(result.output)
+        assert snapshot("run") == before
+        assert call("fit", "--resume", "run", "--epochs", "3", "--force", "--quiet").exit_code == 0
+
+    def test_times(self):
+        rows = [f"2024-01-{1 + i // 24:02d} {i % 24:02d}:00,{(7 * i) % 11}" for i in range(200)]
+        Path("data.csv").write_text("\n".join(["when,y", *rows]) + "\n")
+        columns = ("--time", "when", "--target", "y")
+        assert call("fit", "data.csv", *columns, *FAST, "--out", "run").exit_code == 0
+        text = Path("data.csv").read_text()
+        Path("data.csv").write_text(text.replace("2024-", "1999-"))
+        result = call("fit", "--resume", "run", "--epochs", "3", "--quiet")
+        assert result.exit_code == 2, result.output
+
+    def test_a_diagnosis_of_other_weights(self, table):
+        fit("--out", "run")
+        assert call("diagnose", "run", table, "--parts", "dynamics").exit_code == 0
+        fit("--out", "other", "--seed", "3")
+        for name in ("run.json", "model.safetensors", "history.csv"):
+            before = os.stat(f"run/{name}")
+            os.replace(f"other/{name}", f"run/{name}")
+            os.utime(f"run/{name}", (before.st_atime, before.st_mtime))
+        assert call("report", "run").exit_code == 0
+        assert "of other weights" in Path("run/report.html").read_text()
+
+
 class TestSurroundings:
     @pytest.mark.parametrize(
         "environment",

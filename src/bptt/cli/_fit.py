@@ -13,6 +13,7 @@ import typer
 from rich.markup import escape
 
 from bptt import _ending, forecasting, text
+from bptt._ending import world
 from bptt.cli import _forecast, _text
 from bptt.cli._place import check_not_data, free, held
 from bptt.cli._place import made as made_before
@@ -179,7 +180,8 @@ def _how(folder: Path) -> str:
 
 
 def _again(folder: Path) -> str:
-    return f"bptt fit --resume {shlex.quote(shown(folder))}"
+    several = f"torchrun --nproc-per-node {world()} -m " if world() > 1 else ""
+    return f"{several}bptt fit --resume {shlex.quote(shown(folder))}"
 
 
 def _train(

@@ -51,8 +51,11 @@ def ready(job: Job) -> Ready[Result]:
     _announce(planned, found=job.time is None)
 
     def run(progress: bool, checkpoint: Checkpoint | None, resume: Resume) -> Result:
-        if checkpoint is not None and test is not None:
-            checkpoint = replace(checkpoint, beside={"test": test.fingerprint()})
+        if checkpoint is not None:
+            # What it is tested on, too: an error on other rows would be told as the run's.
+            data = {"table": series.fingerprint()}
+            data |= {} if test is None else {"test": test.fingerprint()}
+            checkpoint = replace(checkpoint, beside=data)
         return train(planned, progress, job.jobs, checkpoint, resume)
 
     return Ready(run, _report, made)

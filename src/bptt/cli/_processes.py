@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -34,6 +37,7 @@ def joined() -> Iterator[None]:
     if world() == 1:
         yield
         return
+    _leave_with_torchrun()
     with _ending.left():  # the connection waits in native code, and nothing is saved yet
         try:
             join_processes("gloo")
@@ -48,6 +52,25 @@ def joined() -> Iterator[None]:
             yield
     finally:
         dist.destroy_process_group()
+
+
+PAUSE, PATIENCE = 0.5, 60.0
+"""Seconds between two looks at torchrun, and those that are left to save when it is gone."""
+
+
+def _leave_with_torchrun() -> None:
+    """End as by SIGTERM, saved, when torchrun was killed: nobody else would end its processes."""
+    parent = os.getppid()
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(PAUSE)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(PATIENCE)  # another process may be gone already, and this one wait for it
+        os._exit(128 + signal.SIGTERM)
+
+    if os.name == "posix":
+        threading.Thread(target=look, daemon=True).start()
 
 
 def decided(decide: Callable[[], T]) -> T:

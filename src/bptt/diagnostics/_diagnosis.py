@@ -36,6 +36,7 @@ class Diagnosis:
         cell: the name of the cell's class, or what it is part of.
         steps: how many steps were looked at.
         reach, dynamics, surface, optima: the parts, None where they were not asked for.
+        model: the SHA-256 sum of the file with the weights that were looked at, if there is one.
     """
 
     cell: str
@@ -44,6 +45,7 @@ class Diagnosis:
     dynamics: Dynamics | None = None
     surface: Surface | None = None
     optima: Optima | None = None
+    model: str | None = None
 
     def verdicts(self) -> dict[str, str]:
         """One sentence or two of each part."""
@@ -66,7 +68,8 @@ class Diagnosis:
         parts = {name: plain(getattr(self, name)) for name in self.verdicts()}
         for name, text in self.verdicts().items():
             parts[name]["verdict"] = text
-        return {"cell": self.cell, "steps": self.steps, **parts}
+        of = {} if self.model is None else {"model": self.model}
+        return {"cell": self.cell, "steps": self.steps, **of, **parts}
 
     def save(
         self, folder: str | Path, written: Callable[[Path], object] | None = None

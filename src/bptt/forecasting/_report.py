@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -78,7 +79,8 @@ def diagnose_run(
         starts=ended if len(ended) > 1 else None,
         **options,
     )
-    found = replace(found, cell=f"{own.cell} network on {series.source}")
+    model = hashlib.sha256(run.part(MODEL)).hexdigest()
+    found = replace(found, cell=f"{own.cell} network on {series.source}", model=model)
     return found, found.save(folder / DIAGNOSIS, written)
 
 
@@ -107,7 +109,7 @@ def report(folder: str | Path, out: str | Path | None = None) -> Path:
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         record = shown(folder / RECORD)
         raise DataError(f"{record} is damaged: {reason(error)}. Fit the run again.") from error
-    sections += _diagnosis(folder)
+    sections += _diagnosis(run)
     title = f"{content['target']}: {content['options']['cell']} network, {folder.resolve().name}"
     write_text(out, page(title, sections))
     return out
@@ -186,18 +188,17 @@ def _starts(folder: Path, content: dict[str, Any]) -> list[Section]:
     return [Section("Starts", said, _picture(folder / STARTS), [table])]
 
 
-def _diagnosis(folder: Path) -> list[Section]:
-    made = folder / DIAGNOSIS / "diagnosis.json"
-    command = f"bptt diagnose {folder.name} DATA"
+def _diagnosis(run: Files) -> list[Section]:
+    made = run.folder / DIAGNOSIS / "diagnosis.json"
+    command = f"bptt diagnose {run.folder.name} DATA"
     if not made.is_file():
         return [Section("Diagnosis", f"There is none yet: {command} makes it.")]
-    model = folder / MODEL
-    if model.is_file() and made.stat().st_mtime < model.stat().st_mtime:
-        return [
-            Section("Diagnosis", f"The one here is older than the run: {command} makes it anew.")
-        ]
     try:
-        return sections_of(json.loads(read_bytes(made).decode("utf-8")), made.parent)
+        content = json.loads(read_bytes(made).decode("utf-8"))
+        if content.get("model") != hashlib.sha256(run.part(MODEL)).hexdigest():
+            said = f"The one here is of other weights: {command} makes it anew."
+            return [Section("Diagnosis", said)]
+        return sections_of(content, made.parent)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{made} is damaged: {reason(error)}. Make it again: {command}.") from error
 

@@ -108,8 +108,10 @@ class Series:
         )
 
     def fingerprint(self) -> str:
-        """A checksum of all numbers, and of where each series begins."""
+        """A checksum of all numbers and times, and of where each series begins."""
         found = hashlib.sha256(repr((self.begins, self.labels)).encode())
+        if self.times is not None:
+            found.update("\0".join(map(str, self.times.texts)).encode(errors="surrogatepass"))
         for part in (self.inputs, self.target):
             found.update(np.ascontiguousarray(part).tobytes())
         return found.hexdigest()

@@ -31,6 +31,7 @@ class Leave(BaseException):
     `KeyboardInterrupt`, which a second Ctrl-C raises in the middle of anything."""
 
 
+_HANGUP = getattr(signal, "SIGHUP", None)
 _asking: Callable[[], bool] | None = None
 
 
@@ -47,7 +48,8 @@ def asking(left: Callable[[], bool]) -> Iterator[None]:
 
 class Signals:
     """While entered, the first of `SIGNALS` is remembered in ``caught``; then the handlers
-    that were there before are back, so that a second one leaves at once; where such a handler has
+    that were there before are back, so that a second one leaves at once, but for SIGHUP, which is
+    then ignored; where such a handler has
     an attribute ``second``, that one takes it. Within others the handlers are those before all of
     them. One that is remembered when they are left, and by which nobody left, is raised again.
 
@@ -118,7 +120,9 @@ class Signals:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.caught = signal.Signals(number)
         for one, before in self._before.items():
-            signal.signal(one, _second(one, before))
+            # A terminal that is closed sends SIGHUP, and so does its shell: nobody asks twice.
+            again = signal.SIG_IGN if one is _HANGUP else _second(one, before)
+            signal.signal(one, again)
         self._told()
         if self._immediate:
             raise Leave
