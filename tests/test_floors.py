@@ -48,6 +48,7 @@ SAME_FLOOR = {
     ("files", "errors"),
     ("drawing", "errors"),
     ("drawing", "files"),
+    ("drawing", "_ending"),  # a command that is ended leaves nothing of matplotlib's behind
     ("state", "errors"),
     ("engine", "_core"),  # the compiled half of the engine
     ("diagnostics", "gradients"),  # what is looked at is the gradient methods' data

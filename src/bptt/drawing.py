@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bptt import _ending
 from bptt.errors import BpttError
 from bptt.files import printable, why, write_bytes
 
@@ -17,6 +21,9 @@ if TYPE_CHECKING:
 
 Pictures = dict[str, Callable[[Path], None]]
 """What there is to be drawn, by the names of the files, each with what draws it."""
+
+_PLACE = "MPLCONFIGDIR"
+"""Where matplotlib keeps its settings; it names a folder for one process there if it must."""
 
 LONGEST = 60
 """Characters of a name; a longer one leaves no room for the picture."""
@@ -28,11 +35,15 @@ def canvas(width: float, height: float) -> Figure:
     Raises:
         BpttError: matplotlib is not installed.
     """
+    named = os.environ.get(_PLACE)
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise BpttError("the pictures need matplotlib: pip install 'bptt[cli]'.") from error
+    made = os.environ.get(_PLACE)
+    if named is None and made is not None:  # there is no home: its folder lasts as long as we do
+        _ending.before.append(partial(shutil.rmtree, made, ignore_errors=True))
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure

@@ -239,3 +239,28 @@ def test_of_several_processes_one_says_that_they_are_stopped(rank, monkeypatch, 
         stop(signal.SIGTERM)
     assert left.value.exit_code == 143
     assert capsys.readouterr().err.count("Stopped.") == (rank == "0")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_the_processes_of_torchrun_end_with_it():
+    """The system kills torchrun, as where memory runs out: nobody else would end its processes, and
+    they would hold the run for ever."""
+    write_table("data.csv")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": Path_of_bptt}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    fit = ["-m", "bptt", "fit", "data.csv", *COLUMNS, *SMALL, "--cell", "gru", "--lanes", "2"]
+    long = ["--epochs", "100000", "--patience", "100000", "--out", "run"]
+    agent = subprocess.Popen(
+        [*torchrun, *fit, *long],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        start_new_session=True,
+    )
+    wait_until(lambda: Path("run/checkpoints/checkpoint-00000000").exists())
+    time.sleep(1)
+    os.kill(agent.pid, signal.SIGKILL)
+    agent.wait()
+    wait_until(lambda: not group_of(agent.pid))
+    assert len(list(Path("run/checkpoints").glob("checkpoint-*"))) > 1

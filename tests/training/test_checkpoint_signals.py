@@ -52,6 +52,33 @@ class TestSignals:
         assert timeless(again) == timeless(history)
         assert torch.equal(second.weights, whole.weights)
 
+    @pytest.mark.parametrize("first", [signal.SIGHUP, signal.SIGTERM])
+    def test_a_second_hangup_is_nobodys_wish(self, first: signal.Signals, tmp_path: Path) -> None:
+        """A terminal that is closed sends one, and its shell another."""
+
+        def lost(number: int, frame: Any) -> None:
+            raise AssertionError("training is left unsaved")
+
+        before = signal.signal(signal.SIGHUP, lost)
+        seen: list[int] = []
+
+        def loss(prediction: Tensor, target: Tensor) -> Tensor:
+            seen.append(1)
+            if len(seen) == 9:
+                signal.raise_signal(first)
+                signal.raise_signal(signal.SIGHUP)
+            return (prediction - target).square()
+
+        try:
+            run = Run(loss=loss)
+            run.options["loss"] = loss
+            with pytest.raises(bptt.Interrupted):
+                run.fit(tmp_path, every=10**6)
+            assert signal.getsignal(signal.SIGHUP) is lost
+        finally:
+            signal.signal(signal.SIGHUP, before)
+        assert len(_store.checkpoints(tmp_path)) == 2
+
     def test_within_validation_it_does_not_wait(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

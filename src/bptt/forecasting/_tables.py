@@ -5,7 +5,6 @@ Rows are counted from 1, the header of a CSV file not among them.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +13,12 @@ from numpy.typing import NDArray
 from bptt.errors import DataError
 from bptt.files import shown
 from bptt.streams import Table as Table
+from bptt.streams import is_number
 
 Floats = NDArray[np.float64]
 
 Ages = NDArray[np.intp]
 """[rows]: how many rows of its own series come before each."""
-
-NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*|", re.ASCII | re.IGNORECASE)
-"""What no column is called in a table that has a header."""
 
 
 def read_table(path: str | Path) -> Table:
@@ -32,7 +29,7 @@ def read_table(path: str | Path) -> Table:
         BpttError: pyarrow is not installed.
     """
     table = Table.of(path)
-    if all(NUMBER.fullmatch(name) for name in table.names):
+    if all(not name.strip() or is_number(name) for name in table.names):
         raise DataError(
             f"{shown(table.path)} begins with numbers, {', '.join(table.names[:4])}: its first row "
             "must name the columns."
