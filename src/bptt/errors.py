@@ -26,7 +26,13 @@ class CellError(BpttError, TypeError):
 
 
 class DataError(BpttError, ValueError):
-    """The data itself is unusable: mend the data, or say how to treat it."""
+    """The data itself is unusable: mend the data, or say how to treat it.
+
+    Attributes:
+        errno: the system's, where it is that which refused; else None.
+    """
+
+    errno: int | None = None
 
 
 class CheckpointError(BpttError):

@@ -235,6 +235,7 @@ def test_a_start_that_is_locked_is_not_a_start_that_failed(tmp_path, monkeypatch
 @pytest.mark.parametrize("rank", ["0", "1"])
 def test_of_several_processes_one_says_that_they_are_stopped(rank, monkeypatch, capsys):
     monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(typer.Exit) as left:
         stop(signal.SIGTERM)
     assert left.value.exit_code == 143

@@ -209,7 +209,7 @@ def test_an_empty_line_of_one_column_is_missing_in_a_stream_too(write):
 BROKEN = {
     "a blank first line": ("\nu,y\n1,2\n", "begins with a blank line"),
     "a quote in the header": ('"u,y\n1,2\n', "a quote in its first line is not closed"),
-    "an open quote": ('u,y\n1,2\n3,"4\n5,6\n', "row 2: a quoted field goes on"),
+    "an open quote": ('u,y\n1,2\n3,"4\n5,6\n', "row 2: a quote is not closed"),
     "a long header": ("u" * 3_000_000 + ",y\n1,2\n", "first line of more than"),
     "a long field": ("u,y\n1,2\n" + "3" * 3_000_000 + "x,4\n", "row 2.* longer than"),
     "no UTF-8": ("u,y\n1,2\n1,\udcff\n", "row 2, .*no UTF-8 text"),

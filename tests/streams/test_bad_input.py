@@ -55,7 +55,7 @@ def read(source: bptt.Stream, window: int = 50) -> int:
         ({"b": {1900: "1e99"}}, {}, r"a.csv, row 1900, column 'b': targets are inf"),
         ({"b": {1900: ""}}, {}, r"row 1900, column 'b': targets are nan .* missing='mask'"),
         ({"b": {1500: "1,2"}}, {}, r"a.csv, row 1500: 4 fields, but the header names 3"),
-        ({"g": {1500: '"x'}}, {}, r"a.csv, row 1500: a quoted field goes on"),
+        ({"g": {1500: '"x'}}, {}, r"a.csv, row 1500: a quote is not closed"),
         ({"g": {1500: "g3"}}, {"group": "g"}, r"a.csv, row 1500: group 'g3' .* appears again"),
         ({"g": {1500: ""}}, {"group": "g"}, r"a.csv, row 1500: group column 'g' is empty"),
         ({}, {"inputs": ["aa"]}, r"a.csv has no column 'aa'. Did you mean 'a'\?"),

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from bptt import _ending
 from bptt.comparison import Comparison
-from bptt.errors import BpttError, CheckpointError, NonFiniteError, ProcessError
+from bptt.errors import BpttError, NonFiniteError, ProcessError
 from bptt.files import printable, why
 from bptt.forecasting import Metrics
 from bptt.training import Moved
@@ -81,7 +81,7 @@ def _code(error: BpttError | OSError) -> int:
     processes do, has failed, at whatever moment."""
     if _at_work:
         return FAILED
-    refused = isinstance(error, (CheckpointError, OSError)) and error.errno in _FAULTS
+    refused = getattr(error, "errno", None) in _FAULTS
     return FAILED if refused or isinstance(error, (Moved, ProcessError)) else BAD_INPUT
 
 

@@ -131,7 +131,16 @@ def _bytes(folder: Path, name: str) -> bytes | None:
             return files.read_bytes(place)
         except (FileNotFoundError, NotADirectoryError):
             continue
+        except OSError as error:
+            raise unreadable(error) from error
     return None
+
+
+def unreadable(error: OSError) -> DataError:
+    """The system does not let a file be read, of which nobody knows whether it is whole."""
+    found = DataError(f"{files.why(error)}.")
+    found.errno = error.errno
+    return found
 
 
 def task_of(folder: str | Path) -> str:

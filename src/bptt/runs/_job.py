@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self, TypeVar
 from bptt import files
 from bptt.errors import BpttError, DataError, reason
 from bptt.files import shown
-from bptt.runs._folder import CHECKPOINTS
+from bptt.runs._folder import CHECKPOINTS, unreadable
 from bptt.runs._owned import FORMAT, JOB, owned, remove_saved, replacements
 from bptt.training import checkpoints_in
 
@@ -107,6 +107,8 @@ def begun(folder: Path, kinds: Iterable[type[J]]) -> J:
             raise ValueError("it holds no JSON object")
         written = content["format"]
         job = _job(content, kinds) if written == FORMAT else None
+    except OSError as error:
+        raise unreadable(error) from error
     except (KeyError, TypeError, ValueError, RecursionError, BpttError) as error:
         raise DataError(
             f"{shown(path)} is damaged: {reason(error)}. Begin the run again."

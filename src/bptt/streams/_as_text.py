@@ -60,7 +60,7 @@ def text_of_parquet(path: Path, name: str, first: int) -> list[str | None]:
             column = file.read(columns=[name]).column(0)
             found: list[str | None] = _plain(column, arrow).to_pylist()
         except (arrow.ArrowException, OSError, NotImplementedError) as error:
-            raise no_text(path, name, error) from None
+            raise no_text(path, name, column.type, error) from None
     return [None if text is None else text.strip() or None for text in found]
 
 

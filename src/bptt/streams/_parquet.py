@@ -234,14 +234,17 @@ def _groups(file: Any, path: Path, group: Name) -> Groups:
             groups.add(runs_of(column, row))
             row += batch.num_rows
     except (pyarrow.ArrowException, OSError, NotImplementedError) as error:
-        raise no_text(path, str(group), error) from None
+        kind = file.schema_arrow.field(str(group)).type
+        raise no_text(path, str(group), kind, error) from None
     return groups
 
 
-def no_text(path: Path, column: str, error: Exception) -> DataError:
+def no_text(path: Path, column: str, kind: Any, error: Exception) -> DataError:
     """Why a column cannot be read as text."""
     first = (str(error).splitlines() or [type(error).__name__])[0]
-    return DataError(f"{shown(path)}, column {column!r}: it cannot be read as text: {first}.")
+    return DataError(
+        f"{shown(path)}, column {column!r}, {kind}: it cannot be read as text: {first}."
+    )
 
 
 @contextmanager
