@@ -247,7 +247,7 @@ def test_of_several_processes_one_says_that_they_are_stopped(rank, monkeypatch, 
 def test_the_processes_of_torchrun_end_with_it():
     """The system kills torchrun, as where memory runs out: nobody else would end its processes, and
     they would hold the run for ever."""
-    write_table("data.csv")
+    write_table(Path("data.csv"))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": Path_of_bptt}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     fit = ["-m", "bptt", "fit", "data.csv", *COLUMNS, *SMALL, "--cell", "gru", "--lanes", "2"]
@@ -260,8 +260,9 @@ def test_the_processes_of_torchrun_end_with_it():
         start_new_session=True,
     )
     wait_until(lambda: Path("run/checkpoints/checkpoint-00000000").exists())
-    time.sleep(1)
+    ranks = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
+    assert len(ranks) == 2
     os.kill(agent.pid, signal.SIGKILL)
     agent.wait()
-    wait_until(lambda: not group_of(agent.pid))
+    wait_until(lambda: not any(Path(f"/proc/{rank}").exists() for rank in ranks))
     assert len(list(Path("run/checkpoints").glob("checkpoint-*"))) > 1
