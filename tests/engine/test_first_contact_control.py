@@ -212,6 +212,14 @@ def test_branches_on_what_a_reset_changes(name: str) -> None:
                         agree(cell, given(3).detach(), state=state, **options)
 
 
+def test_a_reset_to_rows_that_lie_otherwise_than_those_that_a_step_returns() -> None:
+    reset = torch.tensor([[False] * 3, [False, True, False], [False] * 3, [True] * 3, [False] * 3])
+    cell = cell_of(lambda s, i, h: (drive(s, i, h) * (1 + h.stride(0) / SIZE)).t().contiguous().t())
+    start = torch.randn(SIZE, 3).t()
+    agree(cell, given(3), state=start, initial=torch.zeros(3, SIZE), reset=reset)
+    agree(cell, given(3), state=start, initial=torch.zeros(SIZE, 3).t(), reset=reset)
+
+
 def test_a_cell_that_is_refused_later_is_given_the_state_as_it_lies() -> None:
     cell = cell_of(BRANCHES["strides"])
     agree(cell, given(3).detach())

@@ -30,11 +30,12 @@ from bptt.engine.frontend.guards import (
 )
 from bptt.engine.frontend.leaf import (
     Leaf,
-    after_reset,
     alike,
     as_given,
     as_reset,
     of_leaves,
+    reset_kind,
+    seen_alike,
     stand_in,
     step_needs_gradient,
 )
@@ -228,7 +229,7 @@ class Foreign:
     def _found(
         self, cell: nn.Module, kind: Any, inputs: Tensor, state: State, initial: State
     ) -> Found:
-        mixed = after_reset(state, initial)
+        mixed = reset_kind(state, initial)
         key = (kind, mixed, _signature(inputs, state))
         steps = self._steps or self._take(cell)
         known = self._known.get(key)
@@ -240,8 +241,7 @@ class Foreign:
                 known = None
         if known is None:
             with compat.alone():
-                reset_to = None if mixed is None else initial
-                known, flat = self._every_step(cell, steps, inputs, state, reset_to)
+                known, flat = self._every_step(cell, steps, inputs, state, initial)
                 self._known.keep(key, known)
         tensors = known.captured.tensors(flat)
         read, read_tensors = self._read(cell, steps, known)
@@ -262,10 +262,11 @@ class Foreign:
         steps.classes.setdefault(self._classes.kinds, self._classes)
 
     def _every_step(
-        self, cell: nn.Module, steps: Steps, inputs: Tensor, state: State, initial: State | None
+        self, cell: nn.Module, steps: Steps, inputs: Tensor, state: State, initial: State
     ) -> tuple[_StandIns, tuple[Any, ...]]:
         """Capture the step as the first one sees its state, as all later ones do, and as those
-        after a reset to ``initial`` do, if there are any; refuse a step that is another then."""
+        after a reset to ``initial`` do, if they see it otherwise; refuse a step that is another
+        then."""
         if any(hooks_of(cell)):
             raise Refusal(Reason.HOOKS, f"backward hooks of {type(cell).__name__}")
         lanes = inputs.shape[1] or 2  # without lanes the graph is that of several
@@ -284,8 +285,8 @@ class Foreign:
                 raise Refusal(Reason.CONTROL_FLOW, "a first step that differs from the next ones")
             listing = captured.listing
             if alike(captured.returned, entering):
-                if initial is not None:
-                    after: Any = map_state(as_reset, entering, initial)
+                after: Any = map_state(as_reset, entering, initial)
+                if not all(map(seen_alike, leaves(after), leaves(entering))):
                     other, _ = capture.call(steps.step, cell, [first, *leaves(after)], first, after)
                     self._watch(steps, other)
                     if other.listing != listing:

@@ -134,8 +134,8 @@ def as_given(leaf: Tensor, lanes: int) -> Tensor:
     return stand_in(shape, leaf.stride(), leaf.dtype, leaf.requires_grad, leaf.is_leaf)
 
 
-def after_reset(state: State, initial: State) -> Any:
-    """What a step may see in a state after a reset that it sees in no other; None if nothing."""
+def reset_kind(state: State, initial: State) -> Any:
+    """What a step may see after a reset of the state that it returned to; None if it is plain."""
     grad = torch.is_grad_enabled()
     given = leaves(initial)
     others = [] if initial is state else [leaf for leaf in given if grad and leaf.requires_grad]
@@ -152,6 +152,15 @@ def as_reset(leaf: Tensor, initial: Tensor) -> Tensor:
         stride = head(select(mask, rows, torch.empty_strided(leaf.shape, leaf.stride()))).stride()
     needs = torch.is_grad_enabled() and (leaf.requires_grad or initial.requires_grad)
     return stand_in(tuple(leaf.shape), stride, leaf.dtype, needs, not needs)
+
+
+def seen_alike(one: Tensor, other: Tensor) -> bool:
+    """Whether a step sees no difference between two stand-ins of one leaf."""
+    return (
+        one.stride() == other.stride()
+        and one.requires_grad is other.requires_grad
+        and one.is_leaf is other.is_leaf
+    )
 
 
 def alike(told: Any, entering: Any) -> bool:
