@@ -7,11 +7,11 @@ import runpy
 from pathlib import Path
 from typing import Any
 
-ROOM = Path(__file__).parents[1] / "examples" / "reproduce"
+FOLDER = Path(__file__).parents[1] / "examples" / "reproduce"
 
 
 def run(name: str, **smaller: Any) -> Any:
-    return runpy.run_path(str(ROOM / f"{name}.py"))["main"](**smaller)
+    return runpy.run_path(str(FOLDER / f"{name}.py"))["main"](**smaller)
 
 
 def test_truncation_below_41_goes_the_wrong_way_and_the_others_do_not() -> None:

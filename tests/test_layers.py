@@ -1,4 +1,4 @@
-"""Imports run downward only: the floors of docs/architecture.md."""
+"""Imports run downward only: the layers of docs/architecture.md."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "bptt"
 
-FLOOR = {
+LAYER = {
     "errors": 0,
     "_ending": 0,
     "_counting": 0,
@@ -41,8 +41,8 @@ FLOOR = {
     "__init__": 7,
 }
 
-# Rooms on the same floor that one of them may enter, and why.
-SAME_FLOOR = {
+# Packages of the same layer that one of them may import, and why.
+SAME_LAYER = {
     ("cells", "state"),  # cells carry states
     ("cells", "errors"),
     ("files", "errors"),
@@ -71,25 +71,25 @@ ENGINE = {
 """The layers inside the engine; a name that only types need may come from above."""
 
 
-def room(path: Path) -> str:
+def package(path: Path) -> str:
     """The module or package directly under ``bptt`` that a file belongs to."""
     return path.relative_to(ROOT).parts[0].removesuffix(".py").removesuffix(".pyi")
 
 
 def imported(path: Path) -> set[str]:
-    """The rooms that a file imports from, wherever in it the import stands."""
-    rooms = set()
+    """The packages that a file imports from, wherever in it the import stands."""
+    packages = set()
     for node in ast.walk(ast.parse(path.read_text())):
         names: list[str] = []
         if isinstance(node, ast.ImportFrom) and node.module == "bptt":
             names = [f"bptt.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            assert node.level == 0, f"{path}: relative imports hide the floor"
+            assert node.level == 0, f"{path}: relative imports hide the layer"
             names = [node.module]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        rooms |= {name.split(".")[1] for name in names if name.startswith("bptt.")}
-    return rooms & FLOOR.keys()
+        packages |= {name.split(".")[1] for name in names if name.startswith("bptt.")}
+    return packages & LAYER.keys()
 
 
 FILES = sorted(ROOT.rglob("*.py"))
@@ -97,14 +97,14 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_run_downward(path: Path) -> None:
-    here = room(path)
+    here = package(path)
     for other in imported(path) - {here}:
-        downward = FLOOR[other] < FLOOR[here] or (here, other) in SAME_FLOOR
+        downward = LAYER[other] < LAYER[here] or (here, other) in SAME_LAYER
         assert downward, f"{path.name} of {here} imports {other}, which is not below it"
 
 
-def test_every_room_has_a_floor() -> None:
-    assert {room(path) for path in FILES} <= FLOOR.keys()
+def test_every_package_has_a_layer() -> None:
+    assert {package(path) for path in FILES} <= LAYER.keys()
 
 
 def test_imports_run_downward_within_the_engine() -> None:
