@@ -18,6 +18,8 @@ from bptt.errors import NonFiniteError as NonFiniteError
 from bptt.errors import OptionError as OptionError
 from bptt.errors import ProcessError as ProcessError
 from bptt.errors import ShapeError as ShapeError
+from bptt.explanation import Explanation as Explanation
+from bptt.explanation import explain as explain
 from bptt.gradients import RTRL as RTRL
 from bptt.gradients import UORO as UORO
 from bptt.gradients import EvolutionStrategies as EvolutionStrategies

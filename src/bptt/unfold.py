@@ -131,7 +131,7 @@ def unfold(
     if dispatch is not None and len(inputs) < dispatch.least and backend == "auto":
         dispatch, looped = None, True
     if dispatch is None:
-        _check_inputs(cell, inputs)
+        check_arguments(cell, inputs)
     steps, lanes = inputs.shape[0], inputs.shape[1]
     given, lent = initial if state is None else state, None
     if given is not None and not tells_state(cell, given):
@@ -178,7 +178,7 @@ def unfold(
             plan = None
     ran = None
     if plan is None and dispatch is not None:  # what a native call need not look at
-        _check_inputs(cell, inputs)
+        check_arguments(cell, inputs)
         if own is lent:  # to the next calls, too: no cell may change it
             own = map_state(Tensor.clone, own)
             start = own if start is lent else start
@@ -332,7 +332,12 @@ def _warn_of_device(cell: nn.Module, device: torch.device) -> None:
     )
 
 
-def _check_inputs(cell: nn.Module, inputs: Tensor) -> None:
+def check_arguments(cell: nn.Module, inputs: Tensor) -> None:
+    """Refuse a cell and inputs that do not fit each other.
+
+    Raises:
+        CellError, ShapeError: with what was given and the mend.
+    """
     check_cell(cell)
     if not isinstance(inputs, Tensor):
         raise ShapeError(f"inputs must be a torch.Tensor, not a {type(inputs).__name__}.")

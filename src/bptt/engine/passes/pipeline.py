@@ -3,7 +3,9 @@ rest."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,10 +163,11 @@ def _assemble(
             gathered.append(operand)
     last = gathered[len(tr.gathered) :]
     check = _checker(times, widths, tr)
+    check("lowering", build.instructions, (*forward, *backward), gathered)
     instructions = start_products(build.instructions, (*forward, *backward), gathered)
-    check(instructions, (*forward, *backward), gathered)
+    check("starts of products", instructions, (*forward, *backward), gathered)
     instructions, both, lying = merge_neighbours(instructions, (*forward, *backward), gathered)
-    check(instructions, both, lying)
+    check("horizontal fusion", instructions, both, lying)
     forward, backward = both[: len(forward)], both[len(forward) :]
     of = dict(zip(gathered, lying, strict=True))
     read = lying[: len(tr.gathered)]
@@ -172,7 +175,7 @@ def _assemble(
         read = pair_sums(tr, instructions, read)
         lying = [*read, *(of[o] for o in last)]
         instructions = dots(instructions, both, lying)
-        check(instructions, both, lying)
+        check("reduction fusion", instructions, both, lying)
     cut = split(instructions, forward, backward, lying, keep_times=not parts.projects)
     writes, deltas, places = _deltas(cut.writes, cut.gathered)
     saves = tuple(
@@ -217,12 +220,12 @@ def _assemble(
     return program
 
 
-def _checker(
-    times: tuple[Given, ...], states: tuple[int, ...], tr: Translator
-) -> Callable[[Sequence[Instruction], Sequence[Write], Sequence[Operand]], None]:
-    """What verifies the joint step after a pass: under `unsupported.STRICT` alone, as in tests."""
-    if not unsupported.STRICT:
-        return lambda instructions, writes, kept: None
+_Check = Callable[[str, Sequence[Instruction], Sequence[Write], Sequence[Operand]], None]
+
+
+def _checker(times: tuple[Given, ...], states: tuple[int, ...], tr: Translator) -> _Check:
+    """What is done after each pass with the joint step, forward and backward: it is recorded where
+    that is asked for, and verified under `unsupported.STRICT`, as in tests."""
     given = {
         "state": states,
         "grad": states,
@@ -230,13 +233,35 @@ def _checker(
         "unit": [int(torch.Size(u.shape).numel()) for u in tr.units],
     }
     matrices = [(m.shape[0], m.shape[1]) for m in tr.matrices]
+    record = _RECORD.get()
 
     def check(
-        instructions: Sequence[Instruction], writes: Sequence[Write], kept: Sequence[Operand]
+        name: str,
+        instructions: Sequence[Instruction],
+        writes: Sequence[Write],
+        kept: Sequence[Operand],
     ) -> None:
-        verify_step(instructions, writes, given, matrices, kept=kept)
+        if unsupported.STRICT:
+            verify_step(instructions, writes, given, matrices, kept=kept)
+        if record is not None:
+            record.append((name, "\n".join(map(str, [*instructions, *writes]))))
 
     return check
+
+
+_RECORD: ContextVar[list[tuple[str, str]] | None] = ContextVar("record", default=None)
+
+
+@contextmanager
+def recorded() -> Iterator[list[tuple[str, str]]]:
+    """Within, the joint step of every program that is made is noted after each pass: the pass, and
+    the step as text."""
+    record: list[tuple[str, str]] = []
+    token = _RECORD.set(record)
+    try:
+        yield record
+    finally:
+        _RECORD.reset(token)
 
 
 def _roots(

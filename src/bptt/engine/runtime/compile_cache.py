@@ -32,7 +32,7 @@ from bptt.engine.backends.interpreted import Interpreted
 from bptt.engine.frontend.module_state import GLOBAL_HOOKS
 from bptt.engine.ir.program import StepProgram
 from bptt.engine.ir.wanted import Wanted
-from bptt.engine.passes.pipeline import derive
+from bptt.engine.passes.pipeline import derive, recorded
 from bptt.engine.passes.prologue_epilogue import Frame, frame_of
 from bptt.engine.unsupported import Reason, Refusal, Unsupported, line_of_error
 from bptt.state import State, leaves
@@ -181,6 +181,23 @@ def plan_of(
         raise Refusal.of(plan.trust.verdict)
     bound: Plan = plan.bound(found.tensors, found.output_tensors)
     return bound
+
+
+def passes_of(
+    cell: nn.Module, inputs: Tensor, state: State, initial: State
+) -> list[tuple[str, str]]:
+    """What each pass made of a call's step, which is made anew: the pass, and the step as text. The
+    arguments are those of `plan_for`, which has found a plan for them."""
+    from bptt.engine.frontend import find
+
+    grad = torch.is_grad_enabled()
+    needs_state = grad and any(s.requires_grad for s in (*leaves(state), *leaves(initial)))
+    found = find(cell, inputs, state, initial)
+    needs = grad and found.form.needs_gradient
+    key = ("native", grad and inputs.requires_grad, needs, needs_state, inputs.dim())
+    with alone(), unseen(), unlogged(), recorded() as record:
+        _made(found, inputs, state, key)
+    return record
 
 
 def context_of_call() -> Unsupported | None:
