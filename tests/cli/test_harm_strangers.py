@@ -128,6 +128,31 @@ class TestPlaces:
         assert snapshot("run/diagnosis") == before
 
 
+class TestRecordsStayTrue:
+    def test_fewer_epochs_than_were_trained(self, table):
+        fit("--out", "run")
+        before = snapshot("run")
+        result = call("fit", "--resume", "run", "--epochs", "1", "--quiet")
+        assert result.exit_code == 2, result.output
+        assert "has trained 2 epochs" in words(result.output)
+        assert snapshot("run") == before
+        assert call("fit", "--resume", "run", "--epochs", "2", "--quiet").exit_code == 0
+
+    def test_a_picture_that_was_not_drawn_is_nobodys(self, table, monkeypatch):
+        def refused(*arguments):
+            raise ValueError("it cannot be drawn")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("bptt.forecasting._pictures.save", refused)
+            fit("--out", "run")
+        assert not Path("run/loss.png").exists()
+        assert json.loads(Path("run/run.json").read_text())["pictures"] == []
+        Path("run/loss.png").write_text("mine")
+        result = call("fit", table, *COLUMNS, *FAST, "--out", "run", "--force")
+        assert result.exit_code == 2
+        assert Path("run/loss.png").read_text() == "mine"
+
+
 class TestStarts:
     """What no start is to blame for stops all: a start that is left out gives another result."""
 

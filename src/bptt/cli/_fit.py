@@ -35,9 +35,11 @@ from bptt.runs import (
     check_free,
     forget,
     going_on,
+    list_pictures,
     note,
     put,
     replacements,
+    trained,
 )
 from bptt.training import Checkpoint, Interrupted, Moved, Place
 
@@ -165,6 +167,7 @@ def _go_on(folder: Path, changes: Changes, force: bool, quiet: bool) -> None:
     # What is not free could not be written at the end.
     with held(lambda: folder, check_free) as place:
         job = changes.of(begun(folder, TASKS))
+        _check_epochs(folder, changes.options.get("epochs"))
         ready = agreed(lambda: TASKS[type(job)](job))
         # What changes is noted when training goes on, after every check.
         place_of_job, saved = going_on(folder)
@@ -172,6 +175,20 @@ def _go_on(folder: Path, changes: Changes, force: bool, quiet: bool) -> None:
         checkpoint = Checkpoint(saved, every=job.every, begun=noted)
         place.check()
         _train(ready, place, checkpoint, "force" if force else True, quiet)
+
+
+def _check_epochs(folder: Path, asked: int | None) -> None:
+    """Refuse fewer epochs than a finished run has trained: its record would not be true.
+
+    Raises:
+        OptionError: there are fewer.
+    """
+    done = None if replacements(folder) else trained(folder)
+    if asked is not None and done is not None and asked < done:
+        raise OptionError(
+            f"{shown(folder)} has trained {done} epochs, and --epochs counts them: give {done} or "
+            "more."
+        )
 
 
 def _how(folder: Path) -> str:
@@ -214,7 +231,10 @@ def _train(
     place.check()
     written = _written(made, folder, checkpoint is not None)
     _ending.note(f"The run is written to {shown(folder)}.")
-    written += apart(folder, made.pictures)
+    drawn = apart(folder, made.pictures)
+    if len(drawn) < len(made.pictures):
+        list_pictures(folder, [path.name for path in drawn])
+    written += drawn
     ready.show(result)
     names = ", ".join(sorted(file.name for file in written))
     say(f"Written to [bold]{escape(shown(folder))}[/bold]: {names}")

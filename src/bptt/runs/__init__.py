@@ -25,7 +25,9 @@ from bptt.runs._owned import check_free as check_free
 from bptt.runs._owned import owned as owned
 from bptt.runs._owned import replacements as replacements
 from bptt.runs._owned import sweep as sweep
+from bptt.runs._owned import trained as trained
 from bptt.runs._write import Made as Made
+from bptt.runs._write import list_pictures as list_pictures
 from bptt.runs._write import put as put
 from bptt.runs._write import settle as settle
 from bptt.runs._write import write_run as write_run

@@ -45,6 +45,13 @@ def listed(record: dict[str, Any]) -> set[str]:
     return own & WRITTEN
 
 
+def trained(folder: Path) -> int | None:
+    """How many epochs the run that is in its place has trained, if it says so."""
+    training = (content_of(folder / RECORD) or {}).get("training")
+    epochs = training.get("epochs") if isinstance(training, dict) else None
+    return epochs if type(epochs) is int else None
+
+
 def is_record(content: dict[str, Any] | None) -> bool:
     """Whether it is the record of a run: other programs have a ``run.json`` too."""
     return _has(content, "data", "training") and isinstance(content["training"], dict)

@@ -110,6 +110,14 @@ def put(folder: Path, made: Made, saved: bool = True) -> list[Path]:
     return [folder / name for name in (*made.parts, RECORD)]
 
 
+def list_pictures(folder: Path, names: list[str]) -> None:
+    """Let a run that is in its place name other pictures as its own: where one could not be drawn,
+    another's of its name may come there."""
+    record = content_of(folder / RECORD)
+    if record is not None:
+        files.write_bytes(folder / RECORD, _json({**record, "pictures": names}))
+
+
 def settle(folder: Path) -> None:
     """Bring the files of a whole run to their places, and remove what the run before it listed; all
     of it, or what a process that died left to be done.
