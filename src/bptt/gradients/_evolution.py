@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from bptt.errors import OptionError, at_least
-from bptt.gradients._online import check_seed
+from bptt.gradients._forward import check_seed
 from bptt.gradients._problem import Problem
 from bptt.gradients._resume import Place, begin, load, save
 from bptt.gradients._update import Update

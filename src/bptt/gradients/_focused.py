@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from bptt.errors import CellError
+from bptt.gradients._forward import ForwardMethod, Steps, by_time, check_stride, rows
 from bptt.gradients._local import Local
-from bptt.gradients._online import Online, Steps, by_time, check_stride, rows
 from bptt.state import State, head
 from bptt.streams import Stream
 
@@ -29,7 +29,7 @@ PROBES = 3
 
 
 @dataclass
-class Focused(Online):
+class Focused(ForwardMethod):
     """The exact gradient of self-recurrent units, forward in time, in the memory and work of one
     step.
 

@@ -10,8 +10,8 @@ from torch.func import jacrev, vmap
 
 from bptt.engine.runtime.outputs import outputs_of
 from bptt.errors import OptionError
+from bptt.gradients._forward import laid_out
 from bptt.gradients._local import Local
-from bptt.gradients._online import laid_out
 from bptt.gradients._rtrl import RTRL
 from bptt.gradients._substitute import Substitute
 from bptt.losses import StepLoss, cost, step_loss

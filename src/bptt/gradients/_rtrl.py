@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from bptt.errors import OptionError, at_least
+from bptt.gradients._forward import ForwardMethod, Steps, by_time, check_stride, rows
 from bptt.gradients._local import Local
-from bptt.gradients._online import Online, Steps, by_time, check_stride, rows
 from bptt.segments import available, readable
 from bptt.state import State, head
 from bptt.streams import Stream
@@ -28,7 +28,7 @@ COPIES = 4
 
 
 @dataclass
-class RTRL(Online):
+class RTRL(ForwardMethod):
     """Exact forward mode: the gradient of full backpropagation, with nothing kept of the past.
 
     With the weights held fixed it is the gradient of `Full`, whatever the stride. Between updates

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from bptt.errors import OptionError
+from bptt.gradients._forward import ForwardMethod, Steps, by_time, check_seed, check_stride, rows
 from bptt.gradients._local import Local
-from bptt.gradients._online import Online, Steps, by_time, check_seed, check_stride, rows
 from bptt.state import State
 from bptt.streams import Stream
 
@@ -27,7 +27,7 @@ TINY = 1e-7
 
 
 @dataclass
-class UORO(Online):
+class UORO(ForwardMethod):
     """Online and unbiased: a gradient that is right on average, at the price of noise, in the
     memory of the parameters alone.
 

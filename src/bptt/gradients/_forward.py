@@ -71,7 +71,7 @@ class Steps:
 
 
 @dataclass
-class Online(ABC):
+class ForwardMethod(ABC):
     """A gradient method that carries a trace; subclasses say which.
 
     A trace is nested like a state, lanes first, so that a reset puts it back and a lane that has
@@ -232,7 +232,7 @@ class Online(ABC):
 
 
 def laid_out(
-    method: Online,
+    method: ForwardMethod,
     local: Local,
     chunk: Chunk,
     state: State | None,
