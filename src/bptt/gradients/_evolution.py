@@ -24,11 +24,11 @@ import torch
 from torch import Tensor
 
 from bptt.errors import OptionError, at_least
-from bptt.gradients._forward import check_seed
 from bptt.gradients._problem import Problem
 from bptt.gradients._resume import Place, begin, load, save
 from bptt.gradients._update import Update
 from bptt.gradients._window import add_gradient, advance, inspect
+from bptt.gradients.forward._method import check_seed
 from bptt.losses import Loss, StepLoss, step_loss
 from bptt.network import Network
 from bptt.state import State

@@ -10,10 +10,10 @@ from torch.func import jacrev, vmap
 
 from bptt.engine.runtime.outputs import outputs_of
 from bptt.errors import OptionError
-from bptt.gradients._forward import laid_out
 from bptt.gradients._local import Local
-from bptt.gradients._rtrl import RTRL
 from bptt.gradients._substitute import Substitute
+from bptt.gradients.forward._method import laid_out
+from bptt.gradients.forward._rtrl import RTRL
 from bptt.losses import StepLoss, cost, step_loss
 from bptt.network import Network
 from bptt.segments import available, readable

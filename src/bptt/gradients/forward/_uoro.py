@@ -17,8 +17,15 @@ import torch
 from torch import Tensor
 
 from bptt.errors import OptionError
-from bptt.gradients._forward import ForwardMethod, Steps, by_time, check_seed, check_stride, rows
 from bptt.gradients._local import Local
+from bptt.gradients.forward._method import (
+    ForwardMethod,
+    Steps,
+    by_time,
+    check_seed,
+    check_stride,
+    rows,
+)
 from bptt.state import State
 from bptt.streams import Stream
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from bptt.errors import OptionError, at_least
-from bptt.gradients._forward import ForwardMethod, Steps, by_time, check_stride, rows
 from bptt.gradients._local import Local
+from bptt.gradients.forward._method import ForwardMethod, Steps, by_time, check_stride, rows
 from bptt.segments import available, readable
 from bptt.state import State, head
 from bptt.streams import Stream

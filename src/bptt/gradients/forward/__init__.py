@@ -1,0 +1,1 @@
+"""Forward methods: RTRL, UORO and focused backpropagation."""
