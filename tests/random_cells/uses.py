@@ -307,13 +307,15 @@ class Use:
             except BaseException as error:
                 found[k] = error
 
-        threads = [threading.Thread(target=work, args=(k,), daemon=True) for k in range(2)]
-        for thread in threads:
-            thread.start()
-            if not together:
+        if together:
+            threads = [threading.Thread(target=work, args=(k,), daemon=True) for k in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
                 thread.join()
-        for thread in threads:
-            thread.join()
+        else:  # in this thread, in which `judging.Rounding` is at work
+            work(0)
+            work(1)
         for k, one in enumerate(found):
             if isinstance(one, BaseException):
                 raise one
