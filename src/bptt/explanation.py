@@ -60,7 +60,8 @@ def explain(
     initial: State | None = None,
     passes: bool = False,
 ) -> Explanation:
-    """Tell what `bptt.unfold` does with these arguments, without running it.
+    """Tell what `bptt.unfold` does with these arguments, without running it. What only a first run
+    shows is not looked at: numbers that differ from the Python loop's, and hooks on tensors.
 
     Args:
         cell, inputs, state, initial: as of `bptt.unfold`.
