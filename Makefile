@@ -48,7 +48,7 @@ reproduce: setup  ## published results at full size, a page beside each script
 
 torture: setup  ## kill processes at random moments, let calls of commands fail, and compare their ends
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture.torture --kills 120 --json docs/figures/torture.json
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture.faults --cases 2000 --json docs/figures/faults.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture.faults --cases 2200 --json docs/figures/faults.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture.trees --kills 300 --json docs/figures/trees.json
 
 fuzz: setup  ## hostile files and arguments: 100,000 seeded cases, then 20,000 led by coverage

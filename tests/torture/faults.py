@@ -1,7 +1,8 @@
 """The command line under faults: in every case one call that changes the disk fails once, or the
 process is killed or told to end there, or at a random moment, or its data is replaced. What was
 there before must be there afterwards, and the same command, or ``--resume``, must end as the run
-that nothing disturbed.
+that nothing disturbed. Every second case lets a call fail, each call of each command once before
+any of them fails again.
 
     python -m tests.torture.faults --cases 2000 --seed 0 --json docs/figures/faults.json
 
@@ -21,7 +22,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -45,19 +46,18 @@ CALLS = [*((os, name) for name in NAMES.split()), (fcntl, "flock")]
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES)
 KINDS = {
-    "error": 4,
     "kill": 2,
     "SIGTERM": 2,
     "SIGINT": 2,
-    "later SIGTERM": 2,
-    "later SIGINT": 2,
+    "later SIGTERM": 3,
+    "later SIGINT": 3,
     "later SIGKILL": 2,
-    "anew SIGTERM": 1,
-    "anew SIGINT": 1,
+    "anew SIGTERM": 2,
+    "anew SIGINT": 2,
     "replaced": 2,
 }
-"""What happens, and how often: at a call that changes the disk, or ``later``, at a random moment of
-a process, or of one that begins ``anew`` and may be importing still."""
+"""What happens besides errors, and how often: at a call that changes the disk, or ``later``, at a
+random moment of a process, or of one that begins ``anew`` and may be importing still."""
 
 
 @dataclass
@@ -157,10 +157,16 @@ class Torture:
         shutil.copytree(self.world, place)
         return place
 
-    def case(self, name: str, draw: random.Random) -> None:
+    def every_call(self, draw: random.Random) -> Iterator[tuple[str, int]]:
+        """A command and the number of one of its calls: all in a random order, again and again."""
+        calls = [(name, at) for name, count in self.calls.items() for at in range(1, count + 1)]
+        while True:
+            draw.shuffle(calls)
+            yield from calls
+
+    def case(self, name: str, kind: str, at: int, draw: random.Random) -> None:
         """One fault, the state after it, and the end after that."""
-        (kind,) = draw.choices(list(KINDS), list(KINDS.values()))
-        at, number = draw.randint(1, self.calls[name]), draw.choice(ERRORS)
+        number = draw.choice(ERRORS)
         place, anew = self._copy("case"), kind.startswith("anew")
         delay = draw.uniform(0, self.seconds[name] + anew * self.importing)
         fired = mmap.mmap(-1, 1)
@@ -278,7 +284,8 @@ def _told(code: int, told: str) -> list[str]:
 
 
 def torture(cases: int, seconds: float, seed: int, names: list[str]) -> Score:
-    """So many cases, of all ``names`` in turn, until the ``seconds`` are over."""
+    """So many cases, errors of every call and other faults of all ``names`` in turn, until the
+    ``seconds`` are over."""
     torch.set_num_threads(1)
     draw = random.Random(seed)
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
@@ -286,10 +293,18 @@ def torture(cases: int, seconds: float, seed: int, names: list[str]) -> Score:
     with tempfile.TemporaryDirectory(dir=memory) as folder:
         made = Torture(Path(folder), names)
         print(f"calls that can fail: {made.calls}", flush=True)
+        calls = made.every_call(draw)
         for number in range(cases):
             if len(made.score.lost) > 5 or time.monotonic() > until:
                 break
-            made.case(names[number % len(names)], draw)
+            if number % 2 == 0:
+                name, at = next(calls)
+                kind = "error"
+            else:
+                name = names[number // 2 % len(names)]
+                at = draw.randint(1, made.calls[name])
+                (kind,) = draw.choices(list(KINDS), list(KINDS.values()))
+            made.case(name, kind, at, draw)
             if number % 50 == 49:
                 print(f"{number + 1} cases, {len(made.score.lost)} lost", flush=True)
     return made.score

@@ -23,7 +23,8 @@ ROOT = Path(__file__).parents[2]
 def test_what_was_there_is_there_and_what_was_begun_ends(tmp_path: Path) -> None:
     """In a process of its own: it forks, and should not do so beside the threads of other tests."""
     paths = [str(Path(bptt.__file__).parents[1]), str(ROOT)]
-    command = ["-m", "tests.torture.faults", "--cases", "8", "--seed", "5"]
+    cases = str(2 * len(COMMANDS))  # every second one is of the commands in turn
+    command = ["-m", "tests.torture.faults", "--cases", cases, "--seed", "5"]
     done = subprocess.run(
         [sys.executable, *command, "--json", "score.json"],
         capture_output=True,
