@@ -5,6 +5,7 @@ It runs any cell, on any device, under plain autograd, and says nothing about sp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -34,11 +35,34 @@ def run(
     Returns the outputs [time, lane, ...], the last state, and, if asked for, the states after
     every step with leaves [time, lane, ...].
     """
+    outputs, states, last = run_steps(
+        cell, inputs.unbind(0), state, initial, reset, lengths, clip, keep=return_states
+    )
+    if not outputs:
+        return _nothing(cell, state, return_states)
+    return torch.stack(outputs), last, stack(states) if return_states else None
+
+
+def run_steps(
+    cell: nn.Module,
+    inputs: Sequence[Any],
+    state: State,
+    initial: State,
+    reset: Tensor | None,
+    lengths: Tensor | None,
+    clip: float | None,
+    keep: bool,
+) -> tuple[list[Tensor], list[State], State]:
+    """`run` over what the cell reads at each step, tensors or not.
+
+    Returns the output of each step, the state after each step if they are to be kept, and the last
+    state.
+    """
     resets = [False] * len(inputs) if reset is None else reset.any(dim=1).tolist()
     shortest = int(lengths.min()) if lengths is not None and len(lengths) else len(inputs)
     outputs: list[Tensor] = []
     states: list[State] = []
-    for t, step in enumerate(inputs.unbind(0)):
+    for t, step in enumerate(inputs):
         entering = state
         if resets[t]:
             assert reset is not None
@@ -54,11 +78,9 @@ def run(
             output = torch.where(active, output, torch.zeros_like(output))
         state = new
         outputs.append(output)
-        if return_states:
+        if keep:
             states.append(state)
-    if not outputs:
-        return _nothing(cell, state, return_states)
-    return torch.stack(outputs), state, stack(states) if return_states else None
+    return outputs, states, state
 
 
 def _nothing(

@@ -36,25 +36,18 @@ def differentiable(
 
 
 class _StepAsCell(nn.Module):
-    """The step of a program as a cell: its input is all hoisted tensors side by side."""
+    """The step of a program as a cell: its input is what was hoisted, one tensor each."""
 
     def __init__(self, program: StepProgram, params: list[Tensor]) -> None:
         super().__init__()
         self.program = program
         self.params = params
 
-    def forward(self, input: Tensor, state: State) -> State:
+    def forward(self, times: Sequence[Tensor], state: State) -> State:
         """One step in PyTorch."""
-        batch = input.shape[0]
-        widths = [int(torch.Size(t.shape).numel()) for t in self.program.times]
-        parts = torch.split(input, widths, dim=1) if widths else ()
-        given = self.program.step.graph.graph.find_nodes(op="placeholder")[1 + len(self.params) :]
-        times = [
-            p.reshape(batch, *t.shape).to(g.meta["val"].dtype)
-            for p, t, g in zip(parts, self.program.times, given, strict=False)
-        ]
+        held = leaves(state)
         return rebuild(
-            state, list(self.program.step.run(batch, *self.params, *times, *leaves(state)))
+            state, list(self.program.step.run(len(held[0]), *self.params, *times, *held))
         )
 
 
@@ -75,30 +68,31 @@ def _in_steps(
     primals = list(tensors[: len(tensors) - 2 * n]) if states_given else list(tensors)
     given = hoisted(program, primals[:-1], primals[-1]) if call.plan.frame.inline else primals
     first = len(program.params)
-    times = [
-        t.reshape(call.steps, call.batch, t.shape[2:].numel()).to(call.start[0].dtype)
-        for t in given[first:]
-    ]
-    joined = (
-        torch.cat(times, dim=2) if times else call.start[0].new_zeros((call.steps, call.batch, 0))
-    )
+    times = [t.unbind(0) for t in given[first:]]
     start = rebuild(call.nested, list(tensors[-2 * n : -n]) if states_given else began)
     initial = rebuild(call.nested, list(tensors[-n:]) if states_given else call.initial)
-    _, last, states = eager.run(
+    _, states, last = eager.run_steps(
         _StepAsCell(program, given[:first]),
-        joined,
+        list(zip(*times, strict=True)) if times else [()] * call.steps,
         start,
-        initial=initial,
-        reset=call.reset,
-        lengths=call.lengths,
-        return_states=True,
-        clip=call.clip,
+        initial,
+        call.reset,
+        call.lengths,
+        call.clip,
+        keep=True,
     )
-    assert states is not None
-    every = leaves(states)
-    results = [every[j] for j in call.exposed] + leaves(last)
+    every = [leaves(state) for state in states]
+    # Step by step: the gradient of the gradient of a stack fills as much memory for each step.
+    results = [[state[j] for state in every] for j in call.exposed]
+    arriving = [None if g is None else g.unbind(0) for g in grads[: len(results)]]
+    results += [[leaf] for leaf in leaves(last)]
+    arriving += [None if g is None else (g,) for g in grads[len(arriving) :]]
     pairs = [
-        (r, g) for r, g in zip(results, grads, strict=True) if g is not None and r.requires_grad
+        (r, g)
+        for each, given in zip(results, arriving, strict=True)
+        if given is not None
+        for r, g in zip(each, given, strict=True)
+        if r.requires_grad
     ]
     asked = [t for t, need in zip(tensors, needed, strict=True) if need]
     if not pairs or not asked:
