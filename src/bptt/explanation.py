@@ -80,8 +80,8 @@ def explain(
     if isinstance(found, Unsupported):
         return Explanation(name, shape, None, str(found), False, "")
     assert isinstance(found, Plan)
-    if len(inputs) < found.least:
-        why = f"with so few steps it is as fast; from {found.least} steps on the core runs it"
+    why = found.outrun(len(inputs), lanes)
+    if why is not None:
         return Explanation(name, shape, None, why, False, "")
     from bptt import _core
 

@@ -166,7 +166,7 @@ def unfold(
         )
         short = nothing
         if isinstance(found, Plan):
-            short |= steps < found.least and backend == "auto"
+            short |= backend == "auto" and found.outrun(steps, lanes) is not None
         if isinstance(found, Plan) and not found.trust.program and not short:
             found = verify.trusted(cell, found, inputs, start, own)
         if isinstance(found, Plan) and found.wanted.any:

@@ -14,7 +14,7 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 from threading import local
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,8 @@ class Captured:
         forms: what its user keeps of it.
         kinds, environment: the classes of objects that it read, and whether it read the
             environment.
+        sources: the tensors that it reads besides rows and numbers, as Dynamo calls them.
+        general: of a graph of one lane, see `bptt.engine.frontend.one_lane`.
     """
 
     def __init__(self, module: GraphModule) -> None:
@@ -68,6 +70,8 @@ class Captured:
         for kind in self.kinds:
             if issubclass(kind, _LOOKED_THROUGH):
                 raise Refusal(Reason.MUTATION, f"what a {kind.__name__} keeps or finds")
+        self.sources: tuple[str, ...] = ()
+        self.general: General | None = None
         self.order: tuple[int, ...] | None = None
         self.returned: Any = None
         self._leaves: tuple[Leaf, ...] = ()
@@ -104,6 +108,7 @@ class Captured:
         self._roles = tuple(roles)
         self._names = tuple(_readable(compat.origin_of(n)) for n in placeholders)
         self._sources = tuple(i for i, r in enumerate(roles) if r == _SOURCE)
+        self.sources = tuple(compat.origin_of(placeholders[i]).name for i in self._sources)
         _check_nodes(self.module)
         self._numbers = Numbers.of(self.module, [r == _SCALAR for r in roles])
         self._check_lanes(placeholders)
@@ -154,6 +159,17 @@ class Captured:
         found = [flat[i] for i in self._sources]
         return [*found, *self._numbers.values(self.module, flat)] if self._numbers else found
 
+    def served(self, tensors: list[Tensor]) -> tuple[Captured, list[Tensor]]:
+        """The graph whose program serves this call, and the same tensors in its order."""
+        if self.general is None or self.general.graph is None:
+            return self, tensors
+        return self.general.graph, [tensors[i] for i in self.general.places]
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The numbers that change from call to call, which `tensors` ends with."""
+        return self._numbers.names
+
     def step(self, tensors: Sequence[Tensor], rows: Sequence[Kind]) -> Step:
         """The graph as a step; ``rows`` are the kinds of what has a row a lane: the input, if there
         is one, and the state's leaves."""
@@ -176,6 +192,18 @@ class Captured:
 
         names = (*(self._names[i] for i in sources), *numbers.names)
         return Step(run, names, tuple(map(Kind.of, tensors)), tuple(rows))
+
+
+class General(NamedTuple):
+    """The graph of any number of lanes that serves one lane, too.
+
+    Attributes:
+        graph: the graph; None if there is none.
+        places: where the tensors that it reads are among those that the graph of one lane reads.
+    """
+
+    graph: Captured | None = None
+    places: tuple[int, ...] = ()
 
 
 class _Mark:

@@ -8,6 +8,7 @@ cannot be captured is not asked again under the same conditions.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from contextlib import suppress
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
@@ -18,7 +19,7 @@ from bptt.engine import _torch_compat as compat
 from bptt.engine.backends.eager import check_step
 from bptt.engine.frontend import capture
 from bptt.engine.frontend.builtin import row_kind
-from bptt.engine.frontend.capture import Captured, Steps
+from bptt.engine.frontend.capture import Captured, General, Steps
 from bptt.engine.frontend.form import Form, Found
 from bptt.engine.frontend.graph import Step
 from bptt.engine.frontend.guards import (
@@ -38,7 +39,9 @@ from bptt.engine.frontend.leaf import (
     seen_alike,
     stand_in,
     step_needs_gradient,
+    two_lanes,
 )
+from bptt.engine.frontend.one_lane import general_of
 from bptt.engine.unsupported import Reason, Refusal, Unsupported
 from bptt.errors import CellError
 from bptt.state import State, leaves, map_state, optional
@@ -56,7 +59,8 @@ _PASSING = frozenset((Reason.CONTEXT, Reason.DEVICE))
 
 def kind_of(cell: nn.Module, inputs: Tensor, state: State) -> Any:
     """What calls of a cell have in common that are captured alike, but for changes of the cell."""
-    return (torch.is_grad_enabled(), cell.training, *place_of(inputs, state))
+    alone = inputs.shape[1] == 1  # Dynamo takes it for a constant
+    return (torch.is_grad_enabled(), cell.training, alone, *place_of(inputs, state))
 
 
 def _more(kind: Any, cell: nn.Module) -> Any:
@@ -241,19 +245,27 @@ class Foreign:
                 known = None
         if known is None:
             with compat.alone():
-                known, flat = self._every_step(cell, steps, inputs, state, initial)
+                first, entering = _stand_ins(inputs, state)
+                known, flat = self._every_step(cell, steps, first, entering, initial)
                 self._known.keep(key, known)
-        tensors = known.captured.tensors(flat)
+        step, tensors = known.captured, known.captured.tensors(flat)
         read, read_tensors = self._read(cell, steps, known)
+        if inputs.shape[1] == 1:
+            if step.general is None or (read is not None and read.general is None):
+                with compat.alone():
+                    self._generalize(cell, steps, known, tensors, read, read_tensors)
+            step, tensors = step.served(tensors)
+            if read is not None:
+                read, read_tensors = read.served(read_tensors)
         if capture.made() > made:
             self._count(cell, kind)
             if steps.forms >= compat.LIMIT // 2:  # the next call takes others
                 self._steps = None
                 self._known = _Known()
-        form = known.captured.forms.get(read)
+        form = step.forms.get(read)
         if form is None:
-            form = self._form(cell, known, tensors, read, read_tensors)
-            known.captured.forms[read] = form
+            form = self._form(cell, step, known, tensors, read, read_tensors)
+            step.forms[read] = form
         return Found(form, tensors, read_tensors)
 
     def _watch(self, steps: Steps, captured: Captured) -> None:
@@ -262,19 +274,14 @@ class Foreign:
         steps.classes.setdefault(self._classes.kinds, self._classes)
 
     def _every_step(
-        self, cell: nn.Module, steps: Steps, inputs: Tensor, state: State, initial: State
+        self, cell: nn.Module, steps: Steps, first: Tensor, entering: Any, initial: State
     ) -> tuple[_StandIns, tuple[Any, ...]]:
-        """Capture the step as the first one sees its state, as all later ones do, and as those
-        after a reset to ``initial`` do, if they see it otherwise; refuse a step that is another
-        then."""
+        """Capture the step as the ``first`` one sees its input and state, as all later ones do,
+        and as those after a reset to ``initial`` do, if they see it otherwise; refuse a step that
+        is another then."""
         if any(hooks_of(cell)):
             raise Refusal(Reason.HOOKS, f"backward hooks of {type(cell).__name__}")
-        lanes = inputs.shape[1] or 2  # without lanes the graph is that of several
-        shape, stride = (lanes, *inputs.shape[2:]), inputs.stride()[1:]
-        leaf = not torch.is_grad_enabled()  # a view that is made without grad mode has no history
-        first = stand_in(shape, stride, inputs.dtype, step_needs_gradient(inputs), leaf)
-        entering: Any = map_state(lambda leaf: as_given(leaf, lanes), state)
-        listing = None
+        lanes, listing = len(first), None
         for _ in range(3):
             captured, flat = capture.call(
                 steps.step, cell, [first, *leaves(entering)], first, entering
@@ -295,6 +302,31 @@ class Foreign:
             entering = of_leaves(lambda leaf: leaf.made(lanes), captured.returned)
         raise Refusal(Reason.CONTROL_FLOW, "a state whose kind changes from step to step")
 
+    def _generalize(
+        self,
+        cell: nn.Module,
+        steps: Steps,
+        known: _StandIns,
+        tensors: list[Tensor],
+        read: Captured | None,
+        read_tensors: list[Tensor],
+    ) -> None:
+        """Find what serves the graphs of a call of one lane: those of two lanes, if they are the
+        same for one."""
+        rows = [row_kind(row) for row in known.rows]
+        known.captured.general = General()
+        if read is not None:
+            read.general = General()
+        if not all(row.is_contiguous() for row in known.rows):
+            return
+        with suppress(Refusal):
+            wide, state = two_lanes(known.input), map_state(two_lanes, known.state)
+            more, _ = self._every_step(cell, steps, wide, state, state)
+            other, _ = self._read(cell, steps, more)
+            known.captured.general = general_of(known.captured, tensors, more.captured, rows)
+            if read is not None and other is not None:
+                read.general = general_of(read, read_tensors, other, rows[1:])
+
     def _read(
         self, cell: nn.Module, steps: Steps, known: _StandIns
     ) -> tuple[Captured | None, list[Tensor]]:
@@ -308,12 +340,13 @@ class Foreign:
     def _form(
         self,
         cell: nn.Module,
+        captured: Captured,
         known: _StandIns,
         tensors: list[Tensor],
         read: Captured | None,
         read_tensors: list[Tensor],
     ) -> Form:
-        step = known.captured.step(tensors, [row_kind(row) for row in known.rows])
+        step = captured.step(tensors, [row_kind(row) for row in known.rows])
         output: int | Step = 0
         if read is not None:
             if read.order is None or isinstance(read.returned, tuple):
@@ -337,6 +370,15 @@ class Foreign:
 _SHARED: WeakKeyDictionary[type, WeakValueDictionary[Any, Steps]] = WeakKeyDictionary()
 """The compiled steps of each class, by structure, while a cell uses them: Dynamo's guards keep the
 class alive."""
+
+
+def _stand_ins(inputs: Tensor, state: State) -> tuple[Tensor, Any]:
+    """What stands for the input and the state of the first step of a call."""
+    lanes = inputs.shape[1] or 2  # without lanes the graph is that of several
+    shape, stride = (lanes, *inputs.shape[2:]), inputs.stride()[1:]
+    leaf = not torch.is_grad_enabled()  # a view that is made without grad mode has no history
+    first = stand_in(shape, stride, inputs.dtype, step_needs_gradient(inputs), leaf)
+    return first, map_state(lambda leaf: as_given(leaf, lanes), state)
 
 
 def _signature(inputs: Tensor, state: State) -> Any:

@@ -93,7 +93,7 @@ def trace(step: Step) -> Traced:
     Raises:
         Refusal: it cannot be traced, or depends on the number of lanes.
     """
-    one, other = (_traced(step, lanes) for lanes in LANES)
+    one, other = (traced_with(step, lanes) for lanes in LANES)
     compare_traces(one, other)
     names, constants = _as_inputs(one, other, len(step.sources))
     clean(one)
@@ -127,7 +127,12 @@ class RowFunction:
         return result
 
 
-def _traced(step: Step, lanes: int) -> GraphModule:
+def traced_with(step: Step, lanes: int) -> GraphModule:
+    """A step of so many lanes as a graph of single operators.
+
+    Raises:
+        Refusal: it cannot be traced.
+    """
     mode = fake_mode()
     with mode:
         sources = [_fake(kind, kind.shape) for kind in step.sources]
@@ -174,7 +179,7 @@ def _as_inputs(
     held = zip(graph.find_nodes(op="get_attr"), other.graph.find_nodes(op="get_attr"), strict=True)
     for node, twin in list(held):
         value = _constant(one, node)
-        if not _same(value, _constant(other, twin)):
+        if not same_constant(one, node, other, twin):
             raise Refusal(Reason.LANES, "a constant made of the number of lanes", where_is(node))
         with graph.inserting_before(node if value.dim() == 0 else first):
             if value.dim() == 0:
@@ -203,6 +208,11 @@ def _constant(graph: GraphModule, node: Node) -> Tensor:
     if not isinstance(value, Tensor):
         raise Refusal(Reason.UNTRACEABLE, name_of(node), where_is(node))
     return value.detach()
+
+
+def same_constant(one: GraphModule, node: Node, other: GraphModule, twin: Node) -> bool:
+    """Whether two traces hold the same constant at these nodes."""
+    return _same(_constant(one, node), _constant(other, twin))
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

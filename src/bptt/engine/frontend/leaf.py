@@ -134,6 +134,13 @@ def as_given(leaf: Tensor, lanes: int) -> Tensor:
     return stand_in(shape, leaf.stride(), leaf.dtype, leaf.requires_grad, leaf.is_leaf)
 
 
+def two_lanes(row: Tensor) -> Tensor:
+    """Like a stand-in of one lane that lies dense, but with two."""
+    shape = (2, *row.shape[1:])
+    stride = torch.empty(shape, device="meta").stride()
+    return stand_in(shape, stride, row.dtype, row.requires_grad, row.is_leaf)
+
+
 def reset_kind(state: State, initial: State) -> Any:
     """What a step may see after a reset of the state that it returned to; None if it is plain."""
     grad = torch.is_grad_enabled()

@@ -7,6 +7,7 @@ wanted; the tensors of a call are bound to it.
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
 SHORT = 24
 """Operators, of all steps, that PyTorch runs in the time that it takes to find a foreign cell's
 plan."""
+NARROW, MANY, CROWD = 8, 400, 40_000
+"""Of instructions less wide than ``NARROW`` PyTorch makes one operator over all rows, as in sums
+over many small groups. Where there are ``MANY``, and with all lanes a ``CROWD``, it is as fast."""
 
 
 @dataclass(eq=False)
@@ -79,6 +83,7 @@ class Plan:
         constants: tensors that the step makes of nothing: the last of its sources.
         trust: whether it may be used yet.
         least: the fewest steps for which PyTorch takes longer than it takes to find the plan.
+        most: the most lanes for which PyTorch takes longer.
         tensors, output_tensors: what the step, and the output's function, read in this call.
     """
 
@@ -92,8 +97,17 @@ class Plan:
     constants: tuple[Tensor, ...]
     trust: Trust
     least: int
+    most: int
     tensors: list[Tensor]
     output_tensors: list[Tensor]
+
+    def outrun(self, steps: int, lanes: int) -> str | None:
+        """Why the Python loop is as fast for so many steps and lanes; None if it is not."""
+        if steps < self.least:
+            return f"with so few steps it is as fast; from {self.least} steps on the core runs it"
+        if lanes > self.most:
+            return f"with so many lanes it is as fast; up to {self.most} lanes the core runs it"
+        return None
 
     @property
     def workspace(self) -> int:
@@ -286,6 +300,7 @@ def _made(found: Found, inputs: Tensor, state: State, key: Any) -> Plan | Unsupp
                 constants,
                 trust,
                 least,
+                _most(program, operators),
                 [],
                 [],
             )
@@ -300,6 +315,14 @@ def _made(found: Found, inputs: Tensor, state: State, key: Any) -> Plan | Unsupp
         return refusal.unsupported
     except Exception as error:  # whatever goes wrong: the Python loop has the right numbers
         return unexpected(error)
+
+
+def _most(program: StepProgram, operators: int) -> int:
+    """The most lanes for which the core is faster than PyTorch, which runs so many operators."""
+    both = [step.instructions for step in (program.forward, program.backward) if step is not None]
+    narrow = sum(i.result.width < NARROW for instructions in both for i in instructions)
+    many = narrow >= max(MANY, 2 * NARROW * operators)
+    return CROWD // narrow if many else sys.maxsize
 
 
 def unexpected(error: Exception) -> Unsupported:

@@ -3,6 +3,7 @@ time."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +13,9 @@ from bptt.engine.ir.program import StepProgram
 
 if TYPE_CHECKING:
     from bptt.engine.runtime.compile_cache import Plan
+
+FEW = 16
+"""So many steps take no longer one by one than it takes to map a function."""
 
 
 def primals_of(plan: Plan, inputs: Tensor) -> list[Tensor]:
@@ -56,8 +60,8 @@ def _derive(program: StepProgram, sources: list[Tensor], inputs: Tensor) -> list
 
 
 def _by_steps(program: StepProgram, sources: list[Tensor], inputs: Tensor) -> list[Tensor]:
-    """What mixes lanes sees each step's lanes alone: mapped over time, or step by step if it cannot
-    be."""
+    """What mixes lanes sees each step's lanes alone: mapped over time, or step by step where there
+    are few or it cannot be."""
     batch = inputs.shape[1]
     assert program.hoisted is not None
     run, first = program.hoisted.run, len(program.params)
@@ -69,10 +73,8 @@ def _by_steps(program: StepProgram, sources: list[Tensor], inputs: Tensor) -> li
         sample = step(inputs.new_zeros(inputs.shape[1:]))
         return [s if i < first else s.new_empty((0, *s.shape)) for i, s in enumerate(sample)]
     dims: Any = tuple(None if i < first else 0 for i in range(first + len(program.times)))
-    try:
-        return list(torch.vmap(step, out_dims=dims)(inputs))
-    except (RuntimeError, ValueError):
-        each = [step(given) for given in inputs]
-        return [
-            e if i < first else torch.stack([s[i] for s in each]) for i, e in enumerate(each[0])
-        ]
+    if len(inputs) > FEW:
+        with suppress(RuntimeError, ValueError):
+            return list(torch.vmap(step, out_dims=dims)(inputs))
+    each = [step(given) for given in inputs]
+    return [e if i < first else torch.stack([s[i] for s in each]) for i, e in enumerate(each[0])]
