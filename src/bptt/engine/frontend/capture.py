@@ -14,7 +14,7 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 from threading import local
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,8 @@ class Captured:
         kinds, environment: the classes of objects that it read, and whether it read the
             environment.
         sources: the tensors that it reads besides rows and numbers, as Dynamo calls them.
-        general: of a graph of one lane, see `bptt.engine.frontend.one_lane`.
+        served_by: the graph whose program serves its calls: itself, or of one lane that of several
+            (`bptt.engine.frontend.one_lane`); None until that is known.
     """
 
     def __init__(self, module: GraphModule) -> None:
@@ -71,7 +72,7 @@ class Captured:
             if issubclass(kind, _LOOKED_THROUGH):
                 raise Refusal(Reason.MUTATION, f"what a {kind.__name__} keeps or finds")
         self.sources: tuple[str, ...] = ()
-        self.general: General | None = None
+        self.served_by: Captured | None = None
         self.order: tuple[int, ...] | None = None
         self.returned: Any = None
         self._leaves: tuple[Leaf, ...] = ()
@@ -159,12 +160,6 @@ class Captured:
         found = [flat[i] for i in self._sources]
         return [*found, *self._numbers.values(self.module, flat)] if self._numbers else found
 
-    def served(self, tensors: list[Tensor]) -> tuple[Captured, list[Tensor]]:
-        """The graph whose program serves this call, and the same tensors in its order."""
-        if self.general is None or self.general.graph is None:
-            return self, tensors
-        return self.general.graph, [tensors[i] for i in self.general.places]
-
     @property
     def numbers(self) -> tuple[str, ...]:
         """The numbers that change from call to call, which `tensors` ends with."""
@@ -192,18 +187,6 @@ class Captured:
 
         names = (*(self._names[i] for i in sources), *numbers.names)
         return Step(run, names, tuple(map(Kind.of, tensors)), tuple(rows))
-
-
-class General(NamedTuple):
-    """The graph of any number of lanes that serves one lane, too.
-
-    Attributes:
-        graph: the graph; None if there is none.
-        places: where the tensors that it reads are among those that the graph of one lane reads.
-    """
-
-    graph: Captured | None = None
-    places: tuple[int, ...] = ()
 
 
 class _Mark:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from contextlib import suppress
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary, WeakValueDictionary, ref
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from bptt.engine import _torch_compat as compat
 from bptt.engine.backends.eager import check_step
 from bptt.engine.frontend import capture
 from bptt.engine.frontend.builtin import row_kind
-from bptt.engine.frontend.capture import Captured, General, Steps
+from bptt.engine.frontend.capture import Captured, Steps
 from bptt.engine.frontend.form import Form, Found
 from bptt.engine.frontend.graph import Step
 from bptt.engine.frontend.guards import (
@@ -41,7 +41,8 @@ from bptt.engine.frontend.leaf import (
     step_needs_gradient,
     two_lanes,
 )
-from bptt.engine.frontend.one_lane import general_of
+from bptt.engine.frontend.one_lane import serves
+from bptt.engine.frontend.verdicts import Refused, Verdict
 from bptt.engine.unsupported import Reason, Refusal, Unsupported
 from bptt.errors import CellError
 from bptt.state import State, leaves, map_state, optional
@@ -113,50 +114,12 @@ class _Known:
             self._size -= self._table.popitem(last=False)[1].size
 
 
-class _Verdict(NamedTuple):
-    """Why a cell cannot be captured, and whether its hooks are the reason.
-
-    An error that was raised would keep alive what stood on its way, the cell among it.
-    """
-
-    reason: Unsupported
-    hooked: bool = False
-
-    def holds(self, cell: nn.Module) -> bool:
-        """Whether it is still the reason."""
-        return not self.hooked or any(hooks_of(cell))
-
-
-class _Refused(NamedTuple):
-    """A verdict, and the calls that it is of."""
-
-    kind: Any
-    modules: list[ref[nn.Module]]
-    modes: list[bool]
-    verdict: _Verdict
-
-    @classmethod
-    def of(cls, cell: nn.Module, kind: Any, verdict: _Verdict) -> _Refused:
-        """A verdict of calls like this."""
-        modules = list(nn.Module.modules(cell))
-        modes = [module.training for module in modules]
-        return cls(kind, [ref(module) for module in modules], modes, verdict)
-
-    def holds(self, cell: nn.Module) -> bool:
-        """Whether all modules are in the modes that they were in, and the reason is still one."""
-        for reference, mode in zip(self.modules, self.modes, strict=True):
-            module = reference()
-            if module is None or module.training is not mode:
-                return False
-        return self.verdict.holds(cell)
-
-
 class Foreign:
     """What is known of a cell whose code is not."""
 
     def __init__(self, cell: nn.Module) -> None:
         self.hooked = hooked(cell)
-        self._verdicts: dict[Any, _Verdict] = {}
+        self._verdicts: dict[Any, Verdict] = {}
         self._captures: dict[Any, deque[int]] = {}
         self._calls = 0
         self._classes = Classes.of(cell)
@@ -164,7 +127,7 @@ class Foreign:
         self._methods = methods_of_tensors()
         self._steps: Steps | None = None
         self._known = _Known()
-        self._refused: _Refused | None = None
+        self._refused: Refused | None = None
 
     def _take(self, cell: nn.Module) -> Steps:
         """The compiled step that cells of this structure share."""
@@ -196,7 +159,7 @@ class Foreign:
         verdict = self._verdicts.get(_more(kind, cell)) if self._verdicts else None
         if verdict is not None:
             if verdict.holds(cell):
-                self._refused = _Refused.of(cell, kind, verdict)
+                self._refused = Refused.of(cell, kind, verdict)
                 raise Refusal.of(verdict.reason)
             self._verdicts.clear()
         if not self._classes.hold() or self._methods is not methods_of_tensors():
@@ -209,14 +172,14 @@ class Foreign:
             if hooked:
                 reason = Unsupported(Reason.HOOKS, f"backward hooks of {type(cell).__name__}")
             if reason.reason not in _PASSING:
-                self._conclude(cell, kind, _Verdict(reason, hooked))
+                self._conclude(cell, kind, Verdict(reason, hooked))
             raise Refusal.of(reason) from None
 
     def refuse(self, cell: nn.Module, kind: Any, reason: Unsupported) -> None:
         """The step that was found for such a call has no program: it is not asked again, which
         takes longer than some steps."""
         if reason.reason not in _PASSING:
-            self._conclude(cell, kind, _Verdict(reason))
+            self._conclude(cell, kind, Verdict(reason))
 
     def refused(self, cell: nn.Module, inputs: Tensor, state: State) -> Unsupported | None:
         """The latest verdict, if the call is like the one that it is of: to look for it among all
@@ -226,9 +189,9 @@ class Foreign:
             return None
         return last.verdict.reason
 
-    def _conclude(self, cell: nn.Module, kind: Any, verdict: _Verdict) -> None:
+    def _conclude(self, cell: nn.Module, kind: Any, verdict: Verdict) -> None:
         self._verdicts[_more(kind, cell)] = verdict
-        self._refused = _Refused.of(cell, kind, verdict)
+        self._refused = Refused.of(cell, kind, verdict)
 
     def _found(
         self, cell: nn.Module, kind: Any, inputs: Tensor, state: State, initial: State
@@ -251,12 +214,11 @@ class Foreign:
         step, tensors = known.captured, known.captured.tensors(flat)
         read, read_tensors = self._read(cell, steps, known)
         if inputs.shape[1] == 1:
-            if step.general is None or (read is not None and read.general is None):
+            if step.served_by is None or (read is not None and read.served_by is None):
                 with compat.alone():
                     self._generalize(cell, steps, known, tensors, read, read_tensors)
-            step, tensors = step.served(tensors)
-            if read is not None:
-                read, read_tensors = read.served(read_tensors)
+            step = step.served_by or step
+            read = read and read.served_by
         if capture.made() > made:
             self._count(cell, kind)
             if steps.forms >= compat.LIMIT // 2:  # the next call takes others
@@ -313,19 +275,20 @@ class Foreign:
     ) -> None:
         """Find what serves the graphs of a call of one lane: those of two lanes, if they are the
         same for one."""
-        rows = [row_kind(row) for row in known.rows]
-        known.captured.general = General()
+        one, rows = known.captured, [row_kind(row) for row in known.rows]
+        one.served_by = one
         if read is not None:
-            read.general = General()
+            read.served_by = read
         if not all(row.is_contiguous() for row in known.rows):
             return
         with suppress(Refusal):
             wide, state = two_lanes(known.input), map_state(two_lanes, known.state)
-            more, _ = self._every_step(cell, steps, wide, state, state)
-            other, _ = self._read(cell, steps, more)
-            known.captured.general = general_of(known.captured, tensors, more.captured, rows)
-            if read is not None and other is not None:
-                read.general = general_of(read, read_tensors, other, rows[1:])
+            two, _ = self._every_step(cell, steps, wide, state, state)
+            if serves(two.captured, one, tensors, rows):
+                one.served_by = two.captured
+            output, _ = self._read(cell, steps, two)
+            if read and output and serves(output, read, read_tensors, rows[1:]):
+                read.served_by = output
 
     def _read(
         self, cell: nn.Module, steps: Steps, known: _StandIns
@@ -362,7 +325,7 @@ class Foreign:
         made = self._captures.setdefault(kind, deque(maxlen=RECAPTURES))
         if len(made) == RECAPTURES and self._calls - made[0] < CALLS:
             what = "something that the cell reads and that changes in every call"
-            self._conclude(cell, kind, _Verdict(Unsupported(Reason.MUTATION, what)))
+            self._conclude(cell, kind, Verdict(Unsupported(Reason.MUTATION, what)))
             raise Refusal(Reason.MUTATION, what)
         made.append(self._calls)
 

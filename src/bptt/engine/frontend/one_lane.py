@@ -13,37 +13,24 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.fx import GraphModule
 
-from bptt.engine.frontend.capture import Captured, General
-from bptt.engine.frontend.graph import Kind, Step, same_constant, traced_with
+from bptt.engine.frontend.capture import Captured
+from bptt.engine.frontend.graph import Kind, same_constant, traced_with
 from bptt.engine.unsupported import Refusal
 
 
-def general_of(
-    one: Captured,
-    tensors: Sequence[Tensor],
-    several: Captured,
-    rows: Sequence[Kind],
-) -> General:
-    """What serves the graph ``one`` of a single lane: ``several``, if it is the same there.
+def serves(
+    several: Captured, one: Captured, tensors: Sequence[Tensor], rows: Sequence[Kind]
+) -> bool:
+    """Whether the graph of ``several`` lanes is the same as that of ``one`` where there is one.
 
     ``tensors`` are what ``one`` reads in this call, ``rows`` the kinds of what has a row a lane.
     """
-    if sorted(one.sources) != sorted(several.sources) or one.numbers != several.numbers:
-        return General()
-    held = range(len(one.sources), len(tensors))
-    places = (*map(one.sources.index, several.sources), *held)
-    step, alone = several.step([tensors[i] for i in places], rows), one.step(tensors, rows)
-
-    def run(lanes: int, given: Sequence[Tensor], entering: Sequence[Tensor]) -> list[Tensor]:
-        """The one lane's, of tensors in the order of the other."""
-        return alone.run(lanes, [given[places.index(i)] for i in range(len(given))], entering)
-
-    ours = Step(run, step.names, step.sources, step.rows)
+    if one.sources != several.sources or one.numbers or several.numbers:
+        return False
     try:
-        same = _same(traced_with(ours, 1), traced_with(step, 1))
+        return _same(*(traced_with(graph.step(tensors, rows), 1) for graph in (one, several)))
     except Refusal:
-        same = False
-    return General(several, places) if same else General()
+        return False
 
 
 def _same(one: GraphModule, other: GraphModule) -> bool:
