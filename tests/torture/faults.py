@@ -245,9 +245,10 @@ class Torture:
             lost.append("it ended with other weights")
         if name == "predict" and not any(_same(place / "p.csv", one / "p.csv") for one in ends):
             lost.append("it ended with other predictions")
-        left = [p for p in place.rglob(".*") if not p.is_dir() or any(p.iterdir())]
-        if fits and left:
-            lost.append(f"{left} is left")
+        if fits and _left(place):  # what could not be removed, the next one removes
+            code, told = process(place, ["fit", "--resume", run, "--quiet"])
+            if code != 0 or _left(place):
+                lost.append(f"{_left(place)} is left: {code}: {told[-1500:]}")
         return lost
 
 
@@ -255,6 +256,11 @@ def _run_of(name: str) -> str:
     """The folder that a command trains in."""
     named = {"fit": "new", "fit --starts": "more", "fit --resume --starts": "many"}
     return named.get(name, "run")
+
+
+def _left(place: Path) -> list[Path]:
+    """Hidden files, and hidden folders with something in them."""
+    return [p for p in place.rglob(".*") if not p.is_dir() or any(p.iterdir())]
 
 
 def _same(one: Path, other: Path) -> bool:
