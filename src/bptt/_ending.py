@@ -28,7 +28,11 @@ NOTHING = "Nothing was written."
 before: list[Callable[[], object]] = []
 """What is done before the process ends: what is unfinished goes."""
 
+together = sys.argv[1:2] == ["fit"]
+"""Whether processes that torchrun started run this command together; only `bptt fit` is one."""
+
 _said = NOTHING
+_process = os.getpid()
 
 
 def note(text: str) -> None:
@@ -50,11 +54,14 @@ def world() -> int:
 
 def speaks() -> bool:
     """Whether it is this process, of those that torchrun started, that tells how all ended."""
-    return world() == 1 or os.environ["RANK"] == "0"
+    return not together or world() == 1 or os.environ["RANK"] == "0"
 
 
 def end(number: int, frame: FrameType | None = None) -> NoReturn:
     """End the process now, as by a signal: exit code 130, 143 or 129."""
+    if os.getpid() != _process:  # forked: what is written, and what is said, is not its own
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
     for one in SIGNALS:
         signal.signal(one, signal.SIG_IGN)
     for clean in before:
@@ -89,6 +96,8 @@ def is_command() -> bool:
 
 def take() -> None:
     """From now on `SIGNALS` end the process by `end`, unless they are ignored."""
+    global _process
+    _process = os.getpid()
     for one in SIGNALS:
         if signal.getsignal(one) in (signal.default_int_handler, signal.SIG_DFL):
             with suppress(ValueError):  # outside the main thread

@@ -14,8 +14,8 @@ from torch import nn
 
 import bptt
 from bptt.errors import CheckpointError
+from bptt.files import Moved
 from bptt.training import Checkpoint, Hold, Place
-from bptt.training._hold import Moved
 
 CHANGES: dict[str, Callable[[Path], object]] = {
     "moved": lambda path: path.rename(path.with_name("moved")),

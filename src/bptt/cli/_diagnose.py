@@ -10,7 +10,7 @@ from rich.markup import escape
 from bptt import _ending
 from bptt.cli._place import check_out
 from bptt.cli._predict import read
-from bptt.cli._show import say
+from bptt.cli._show import at_work, say
 from bptt.diagnostics import PARTS as PARTS
 from bptt.diagnostics import is_page
 from bptt.errors import OptionError
@@ -37,7 +37,7 @@ def diagnose(run: Path, data: Path | None, missing: str | None, asked: Asked) ->
     _check_task(run, "diagnose")
     whole = read_run(run)
     series = read(forecaster_of(whole), run, data, missing, command="diagnose")
-    diagnosis, files = diagnose_run(whole, series, written=_note, **asdict(asked))
+    diagnosis, files = diagnose_run(whole, series, begun=at_work, written=_note, **asdict(asked))
     say(f"[bold]{escape(str(diagnosis).splitlines()[0])}[/bold]\n")
     for name, text in diagnosis.verdicts().items():
         say(f"[bold]{name}[/bold]: {escape(text)}\n")
@@ -52,7 +52,7 @@ def report(run: Path, out: Path | None, force: bool) -> None:
     target = run / PAGE if out is None else out
     if run.is_dir():
         check_out(target, force or own, run)
-    written = write_report(run, out)
+    written = write_report(run, out, at_work)
     _note(written)
     say(f"Written: [bold]{escape(shown(written))}[/bold], to be opened in a browser")
 

@@ -37,6 +37,11 @@ def joined() -> Iterator[None]:
     if world() == 1:
         yield
         return
+    if int(os.environ["RANK"]) >= world():  # it would wait for ever
+        raise ProcessError(
+            f"RANK is {os.environ['RANK']}, of {world()} processes by WORLD_SIZE: start all by "
+            "torchrun, or unset both."
+        )
     _leave_with_torchrun()
     with _ending.left():  # the connection waits in native code, and nothing is saved yet
         try:

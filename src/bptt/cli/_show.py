@@ -44,6 +44,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         _ending.note(_ending.NOTHING)
+        _ending.together = command.__name__ == "fit"
         _at_work.clear()
         try:
             command(*args, **kwargs)

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bptt.cli._ready import Ready, Resume
-from bptt.cli._show import say
+from bptt.cli._show import at_work, say
 from bptt.errors import OptionError
 from bptt.text import Job, Options, Result, load, made, task, train
 from bptt.training import Checkpoint
@@ -74,13 +74,17 @@ def predict(
     """The bits per symbol of a text, where one is given; a sample, where none is or one is asked
     for."""
     model = load(folder)
+    length = 300 if sample is None else sample
+    if data is None or sample is not None:
+        model.check_sample(begin, length, temperature)
     if data is not None:
         stream = model.stream(data)
+        at_work()
         unit = model.options.unit
         bits = f"[bold]{model.bits(stream):.3f} bits per {unit}[/bold]"
         say(f"{bits} on the {stream.steps:,} {unit}s of {escape(str(data))}")
     if data is None or sample is not None:
-        _show(model.sample(begin, 300 if sample is None else sample, temperature, seed))
+        _show(model.sample(begin, length, temperature, seed))
 
 
 def _show(text: str) -> None:

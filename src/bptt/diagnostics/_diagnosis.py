@@ -87,14 +87,25 @@ class Diagnosis:
         Raises:
             BpttError: matplotlib is not installed.
             OptionError: a file of these names is there that belongs to no diagnosis.
+            CheckpointError: another process writes a diagnosis there.
         """
-        from bptt.diagnostics._page import page, sections_of
-        from bptt.diagnostics._pictures import draw
-
         folder = Path(folder)
         content = self.to_json()
         check_place(folder, self.verdicts())
         files.make_folder(folder)
+        with files.Hold(folder):
+            check_place(folder, self.verdicts())  # another one may have been written meanwhile
+            return self._write(folder, content, written)
+
+    def _write(
+        self,
+        folder: Path,
+        content: dict[str, Any],
+        written: Callable[[Path], object] | None,
+    ) -> list[Path]:
+        from bptt.diagnostics._page import page, sections_of
+        from bptt.diagnostics._pictures import draw
+
         for name in owned(folder) - names(self.verdicts()):
             files.remove(folder / name)  # while the numbers that name it are there
         text = json.dumps(content, indent=1, allow_nan=False)

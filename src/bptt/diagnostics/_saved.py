@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,11 +24,11 @@ def owned(folder: Path) -> set[str]:
     """The files in ``folder`` that belong to a diagnosis: its numbers name its pictures, and its
     page has a mark. A link belongs to none, as what it leads to is another's."""
     try:
-        content = json.loads(files.read_bytes(folder / JSON).decode("utf-8"))
-    except (OSError, ValueError, RecursionError, BpttError):
-        content = None
+        content = files.json_object(files.read_bytes(folder / JSON))
+    except (OSError, ValueError, BpttError):
+        content = {}
     found = {HTML} if is_page(folder / HTML) else set()
-    if isinstance(content, dict) and {"cell", "steps"} <= content.keys():
+    if {"cell", "steps"} <= content.keys():
         found |= names(part for part in (*PARTS, "optima") if part in content) - {HTML}
     return {name for name in found if files.is_plain(folder / name)}
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from bptt.errors import BpttError, DataError, is_number, reason
+from bptt.files import check_format
 from bptt.forecasting._forecaster import Reader
 from bptt.forecasting._linear import TRANSFORMS, Linear, Part
 from bptt.forecasting._options import Options
@@ -113,11 +114,7 @@ class Record:
             raise DataError(
                 f"{path} is of a version of bptt whose linear model was another: fit the run again."
             )
-        if isinstance(written, int) and written > FORMAT:
-            raise DataError(
-                f"{path} has format {written}; this version of bptt reads up to {FORMAT}: update "
-                "it with `pip install --upgrade bptt`."
-            )
+        check_format(path, written, FORMAT)
         try:
             record = _parse(content)
         except (KeyError, TypeError, ValueError, BpttError) as error:

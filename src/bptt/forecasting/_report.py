@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from bptt.diagnostics import (
     sections_of,
 )
 from bptt.errors import DataError, OptionError, reason
-from bptt.files import check_writable, read_bytes, shown, write_text
+from bptt.files import Place, check_writable, json_object, read_bytes, shown, write_text
 from bptt.forecasting._pictures import STARTS
 from bptt.forecasting._run_folder import forecaster_of, record_of
 from bptt.forecasting._series import Series
@@ -37,6 +36,7 @@ def diagnose_run(
     *,
     depth: int | None = None,
     steps: int = 10_000,
+    begun: Callable[[], object] = lambda: None,
     written: Callable[[Path], object] | None = None,
     **options: Any,
 ) -> tuple[Diagnosis, list[Path]]:
@@ -46,6 +46,7 @@ def diagnose_run(
         run: its folder, or what was read of it.
         series: as the run's forecaster reads it.
         depth: a depth of truncation to judge; default: the one that the run was trained with.
+        begun: called when all is found, before anything is written.
         written: as of `bptt.Diagnosis.save`.
         steps, options: as of `bptt.diagnose`. The run's starts are among them, if it had several.
 
@@ -54,10 +55,12 @@ def diagnose_run(
 
     Raises:
         OptionError: as `bptt.diagnose`; or something in that folder belongs to no diagnosis.
+        CheckpointError: the run was moved meanwhile, or another process writes its diagnosis.
     """
     # Read once, as another run may take its place at any moment.
     run = run if isinstance(run, Files) else read_run(Path(run))
     folder, content = run.folder, run.record
+    place = Place(folder)
     forecaster = forecaster_of(run)
     own = forecaster.options
     counted = min(max(span.stop - span.start for span in series.spans) - own.ahead, steps)
@@ -81,15 +84,22 @@ def diagnose_run(
     )
     model = hashlib.sha256(run.part(MODEL)).hexdigest()
     found = replace(found, cell=f"{own.cell} network on {series.source}", model=model)
+    begun()
+    place.check()
     return found, found.save(folder / DIAGNOSIS, written)
 
 
-def report(folder: str | Path, out: str | Path | None = None) -> Path:
+def report(
+    folder: str | Path,
+    out: str | Path | None = None,
+    begun: Callable[[], object] = lambda: None,
+) -> Path:
     """Gather a run in one page of HTML that needs nothing else: history, pictures, diagnosis.
 
     Args:
         folder: of the run.
         out: the page; default: ``report.html`` in the folder.
+        begun: called when all is read, before the page is written.
 
     Raises:
         DataError: the folder holds no run, or it is damaged.
@@ -111,7 +121,9 @@ def report(folder: str | Path, out: str | Path | None = None) -> Path:
         raise DataError(f"{record} is damaged: {reason(error)}. Fit the run again.") from error
     sections += _diagnosis(run)
     title = f"{content['target']}: {content['options']['cell']} network, {folder.resolve().name}"
-    write_text(out, page(title, sections))
+    whole = page(title, sections)
+    begun()
+    write_text(out, whole)
     return out
 
 
@@ -135,7 +147,9 @@ def _training(run: Files) -> Section:
         ["option", "value"],
         [[name, str(value)] for name, value in content["options"].items() if value is not None],
     )
-    return Section("Training", said, _picture(run.folder / "loss.png"), [_history(run), options])
+    return Section(
+        "Training", said, _picture(run.folder, "loss.png", content), [_history(run), options]
+    )
 
 
 def _history(run: Files) -> Table:
@@ -168,7 +182,7 @@ def _prediction(folder: Path, content: dict[str, Any]) -> Section:
         tables.append(table(str(content.get("group")), "group", content["groups"]))
     part = content.get("data", {}).get("errors_on", "test")
     said = f"Errors on the {part} part, in units of {content['target']}."
-    return Section("Prediction", said, _picture(folder / "prediction.png"), tables)
+    return Section("Prediction", said, _picture(folder, "prediction.png", content), tables)
 
 
 def _starts(folder: Path, content: dict[str, Any]) -> list[Section]:
@@ -185,7 +199,7 @@ def _starts(folder: Path, content: dict[str, Any]) -> list[Section]:
     ]
     table = Table(["start", "loss", "epochs", "ended"], rows)
     said = f"Start {content['training']['start']} was kept."
-    return [Section("Starts", said, _picture(folder / STARTS), [table])]
+    return [Section("Starts", said, _picture(folder, STARTS, content), [table])]
 
 
 def _diagnosis(run: Files) -> list[Section]:
@@ -194,14 +208,21 @@ def _diagnosis(run: Files) -> list[Section]:
     if not made.is_file():
         return [Section("Diagnosis", f"There is none yet: {command} makes it.")]
     try:
-        content = json.loads(read_bytes(made).decode("utf-8"))
+        content = json_object(read_bytes(made))
         if content.get("model") != hashlib.sha256(run.part(MODEL)).hexdigest():
             said = f"The one here is of other weights: {command} makes it anew."
             return [Section("Diagnosis", said)]
         return sections_of(content, made.parent)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{made} is damaged: {reason(error)}. Make it again: {command}.") from error
+        raise DataError(
+            f"{shown(made)} is damaged: {reason(error)}. Remove {shown(made.parent)} and make it "
+            f"again: {command}."
+        ) from error
 
 
-def _picture(path: Path) -> list[tuple[Path, str]]:
-    return [(path, f"{path.stem} of the run, drawn")] if is_picture(path) else []
+def _picture(folder: Path, name: str, content: dict[str, Any]) -> list[tuple[Path, str]]:
+    """One that the run lists as its own; those of older versions list none."""
+    listed, path = content.get("pictures"), folder / name
+    if (isinstance(listed, list) and name not in listed) or not is_picture(path):
+        return []
+    return [(path, f"{path.stem} of the run, drawn")]

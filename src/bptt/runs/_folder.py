@@ -10,7 +10,6 @@ Whoever reads a run takes each file from there as long as it is there, the recor
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,10 +168,10 @@ def read_json(folder: Path) -> Any:
         data = _bytes(folder, RECORD)
         if data is None:
             raise DataError(f"{shown(folder)} is no run: it has no {RECORD}.")
-        return json.loads(data.decode("utf-8"))
+        return files.json_object(data)
     except BpttError:
         raise
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(
             f"{shown(folder / RECORD)} is damaged: {reason(error)}. Fit the run again."
         ) from error

@@ -102,26 +102,22 @@ def begun(folder: Path, kinds: Iterable[type[J]]) -> J:
             "writes its checkpoints to."
         )
     try:
-        content = json.loads(files.read_bytes(path).decode("utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("it holds no JSON object")
+        content = files.json_object(files.read_bytes(path))
         written = content["format"]
+        if type(written) is not int:
+            raise ValueError(f"format is {written!r}")
         job = _job(content, kinds) if written == FORMAT else None
     except OSError as error:
         raise unreadable(error) from error
-    except (KeyError, TypeError, ValueError, RecursionError, BpttError) as error:
+    except (KeyError, TypeError, ValueError, BpttError) as error:
         raise DataError(
             f"{shown(path)} is damaged: {reason(error)}. Begin the run again."
         ) from error
+    files.check_format(path, written, FORMAT)
     if job is None:
-        if type(written) is int and written < FORMAT:
-            raise DataError(
-                f"{shown(path)} is of an older version of bptt, which trained otherwise: begin the "
-                "run again."
-            )
         raise DataError(
-            f"{shown(path)} has format {written!r}; this version of bptt reads up to {FORMAT}: "
-            "update it with `pip install --upgrade bptt`."
+            f"{shown(path)} is of an older version of bptt, which trained otherwise: begin the run "
+            "again."
         )
     return job
 

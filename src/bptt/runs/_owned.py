@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -29,10 +28,9 @@ def content_of(path: Path) -> dict[str, Any] | None:
         OSError: it is there and cannot be read, so that nobody knows what it holds.
     """
     try:
-        content = json.loads(files.read_bytes(path).decode("utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError, BpttError):
+        return files.json_object(files.read_bytes(path))
+    except (FileNotFoundError, NotADirectoryError, ValueError, BpttError):
         return None
-    return content if isinstance(content, dict) else None
 
 
 def listed(record: dict[str, Any]) -> set[str]:

@@ -23,6 +23,7 @@ from bptt.errors import (
     one_of,
     reason,
 )
+from bptt.files import check_format
 from bptt.network import Network, place_of
 from bptt.runs import MODEL, RECORD, check_size, load_weights, read_run
 from bptt.streams import Stream, Vocabulary
@@ -122,6 +123,14 @@ class TextModel:
         return Stream.from_text(path, unit=self.options.unit, vocabulary=self.vocabulary)  # type: ignore[arg-type]  # checked
 
     @torch.no_grad()
+    def check_sample(self, begin: str, length: int, temperature: float) -> list[int]:
+        """Refuse what `sample` refuses; else the indices of what is read first."""
+        at_least(0, length=length)
+        if not (temperature > 0 and math.isfinite(temperature)):
+            raise OptionError(f"temperature must be a finite number above 0, not {temperature}.")
+        found: list[int] = self.vocabulary.encode(begin or self._opening()).tolist()
+        return found
+
     def sample(
         self, begin: str, length: int, temperature: float = 1.0, seed: int | None = None
     ) -> str:
@@ -137,12 +146,9 @@ class TextModel:
             OptionError: ``length`` or ``temperature`` is out of range.
             DataError: ``begin`` holds a character that the model does not know.
         """
-        at_least(0, length=length)
-        if not (temperature > 0 and math.isfinite(temperature)):
-            raise OptionError(f"temperature must be a finite number above 0, not {temperature}.")
+        indices = self.check_sample(begin, length, temperature)
         generator = torch.Generator()
         generator.seed() if seed is None else generator.manual_seed(seed)
-        indices = self.vocabulary.encode(begin or self._opening()).tolist()
         read, state, place = 0, None, place_of(self.network)
         self.network.eval()
         for _ in range(length):
@@ -191,11 +197,7 @@ def load(folder: str | Path) -> TextModel:
     content = run.record
     if not isinstance(content, dict) or content.get("task") != "text":
         raise DataError(f"{folder} is no run of a text: fit one with `bptt fit TEXT --task text`.")
-    if isinstance(content.get("format"), int) and content["format"] > FORMAT:
-        raise DataError(
-            f"{path} has format {content['format']}; this version of bptt reads up to {FORMAT}: "
-            "update it with `pip install --upgrade bptt`."
-        )
+    check_format(path, content.get("format"), FORMAT)
     try:
         given = content["options"]
         known = {field.name for field in fields(Options)}

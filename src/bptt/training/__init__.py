@@ -1,5 +1,8 @@
 """The training loop, stopping criteria, history, evaluation."""
 
+from bptt.files import Hold as Hold
+from bptt.files import Moved as Moved
+from bptt.files import Place as Place
 from bptt.training._checkpoint import Checkpoint as Checkpoint
 from bptt.training._checkpoint import checkpoints_in as checkpoints_in
 from bptt.training._evaluate import Evaluation as Evaluation
@@ -10,9 +13,6 @@ from bptt.training._history import Epoch as Epoch
 from bptt.training._history import History as History
 from bptt.training._history import Progress as Progress
 from bptt.training._history import Start as Start
-from bptt.training._hold import Hold as Hold
-from bptt.training._hold import Moved as Moved
-from bptt.training._hold import Place as Place
 from bptt.training._nonfinite import POLICIES as POLICIES
 from bptt.training._nonfinite import NonFiniteReport as NonFiniteReport
 from bptt.training._nonfinite import NonFiniteWarning as NonFiniteWarning

@@ -15,8 +15,8 @@ from typing import Any
 
 from bptt import files
 from bptt.errors import CheckpointError, OptionError, at_least
+from bptt.files import Hold
 from bptt.training import _store
-from bptt.training._hold import Hold
 from bptt.training._pack import pack, unpack
 
 _UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}
@@ -37,6 +37,7 @@ class Checkpoint:
             takes long to write, they come less often than ``every`` says. ``math.inf`` lets
             them come as often as it says.
         begun: called once when training is about to begin or to go on, after every check.
+        start: which of several starts is saved there, if it is one.
         beside: checksums, by name, of data that are not trained on and must be the same when
             training goes on.
 
@@ -49,6 +50,7 @@ class Checkpoint:
     keep: int = 3
     share: float = 0.01
     begun: Callable[[], None] | None = field(default=None, kw_only=True, compare=False, repr=False)
+    start: str | None = field(default=None, kw_only=True, compare=False, repr=False)
     beside: Mapping[str, str] = field(default_factory=dict, kw_only=True, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -214,7 +216,7 @@ def own_seed(folder: Path, seed: int) -> None:
 
     Raises:
         OptionError: they are of another one, or it holds the checkpoints of a single run.
-        CheckpointError: it cannot be written to.
+        CheckpointError: it cannot be written to, or what says the seed is damaged.
     """
     if _store.checkpoints(folder):
         raise OptionError(
@@ -225,6 +227,11 @@ def own_seed(folder: Path, seed: int) -> None:
     path = folder / _store.SEED
     if path.is_file():
         found = files.read_bytes(path)[:32].decode(errors="replace").strip()
+        if not found.removeprefix("-").isdecimal():
+            raise CheckpointError(
+                f"{path} is damaged: it holds no seed. If the starts were begun with seed={seed}, "
+                f"write {seed} into it."
+            )
         if found != str(seed):
             raise OptionError(
                 f"{folder} holds starts of seed={found}, not {seed}: give that one, or name "

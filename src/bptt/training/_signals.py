@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -71,10 +72,12 @@ class Signals:
         self._taken = SIGNALS if enabled and main else ()
         self._before: dict[signal.Signals, Any] = {}
         self._immediate = False
+        self._process = os.getpid()
         self._alone = alone
         self._told = told
 
     def __enter__(self) -> Signals:
+        self._process = os.getpid()
         for one in self._taken:
             before = signal.getsignal(one)
             if before not in (None, signal.SIG_IGN):
@@ -118,6 +121,10 @@ class Signals:
             self._immediate = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a callback forked it: nothing of it is to be saved
+            self._restore()
+            signal.raise_signal(number)
+            return
         self.caught = signal.Signals(number)
         for one, before in self._before.items():
             # A terminal that is closed sends SIGHUP, and so does its shell: nobody asks twice.

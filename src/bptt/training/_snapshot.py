@@ -159,6 +159,7 @@ def _options(loop: Loop) -> dict[str, Any]:
         **_made_with(stepper.optimizer),
         "scheduler": None if loop.scheduler is None else type(loop.scheduler).__name__,
         "seed": loop.seed,
+        "start": None if loop.saver is None else loop.saver.checkpoint.start,
         "clip": stepper.clip,
         "clip_value": stepper.clip_value,
         "clip_state_gradient": loop.network.clip_state_gradient,

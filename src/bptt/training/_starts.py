@@ -31,12 +31,12 @@ from bptt.errors import (
     at_least,
     at_most,
 )
+from bptt.files import Place, wait_for
 from bptt.network import Network
 from bptt.segments import undrawn
 from bptt.streams import Stream
 from bptt.training._checkpoint import Checkpoint, own_seed, refuse_saved
 from bptt.training._history import History, Start
-from bptt.training._hold import Place, wait_for
 from bptt.training._loop import Callback
 from bptt.training._progress import bar
 from bptt.training._signals import Interrupted, Signals, asking
@@ -121,7 +121,7 @@ def best_of(
     watch = Watch(None if checkpoint is None else checkpoint.path)
     with watch, Signals(checkpoint is not None, told=watch.leave) as signals:
         trained = partial(_trained_one, network, stream, train, callbacks, root)
-        one = partial(_train_one, trained, checkpoint, place, watch.asked)
+        one = partial(_train_one, trained, checkpoint, place, watch.asked, root)
         with closing(_run(one, numbers, jobs, watch)) as outcomes:
             for outcome in bar(outcomes, total=len(numbers), unit=" starts", enabled=progress):
                 found.append(outcome._replace(weights={}))
@@ -220,6 +220,7 @@ def _train_one(
     checkpoint: Checkpoint | None,
     place: Place | None,
     asked: Asked,
+    root: int,
     number: int,
 ) -> Outcome:
     """One start, unless the process that asked for it is gone or no longer wants it.
@@ -227,7 +228,7 @@ def _train_one(
     Raises:
         Moved: the folder of all starts is not where it was.
     """
-    own = _own(checkpoint, number)
+    own = _own(checkpoint, root, number)
     if place is not None and asked.near:
         place.check()
     with asked.watched(saves=own is not None):
@@ -282,10 +283,11 @@ def _trained_one(
     return Outcome(start, history, {k: v.detach() for k, v in mine.state_dict().items()}, None)
 
 
-def _own(checkpoint: Checkpoint | None, number: int) -> Checkpoint | None:
+def _own(checkpoint: Checkpoint | None, root: int, number: int) -> Checkpoint | None:
     if checkpoint is None:
         return None
-    return replace(checkpoint, folder=checkpoint.path / f"start-{number}")
+    own = checkpoint.path / f"start-{number}"
+    return replace(checkpoint, folder=own, start=f"{number} of seed {root}")
 
 
 def _end(history: History) -> tuple[float, int]:
@@ -367,13 +369,18 @@ def _run(
 def _parallel(
     joblib: Any, one: Callable[[int], Outcome], numbers: list[int], jobs: int | None
 ) -> Iterator[Outcome]:
-    pool = joblib.Parallel(
-        n_jobs=jobs,
-        return_as="generator_unordered",
-        batch_size=1,
-        initializer=attend,
-        initargs=(os.getpid(),),
-    )
+    if jobs is not None:  # more would only import PyTorch
+        jobs = min(joblib.effective_n_jobs(jobs), len(numbers))
+    try:
+        pool = joblib.Parallel(
+            n_jobs=jobs,
+            return_as="generator_unordered",
+            batch_size=1,
+            initializer=attend,
+            initargs=(os.getpid(),),
+        )
+    except ValueError as error:  # of the backend in `joblib.parallel_config`
+        raise OptionError(f"joblib cannot run the starts: {error}.") from error
     with deaf() if pool.n_jobs != 1 else nullcontext():
         outcomes = pool(joblib.delayed(one)(number) for number in numbers)
     yield from outcomes

@@ -195,16 +195,14 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             data = file.read(MANIFEST_BYTES + 1)
         if len(data) > MANIFEST_BYTES:
             raise ValueError("it is too long")
-        about = json.loads(data)
-        if not isinstance(about, dict):
-            raise ValueError("it holds no object")
+        about = files.json_object(data)
         checksum = about.pop("sha256", None)
         if checksum != _sum(_json(about)):
             raise ValueError("its checksum is another")
         written = about["format"]
         if not isinstance(written, int):
             raise ValueError(f"format is {written!r}")
-    except (OSError, ValueError, RecursionError, KeyError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise Damaged(f"{path} is damaged: {MANIFEST}: {reason(error)}.") from error
     if written > FORMAT:
         raise CheckpointError(

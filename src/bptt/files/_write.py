@@ -1,4 +1,4 @@
-"""Files that are read whole, and files that are written whole or not at all.
+"""Files that are written whole or not at all.
 
 What is written is put beside its place under another name, flushed to disk and renamed. Whenever
 the process or the machine dies, a file is what it was before or what it was to become.
@@ -19,12 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from bptt.errors import DataError, OptionError
-
-try:
-    import fcntl
-except ImportError:
-    fcntl = None  # type: ignore[assignment]  # Windows
+from bptt.errors import OptionError
+from bptt.files._locks import fcntl, unlock
+from bptt.files._read import NO_WAIT, is_plain, kind_of, regular
+from bptt.files._words import shown
 
 UNFINISHED = ".writing-"
 """What the names of files begin with that are being written, or were when their process died."""
@@ -32,58 +30,13 @@ UNFINISHED = ".writing-"
 _NAME = re.compile(rf"{re.escape(UNFINISHED)}[0-9a-f]{{16}}")
 """What `Unfinished` calls its files: at random, as numbers of processes repeat in containers."""
 
-_KINDS = {
-    stat.S_IFIFO: "a FIFO (named pipe)",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-    stat.S_IFSOCK: "a socket",
-}
-
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would change the ends of lines
-
-_NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 
 _NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 """What disks answer that flush no folders."""
 
 _writing: set[Path] = set()
 """What this process is writing at the moment."""
-
-
-def kind_of(path: str | os.PathLike[str]) -> str | None:
-    """What stands at ``path`` instead of a file or a folder, in words; None if nothing does."""
-    try:
-        return _KINDS.get(stat.S_IFMT(os.stat(path).st_mode))
-    except (OSError, ValueError):
-        return None  # whoever opens it says why
-
-
-def regular(path: str | os.PathLike[str]) -> None:
-    """Refuse what is neither a file nor a folder: to open it would wait for another process.
-
-    Raises:
-        DataError: it is a FIFO, a device or a socket.
-    """
-    kind = kind_of(path)
-    if kind is not None:
-        raise DataError(f"{shown(path)} is {kind}, no file: copy what it gives into a file.")
-
-
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """All of a file.
-
-    Raises:
-        DataError: it is no regular file.
-        OSError: it cannot be read.
-    """
-    regular(path)
-    with open(path, "rb", opener=_opened) as file:
-        return file.read()
-
-
-def _opened(path: str, flags: int) -> int:
-    """Not to wait, where a FIFO took the file's place just now."""
-    return os.open(path, flags | _NO_WAIT)
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
@@ -158,7 +111,7 @@ class Unfinished:
         """Let the lock go; again and again does nothing."""
         handle, self._handle = self._handle, None
         if handle is not None:
-            os.close(handle)
+            unlock(handle)
 
     def remove(self) -> None:
         """Remove the file, unless it was renamed; again and again does nothing."""
@@ -298,7 +251,7 @@ def _left(path: Path) -> Iterator[bool]:
     handle = None
     if fcntl is not None and _NAME.fullmatch(path.name) and is_plain(path):
         with contextlib.suppress(OSError):
-            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | _NO_WAIT)
+            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | NO_WAIT)
     if handle is None:
         yield False
         return
@@ -327,14 +280,6 @@ def sweep(folder: Path) -> None:
                     remove(folder / name)
 
 
-def is_plain(path: str | os.PathLike[str]) -> bool:
-    """Whether it is a file by its own name: no link, no folder, no device."""
-    try:
-        return stat.S_ISREG(os.lstat(path).st_mode)
-    except (OSError, ValueError):
-        return False
-
-
 def remove(path: Path) -> None:
     """Remove a file or a link, if that can be."""
     with contextlib.suppress(OSError):
@@ -351,66 +296,3 @@ def discard_unfinished() -> None:
     for path in tuple(_writing):
         with contextlib.suppress(OSError):
             path.unlink()
-
-
-def same(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
-    """Whether both names lead to one file, be it by links."""
-    try:
-        return os.path.samefile(one, other)
-    except (OSError, ValueError):
-        return False
-
-
-def shown(path: str | os.PathLike[str]) -> str:
-    """A path as text that can be printed, whatever bytes it holds."""
-    return printable(os.fspath(path))
-
-
-def printable(text: str) -> str:
-    """A text without lone surrogates, which stand for bytes of file names that are no UTF-8, and
-    without control characters, which a terminal would obey."""
-    whole = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", whole)
-
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""All but tabs and the ends of lines."""
-
-
-def why(error: OSError, size: int | None = None) -> str:
-    """What went wrong, with the file's name if it is known; where the disk is full also the room
-    that there is.
-
-    Args:
-        error: of the system.
-        size: the bytes that were to be written, if they are known.
-    """
-    reason = error.strerror or str(error) or type(error).__name__
-    named = "" if error.filename is None else f"{shown(error.filename)}: "
-    more = f"; {room(error.filename or '.', size)}" if is_full(error) else ""
-    return f"{named}{reason}{more}"
-
-
-def is_full(error: OSError) -> bool:
-    """Whether the disk, or what one may use of it, is full."""
-    return error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
-
-
-def room(path: str | os.PathLike[str], size: int | None) -> str:
-    """How much room there is for ``size`` bytes where ``path`` lies, in words."""
-    place = Path(path).absolute()
-    above = next(one for one in (place, *place.parents) if one.exists())
-    free = shutil.disk_usage(above).free
-    needed = "" if size is None else f"it takes {amount(size)}, and "
-    if size is not None and free < size:
-        return f"{needed}{amount(free)} are free, {amount(size - free)} too little"
-    # Files take whole blocks and names take room; a quota counts by itself.
-    return f"{needed}{amount(free)} are free, of which not all may be used"
-
-
-def amount(count: int) -> str:
-    """A number of bytes, in words."""
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+import weakref
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from bptt.errors import CheckpointError
-from bptt.files import shown
+from bptt.files._locks import fcntl, unlock
+from bptt.files._words import shown
 
 
 class Held(CheckpointError):
@@ -47,9 +49,9 @@ class Place:
         now = self._now()
         went = f"moved to {shown(now)}" if now else "moved, replaced or removed"
         raise Moved(
-            f"{shown(self.folder)} was {went} while training wrote to it. Nothing is written under "
-            "that name any more. What was saved before is still in the folder that was moved: go "
-            "on from there."
+            f"{shown(self.folder)} was {went} while this process wrote to it. Nothing is written "
+            "under that name any more. What was saved before is still in the folder that was "
+            "moved: go on from there."
         )
 
     def _now(self) -> str | None:
@@ -79,9 +81,7 @@ class Hold(Place):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._handle: int | None = None
-        try:
-            import fcntl
-        except ImportError:
+        if fcntl is None:
             return
         try:
             handle = os.open(folder, os.O_RDONLY)
@@ -100,6 +100,7 @@ class Hold(Place):
             return
         self._handle = handle
         self._identity = _identity(handle)  # the one that is locked
+        _held.add(self)
 
     def _now(self) -> str | None:
         """Where the folder is now, on Linux."""
@@ -125,7 +126,27 @@ class Hold(Place):
         handle, self._handle = self._handle, None
         if handle is not None:
             with contextlib.suppress(OSError):
+                unlock(handle)
+
+    def forget(self) -> None:
+        """In a process that was forked: the lock is the other one's."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            with contextlib.suppress(OSError):
                 os.close(handle)
+
+
+_held: weakref.WeakSet[Hold] = weakref.WeakSet()
+"""The folders that this process holds."""
+
+
+def _forget() -> None:
+    for hold in tuple(_held):
+        hold.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def wait_for(folder: Path, seconds: float) -> None:

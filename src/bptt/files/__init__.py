@@ -1,0 +1,37 @@
+"""Files that are read whole, and files that are written whole or not at all."""
+
+from bptt.files._hold import Held as Held
+from bptt.files._hold import Hold as Hold
+from bptt.files._hold import Moved as Moved
+from bptt.files._hold import Place as Place
+from bptt.files._hold import wait_for as wait_for
+from bptt.files._read import check_format as check_format
+from bptt.files._read import is_plain as is_plain
+from bptt.files._read import json_object as json_object
+from bptt.files._read import kind_of as kind_of
+from bptt.files._read import read_bytes as read_bytes
+from bptt.files._read import regular as regular
+from bptt.files._read import same as same
+from bptt.files._words import amount as amount
+from bptt.files._words import is_full as is_full
+from bptt.files._words import printable as printable
+from bptt.files._words import room as room
+from bptt.files._words import shown as shown
+from bptt.files._words import why as why
+from bptt.files._write import UNFINISHED as UNFINISHED
+from bptt.files._write import Unfinished as Unfinished
+from bptt.files._write import check_writable as check_writable
+from bptt.files._write import discard_unfinished as discard_unfinished
+from bptt.files._write import drop_if_empty as drop_if_empty
+from bptt.files._write import flush as flush
+from bptt.files._write import is_same as is_same
+from bptt.files._write import is_unfinished as is_unfinished
+from bptt.files._write import make_folder as make_folder
+from bptt.files._write import remove as remove
+from bptt.files._write import remove_folder as remove_folder
+from bptt.files._write import sums as sums
+from bptt.files._write import sweep as sweep
+from bptt.files._write import write_bytes as write_bytes
+from bptt.files._write import write_folder as write_folder
+from bptt.files._write import write_new as write_new
+from bptt.files._write import write_text as write_text
