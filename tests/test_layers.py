@@ -24,6 +24,7 @@ LAYER = {
     "streams": 1,
     "tasks": 2,
     "unfold": 2,
+    "arguments": 1,
     "explanation": 2.5,
     "segments": 2.5,
     "losses": 3,

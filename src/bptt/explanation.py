@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from bptt.arguments import check_arguments
 from bptt.engine import Plan, StepProgram, Unsupported, plan_for
 from bptt.engine.runtime.compile_cache import passes_of
 from bptt.state import State, initial_state
-from bptt.unfold import check_arguments
 
 
 @dataclass(frozen=True)

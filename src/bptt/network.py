@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from bptt._counting import spend
+from bptt.arguments import check_dtype
 from bptt.cells._stack import output_of
 from bptt.engine.backends.eager import check_step
 from bptt.errors import CellError, ShapeError
 from bptt.state import State, check_given, initial_state, leaves, map_state, rebuild, weight_of
-from bptt.unfold import check_dtype, unfold, unfold_side_by_side
+from bptt.unfold import unfold, unfold_side_by_side
 
 
 class Network(nn.Module):

@@ -185,3 +185,25 @@ def test_leaves_that_share_memory(name: str, reset: bool) -> None:
     parts = bptt.checkpointed_unfold(cell, inputs, segment=10, reset=mask, backend="native")[0]
     grads = [torch.autograd.grad(o.sin().sum(), list(cell.parameters())) for o in (whole, parts)]
     torch.testing.assert_close(grads[0], grads[1], rtol=1e-10, atol=1e-12)
+
+
+NEGATED: dict[str, Callable[[Tensor], Tensor]] = {
+    "as it lies": lambda g: torch._neg_view(-g),
+    "an imaginary part": lambda g: torch.complex(torch.zeros_like(g), -g).conj().imag,
+    "of one row": lambda g: torch._neg_view(-g[:1, :1]).expand(g.shape),
+}
+
+
+@pytest.mark.parametrize("name", NEGATED)
+def test_gradients_that_wait_to_be_negated(name: str) -> None:
+    require_core()
+    gradient = NEGATED[name](torch.randn(6, 2, 4, **DOUBLE))
+    assert gradient.is_neg()
+    cell, inputs = nn.GRUCell(3, 4).double(), torch.randn(6, 2, 3, **DOUBLE)
+    found = [
+        torch.autograd.grad(
+            bptt.unfold(cell, inputs, backend=backend)[0], list(cell.parameters()), gradient
+        )
+        for backend in ("native", "eager")
+    ]
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-12)

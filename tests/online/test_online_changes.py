@@ -151,3 +151,20 @@ def test_a_changed_optimizer_is_seen(change: str) -> None:
             elif t == 30:
                 group["params"][0].requires_grad_(False)
     assert_alike(*nets)
+
+
+@pytest.mark.parametrize("when", [0, 12])
+def test_gradients_that_are_there_already_are_part_of_the_update(when: int) -> None:
+    x, y = data(40)
+    nets = network(), network()
+    nets[1].backend = "eager"
+    reasons = []
+    for net in nets:
+        learner = bptt.Online(net, bptt.SlidingWindow(4), "mse", sgd)
+        fed(learner, range(when), x, y)
+        net.readout.weight.square().sum().backward()
+        fed(learner, range(when, 40), x, y)
+        assert net.readout.weight.grad is None
+        reasons.append(learner.reason)
+    assert reasons[0] is None  # and the core goes on
+    assert_alike(*nets)

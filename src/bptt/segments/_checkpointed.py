@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from bptt.arguments import check_lengths, check_reset
 from bptt.errors import CellError, OptionError, at_least
 from bptt.reuse import Reuse, reusing
 from bptt.segments._bytes import Freed, bytes_of
@@ -21,7 +22,7 @@ from bptt.segments._plan import Costs, choose, peaks, state_bytes
 from bptt.segments._revolve import reversed_states
 from bptt.segments._run import Entry, Unchanged, entering, kept
 from bptt.state import State, initial_state, leaves, map_state, rebuild
-from bptt.unfold import check_lengths, check_reset, unfold
+from bptt.unfold import unfold
 
 PROBE = 32
 """Steps of the longest piece that is measured."""

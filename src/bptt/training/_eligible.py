@@ -28,6 +28,14 @@ REPLACEABLE = ("step", "unfold", "unfold_states")
 """Methods that may have been replaced on one network, to count its steps: the core calls none."""
 
 
+HOLDING = "the parameters hold gradients already"
+
+
+def holds_gradients(network: Network) -> bool:
+    """Whether PyTorch's next update would add to gradients that are there."""
+    return any(p.grad is not None for p in network.parameters())
+
+
 def windows_of(method: GradientMethod) -> Truncated | None:
     """The windows of a method that the core knows."""
     if type(method) is SlidingWindow:

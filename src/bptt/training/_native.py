@@ -27,7 +27,14 @@ from bptt.state import leaves
 from bptt.streams import Batch, Chunk, Stream, on_device
 from bptt.streams._chunk import length_within
 from bptt.streams._live import ENDLESS
-from bptt.training._eligible import learner_of, unfit, why_not, windows_of
+from bptt.training._eligible import (
+    HOLDING,
+    holds_gradients,
+    learner_of,
+    unfit,
+    why_not,
+    windows_of,
+)
 from bptt.training._learner import configure, plain, state_of, tell
 from bptt.training._slots import Slots
 from bptt.training._tally import Stretch
@@ -167,8 +174,8 @@ class Pass:
         reason = why_not(self.network, self.method, self.loss, self.optimizer)
         if reason is not None:
             return reason
-        if any(p.grad is not None for p in self.network.parameters()):
-            return "the parameters hold gradients already"
+        if holds_gradients(self.network):
+            return HOLDING
         learner = learner_of(self.network, self.windows, self.loss, chunk, length)
         if isinstance(learner, str):
             return learner

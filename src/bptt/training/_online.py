@@ -17,7 +17,14 @@ from bptt.gradients._resume import Place, load, save
 from bptt.losses import Loss, step_loss
 from bptt.network import Network, check_trainable, place_of
 from bptt.state import State
-from bptt.training._eligible import learner_of, unfit, why_not, windows_of
+from bptt.training._eligible import (
+    HOLDING,
+    holds_gradients,
+    learner_of,
+    unfit,
+    why_not,
+    windows_of,
+)
 from bptt.training._history import History, Progress
 from bptt.training._live import LiveBatch, as_row, check_row, standing
 from bptt.training._online_core import CoreSide
@@ -282,7 +289,8 @@ class Online:
         found = self._try()
         self.reason = found if isinstance(found, str) else None
         self._native = None if isinstance(found, str) else found
-        self._asked = self._batch.targets is not None
+        # PyTorch's update uses up what gradients there are: then the core goes on.
+        self._asked = self._batch.targets is not None and found != HOLDING
         self._guard = Guard(self.network)
 
     def _try(self) -> CoreSide | str:
@@ -292,6 +300,8 @@ class Online:
         groups = self.optimizer.param_groups
         if reason is None and any(isinstance(group["lr"], Tensor) for group in groups):
             reason = "the learning rate is a tensor"  # which may change in place
+        if reason is None and holds_gradients(self.network):
+            reason = HOLDING
         if reason is not None:
             return reason
         assert isinstance(self._loss, str)  # why_not asked

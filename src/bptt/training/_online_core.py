@@ -97,7 +97,9 @@ class CoreSide:
         return self._watch.holds() and self._more()
 
     def _unhooked(self) -> bool:
-        return not any(hooked(parameter) for parameter in self._trained)
+        """Whether nothing is done with gradients, and no parameter holds one, which would be part
+        of the update."""
+        return not any(p.grad is not None or hooked(p) for p in self._trained)
 
     def takes(self, target: Tensor) -> bool:
         """Whether a target like those before is one that the core can compare with: all but class

@@ -31,6 +31,7 @@ from bptt.engine.backends.cpu.executable import Executable, executable_of
 from bptt.engine.backends.cpu.kernel import Native
 from bptt.engine.backends.interpreted import Interpreted
 from bptt.engine.frontend.module_state import GLOBAL_HOOKS
+from bptt.engine.graphs.nodes import LANES
 from bptt.engine.ir.program import StepProgram
 from bptt.engine.ir.wanted import Wanted
 from bptt.engine.passes.pipeline import derive, recorded
@@ -50,6 +51,10 @@ plan."""
 NARROW, MANY, CROWD = 8, 400, 40_000
 """Of instructions less wide than ``NARROW`` PyTorch makes one operator over all rows, as in sums
 over many small groups. Where there are ``MANY``, and with all lanes a ``CROWD``, it is as fast."""
+
+PASSING = 16 << 20
+"""Bytes of an array inside the hoisted part for which it takes longer to get the memory, page by
+page, than to compute it."""
 
 
 @dataclass(eq=False)
@@ -84,6 +89,8 @@ class Plan:
         trust: whether it may be used yet.
         least: the fewest steps for which PyTorch takes longer than it takes to find the plan.
         most: the most lanes for which PyTorch takes longer.
+        passing: the bytes for each step and lane of the largest array that only passes while the
+            hoisted part runs; 0 if none is much larger than what the loop reads.
         tensors, output_tensors: what the step, and the output's function, read in this call.
     """
 
@@ -98,6 +105,7 @@ class Plan:
     trust: Trust
     least: int
     most: int
+    passing: int
     tensors: list[Tensor]
     output_tensors: list[Tensor]
 
@@ -108,6 +116,12 @@ class Plan:
         if lanes > self.most:
             return f"with so many lanes it is as fast; up to {self.most} lanes the core runs it"
         return None
+
+    def at_once(self, steps: int, lanes: int) -> int:
+        """How many steps to run at once: all, or fewer where what the hoisted part passes through
+        would be large."""
+        each = self.passing * lanes
+        return steps if each * steps < PASSING else max(1, PASSING // 4 // each)
 
     @property
     def workspace(self) -> int:
@@ -301,6 +315,7 @@ def _made(found: Found, inputs: Tensor, state: State, key: Any) -> Plan | Unsupp
                 trust,
                 least,
                 _most(program, operators),
+                0 if executable is not None else _passing(program),
                 [],
                 [],
             )
@@ -323,6 +338,22 @@ def _most(program: StepProgram, operators: int) -> int:
     narrow = sum(i.result.width < NARROW for instructions in both for i in instructions)
     many = narrow >= max(MANY, 2 * NARROW * operators)
     return CROWD // narrow if many else sys.maxsize
+
+
+def _passing(program: StepProgram) -> int:
+    if program.hoisted is None or not program.folds:
+        return 0
+    *nodes, end = program.hoisted.graph.graph.nodes
+    sizes = {n: _row_bytes(n.meta.get("val")) for n in nodes if n.op == "call_function"}
+    given = sum(size for n, size in sizes.items() if n in end.all_input_nodes)
+    most = max(sizes.values(), default=0)
+    return most if most > 2 * given else 0
+
+
+def _row_bytes(value: Any) -> int:
+    """Of an array with a row for each step and lane."""
+    rows = isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == LANES[0]
+    return value.numel() // LANES[0] * value.element_size() if rows else 0
 
 
 def unexpected(error: Exception) -> Unsupported:

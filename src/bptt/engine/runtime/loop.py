@@ -322,7 +322,7 @@ def _pass_through(
 
 def _readable(array: Tensor) -> Tensor:
     """The same numbers as the core can read them: those of a row follow each other, and none waits
-    to be negated (as those of an imaginary part may, which have others between them)."""
-    if array.shape[-1] == 1:
-        return array.resolve_neg()
-    return array if array.stride(-1) == 1 else array.contiguous()
+    to be negated, as those of an imaginary part may."""
+    if array.is_neg():
+        array = array.resolve_neg()
+    return array if array.stride(-1) == 1 or array.shape[-1] == 1 else array.contiguous()
