@@ -1,5 +1,6 @@
 """What two processes do to one folder at once, and what a process leaves to those that it forks."""
 
+import errno
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import torch
 
 import bptt
 from bptt import _ending
+from bptt.diagnostics import _page
 from bptt.errors import CheckpointError, OptionError
 from bptt.files import Held, Hold
 from bptt.forecasting import _report
@@ -122,6 +124,21 @@ class TestDiagnoses:
         monkeypatch.setattr(os, "replace", replace)
         result = call(*(DIAGNOSE if command == "diagnose" else ("report", "run")))
         assert result.exit_code == 1, result.output
+
+    def test_a_picture_that_cannot_be_read_is_told(self, table, monkeypatch):
+        fit("--out", "run")
+        real = _page.read_bytes
+
+        def read(path):
+            if Path(path).name == "loss.png":
+                raise OSError(errno.EIO, "Input/output error", str(path))
+            return real(path)
+
+        monkeypatch.setattr(_page, "read_bytes", read)
+        result = call("report", "run")
+        assert result.exit_code == 1
+        assert "loss.png" in words(result.output)
+        assert not Path("run/report.html").exists()
 
     def test_a_page_shows_the_pictures_of_the_run_alone(self, table):
         fit("--out", "run")

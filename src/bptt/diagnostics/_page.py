@@ -66,11 +66,12 @@ def is_page(path: Path) -> bool:
 
 def is_picture(path: Path) -> bool:
     """Whether a file, not one that a link leads to, is a PNG: pages show nothing else, as what a
-    stranger's folder links to may be a secret."""
-    try:
-        return is_plain(path) and read_bytes(path)[:8] == b"\x89PNG\r\n\x1a\n"
-    except OSError:
-        return False
+    stranger's folder links to may be a secret.
+
+    Raises:
+        OSError: it cannot be read; a page without it would look whole.
+    """
+    return is_plain(path) and read_bytes(path)[:8] == b"\x89PNG\r\n\x1a\n"
 
 
 def _inline(picture: Path) -> str:
