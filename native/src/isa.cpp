@@ -5,6 +5,10 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#if defined(BPTT_X86) && defined(_WIN32)
+#include <intrin.h>
+#endif
+
 namespace bptt {
 namespace {
 
@@ -26,24 +30,44 @@ struct Variant {
     [] { return Tables<float>{kernels_##isa<float>(), online_kernels_##isa<float>()}; }, \
         [] { return Tables<double>{kernels_##isa<double>(), online_kernels_##isa<double>()}; }
 
+#if defined(BPTT_X86)
+#if defined(_WIN32)
+// clang-cl links no library that __builtin_cpu_supports could ask. Registers of CPUID leaf 7, and of leaf 1 for FMA; the
+// operating system must save the wide registers (XCR0) as well.
+bool has(int leaf, int index, unsigned bits, unsigned saved) {
+    int info[4];
+    __cpuid(info, 0);
+    if (info[0] < 7) return false;
+    __cpuid(info, 1);
+    const bool xgetbv = (static_cast<unsigned>(info[2]) >> 27 & 1) != 0;
+    if (!xgetbv || (_xgetbv(0) & saved) != saved) return false;
+    __cpuidex(info, leaf, 0);
+    return (static_cast<unsigned>(info[index]) & bits) == bits;
+}
+bool has_avx2() { return has(7, 1, 1u << 5, 0x6) && has(1, 2, 1u << 12, 0x6); }
+bool has_avx512() { return has_avx2() && has(7, 1, 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31, 0xe6); }  // F, DQ, BW, VL
+#else
+bool has_avx2() {
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+bool has_avx512() {
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+#endif
+
 // Slowest first. One with a `vector` needs all that the one before needs.
 const Variant all[] = {
+#if defined(BPTT_PORTABLE)
+    {"portable", [] { return true; }, BPTT_TABLES(portable), 0},
+#else
     {"baseline", [] { return true; }, BPTT_TABLES(baseline), 0},
+#endif
 #if defined(BPTT_X86)
-    {"avx2",
-     [] {
-         __builtin_cpu_init();
-         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-     },
-     BPTT_TABLES(avx2), 0},
-    {"avx512",
-     [] {
-         __builtin_cpu_init();
-         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-                __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-                __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-     },
-     BPTT_TABLES(avx512), 64},
+    {"avx2", has_avx2, BPTT_TABLES(avx2), 0},
+    {"avx512", has_avx512, BPTT_TABLES(avx512), 64},
 #endif
 };
 

@@ -1,7 +1,11 @@
 // Persistent threads; see pool.h.
 #include "pool.h"
 
+#if !defined(_WIN32)
 #include <pthread.h>
+#elif defined(_M_X64)
+#include <intrin.h>
+#endif
 
 #include <atomic>
 #include <chrono>
@@ -18,7 +22,9 @@ constexpr int most_workers = 255;
 constexpr auto spin_time = std::chrono::microseconds(40);
 
 inline void pause() {
-#if defined(__x86_64__)
+#if defined(_M_X64)
+    _mm_pause();
+#elif defined(__x86_64__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
     asm volatile("yield");
@@ -135,8 +141,10 @@ std::atomic<Pool*> the_pool{nullptr};
 Pool& pool() {
     Pool* p = the_pool.load(std::memory_order_acquire);
     if (p != nullptr) return *p;
+#if !defined(_WIN32)  // which has no fork
     static std::once_flag once;
     std::call_once(once, [] { pthread_atfork(nullptr, nullptr, [] { the_pool.store(nullptr); }); });
+#endif
     auto* fresh = new Pool;
     if (the_pool.compare_exchange_strong(p, fresh, std::memory_order_acq_rel)) return *fresh;
     delete fresh;  // no threads yet

@@ -101,11 +101,11 @@ BPTT_INLINE Vec<T> polynomial(const T (&c)[N], Vec<T> x, Vec<T> square) {
 // Clamps that let NaN through; written so that x86 makes one minps or maxps of each.
 template <class T>
 BPTT_INLINE Vec<T> at_most(Vec<T> x, T bound) {
-    return splat<T>(bound) < x ? splat<T>(bound) : x;
+    return select<T>(splat<T>(bound) < x, splat<T>(bound), x);
 }
 template <class T>
 BPTT_INLINE Vec<T> at_least(Vec<T> x, T bound) {
-    return splat<T>(bound) > x ? splat<T>(bound) : x;
+    return select<T>(splat<T>(bound) > x, splat<T>(bound), x);
 }
 
 // exp(x) = 2^n (1 + q), with q = exp(r) - 1 to full relative accuracy.
@@ -219,15 +219,15 @@ BPTT_INLINE Split<T> split(Vec<T> u) {
     const Int<T> bits = (Int<T>)u + (M::one_bits - M::sqrt_half_bits);
     const Int<T> exponent = (bits >> M::mantissa) - M::bias;
     const Int<T> m = (bits & M::mantissa_bits) + M::sqrt_half_bits;
-    return {__builtin_convertvector(exponent, Vec<T>), (Vec<T>)m - splat<T>(1)};
+    return {numbers<T>(exponent), (Vec<T>)m - splat<T>(1)};
 }
 
 template <class T>
 BPTT_INLINE Vec<T> logarithm_limits(Vec<T> x, Vec<T> y, T pole) {
-    const Vec<T> infinity = splat<T>(__builtin_inf());
-    y = select<T>(x == infinity, infinity, y);
-    y = select<T>(x == splat<T>(pole), -infinity, y);
-    y = select<T>(x < splat<T>(pole), splat<T>(__builtin_nan("")), y);
+    const Vec<T> endless = splat<T>(T(infinity));
+    y = select<T>(x == endless, endless, y);
+    y = select<T>(x == splat<T>(pole), -endless, y);
+    y = select<T>(x < splat<T>(pole), splat<T>(T(not_a_number)), y);
     return select<T>(x != x, x, y);
 }
 
@@ -250,7 +250,7 @@ BPTT_INLINE Vec<T> logarithm_of_one_plus(Vec<T> x) {
     const Int<T> large = x > one;
     const Vec<T> lost = select<T>(large, one - (u - x), x - (u - one));
     const Int<T> near = part.k == Vec<T>{};
-    const Int<T> finite = u < splat<T>(__builtin_inf());
+    const Int<T> finite = u < splat<T>(T(infinity));
     const Vec<T> correction = (Vec<T>)(~near & finite & (Int<T>)(lost / u));
     part.f = select<T>(near, x, part.f);
     const Vec<T> y = logarithm_limits<T>(x, assemble_log<T>(part.k, part.f, correction), T(-1));

@@ -74,5 +74,7 @@ template <class T>
 const Kernels<T>& kernels_avx2();
 template <class T>
 const Kernels<T>& kernels_avx512();
+template <class T>
+const Kernels<T>& kernels_portable();
 
 }  // namespace bptt

@@ -76,7 +76,7 @@ BPTT_INLINE void micro_kernel(const Block<T>& x) {
 
 // The last, partly filled panel: through a full-width copy.
 template <class T, int R>
-__attribute__((noinline)) void edge_kernel(const Block<T>& x, ptrdiff_t columns) {
+BPTT_NOINLINE void edge_kernel(const Block<T>& x, ptrdiff_t columns) {
     constexpr ptrdiff_t P = panel_width<T>;
     T tile[R * P] = {};
     if (x.init)
@@ -91,7 +91,7 @@ __attribute__((noinline)) void edge_kernel(const Block<T>& x, ptrdiff_t columns)
 }
 
 template <class T, int R, int N>
-__attribute__((noinline)) void full_kernel(const Block<T>& x) {
+BPTT_NOINLINE void full_kernel(const Block<T>& x) {
     micro_kernel<T, R, N>(x);
 }
 
@@ -137,8 +137,8 @@ BPTT_INLINE ptrdiff_t group_of(ptrdiff_t width, ptrdiff_t most) {
 template <class T>
 BPTT_INLINE void prefetch_next(const Block<T>& x, ptrdiff_t rows, ptrdiff_t columns) {
     for (ptrdiff_t r = 0; r < rows; ++r) {
-        __builtin_prefetch(x.dst + r * x.dst_stride + columns, 1);
-        if (x.init) __builtin_prefetch(x.init + r * x.init_stride + columns);
+        prefetch_to_write(x.dst + r * x.dst_stride + columns);
+        if (x.init) prefetch(x.init + r * x.init_stride + columns);
     }
 }
 
@@ -181,7 +181,7 @@ constexpr int narrow_rows(int vectors) { return 12 / vectors; }
 
 // R rows by V vectors, `last` columns of the last one.
 template <class T, int R, int V>
-__attribute__((noinline)) void narrow_kernel(const Block<T>& x, ptrdiff_t last) {
+BPTT_NOINLINE void narrow_kernel(const Block<T>& x, ptrdiff_t last) {
     constexpr ptrdiff_t L = lanes<T>, P = panel_width<T>;
     Vec<T> sum[2][R][V] = {};
     if (x.init)

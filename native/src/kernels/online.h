@@ -163,5 +163,7 @@ template <class T>
 const OnlineKernels<T>& online_kernels_avx2();
 template <class T>
 const OnlineKernels<T>& online_kernels_avx512();
+template <class T>
+const OnlineKernels<T>& online_kernels_portable();
 
 }  // namespace bptt

@@ -120,7 +120,7 @@ ptrdiff_t classic(const Classic<T>& call, ptrdiff_t windows, double* losses, dou
         classic_backward<T, V, !is_packed>(x);
         classic_gradients<T, V>(x, input);
         const double squares = cross_strips<T, Descending>(x.recurrent) + descend<T>(x.descents, x.descents_count);
-        norms[w] = static_cast<double>(static_cast<T>(__builtin_sqrt(squares)));
+        norms[w] = static_cast<double>(static_cast<T>(root(squares)));
         if (!(norms[w] < x.limit)) return w;
         classic_refresh<T, H>(x);
     }

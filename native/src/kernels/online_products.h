@@ -63,7 +63,7 @@ BPTT_INLINE void product_block(const Product<T>& x, ptrdiff_t last) {
 }
 
 template <class T, int R, int V, int C>
-__attribute__((noinline)) void product_of(const Product<T>& x, ptrdiff_t last) {
+BPTT_NOINLINE void product_of(const Product<T>& x, ptrdiff_t last) {
     product_block<T, R, V, C>(x, last);
 }
 

@@ -42,7 +42,7 @@ struct Descending {
 
 // `squares`: four vectors.
 template <class T, int M, int V, class Then>
-__attribute__((noinline)) void cross_block(const Cross<T>& x, const T* a, const T* b, T* dst, ptrdiff_t last, T* squares) {
+BPTT_NOINLINE void cross_block(const Cross<T>& x, const T* a, const T* b, T* dst, ptrdiff_t last, T* squares) {
     constexpr ptrdiff_t L = lanes<T>;
     Vec<T> sum[M][V];
 #pragma GCC unroll 8

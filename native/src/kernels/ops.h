@@ -66,8 +66,6 @@ BPTT_OP2(or_, return one_where<T>((a != Vec<T>{}) | (b != Vec<T>{}));)
 BPTT_OP2(tanh_backward, return a * (splat<T>(1) - b * b);)
 BPTT_OP2(sigmoid_backward, return a * b * (splat<T>(1) - b);)
 
-BPTT_INLINE float power(float a, float b) { return __builtin_powf(a, b); }
-BPTT_INLINE double power(double a, double b) { return __builtin_pow(a, b); }
 BPTT_OP2(pow, for (int i = 0; i < lanes<T>; ++i) a[i] = power(a[i], b[i]); return a;)
 
 BPTT_OP3(mul_add, return fma(a, b, c);)

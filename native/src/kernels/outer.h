@@ -22,7 +22,7 @@ ptrdiff_t outer_memory(ptrdiff_t n) {
 
 // One micro-kernel's share: R columns of a (packed [depth][outer_rows]) by one panel of b.
 template <class T, int R>
-__attribute__((noinline)) void outer_kernel(const T* a, const T* panel, ptrdiff_t depth, T* dst, ptrdiff_t dst_stride,
+BPTT_NOINLINE void outer_kernel(const T* a, const T* panel, ptrdiff_t depth, T* dst, ptrdiff_t dst_stride,
                                             ptrdiff_t columns, bool first) {
     constexpr ptrdiff_t L = lanes<T>, P = panel_width<T>;
     Vec<T> sum[R][2];

@@ -21,7 +21,13 @@ template <class T>
 constexpr ptrdiff_t block = 16 / static_cast<ptrdiff_t>(sizeof(T));
 
 // out[p][c] = in[c][p] for `block` p and a vector of c; rows `step` apart in, `out_step` out.
-#if defined(__AVX512F__)
+#if defined(BPTT_PORTABLE)
+template <class T>
+BPTT_INLINE void transpose(const T* in, ptrdiff_t step, T* out, ptrdiff_t out_step) {
+    for (ptrdiff_t p = 0; p < block<T>; ++p)
+        for (ptrdiff_t c = 0; c < lanes<T>; ++c) out[p * out_step + c] = in[c * step + p];
+}
+#elif defined(__AVX512F__)
 // Rows 0, 4, 8, 12 (of doubles 0, 2, 4, 6) below `in`, a quarter of a vector each.
 BPTT_INLINE Vec<float> four_quarters(const float* in, ptrdiff_t step) {
     const __m256 low = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(in)), _mm_loadu_ps(in + 4 * step), 1);

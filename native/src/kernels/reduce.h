@@ -21,7 +21,7 @@ struct Maximum {
     template <class T>
     static BPTT_INLINE T join_one(T a, T b) { return (a > b || a != a) ? a : b; }
     template <class T>
-    static BPTT_INLINE T start() { return -T(__builtin_inf()); }
+    static BPTT_INLINE T start() { return -T(infinity); }
 };
 
 template <class R, class T>

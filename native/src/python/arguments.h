@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "arrays.h"
+#include "sequence.h"
 
 namespace bptt {
 
@@ -19,7 +20,7 @@ public:
             PyErr_Clear();
             throw nb::type_error((std::string(name) + ": expected a sequence of arrays").c_str());
         }
-        size_ = static_cast<size_t>(PySequence_Fast_GET_SIZE(sequence_.ptr()));
+        size_ = static_cast<size_t>(size_of_fast(sequence_.ptr()));
         if (size_ != count && !(may_be_empty && size_ == 0))
             throw nb::value_error((std::string(name) + ": expected " + std::to_string(count) + " arrays, got " +
                                    std::to_string(size_)).c_str());
@@ -27,9 +28,9 @@ public:
     size_t size() const { return size_; }
     // Importing an array may run Python code, which may shorten a list: looked at anew each time.
     nb::object operator[](size_t i) const {
-        if (static_cast<Py_ssize_t>(i) >= PySequence_Fast_GET_SIZE(sequence_.ptr()))
+        if (static_cast<Py_ssize_t>(i) >= size_of_fast(sequence_.ptr()))
             throw nb::value_error((std::string(name_) + " changed during the call").c_str());
-        return nb::borrow(PySequence_Fast_GET_ITEM(sequence_.ptr(), static_cast<Py_ssize_t>(i)));
+        return nb::borrow(item_of_fast(sequence_.ptr(), static_cast<Py_ssize_t>(i)));
     }
     Where where(size_t i) const { return {name_, static_cast<int64_t>(i)}; }
 

@@ -5,6 +5,8 @@
 
 #include <string>
 
+#include "sequence.h"
+
 namespace nb = nanobind;
 
 namespace bptt {
@@ -20,8 +22,7 @@ std::vector<nb::object> items(nb::handle object, const std::string& what) {
     }
     const nb::object owner = nb::steal(fast);
     std::vector<nb::object> out;
-    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(fast); ++i)
-        out.push_back(nb::borrow(PySequence_Fast_GET_ITEM(fast, i)));
+    for (Py_ssize_t i = 0; i < size_of_fast(fast); ++i) out.push_back(nb::borrow(item_of_fast(fast, i)));
     return out;
 }
 

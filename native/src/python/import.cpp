@@ -1,4 +1,6 @@
 // One Python object to a DLPack tensor; see arrays.h.
+#include <nanobind/stl/string.h>
+
 #include <array>
 
 #include "arrays.h"
@@ -34,11 +36,13 @@ dlpack::FromObject exchange(PyTypeObject* type) {
 }
 
 [[noreturn]] void no_array(Where where, nb::handle object) {
-    const std::string message =
-        where.text() + ": " + std::string(Py_TYPE(object.ptr())->tp_name) + " cannot be read as an array in memory";
-    if (PyErr_Occurred() == nullptr) throw nb::type_error(message.c_str());
-    nb::python_error cause;
-    nb::raise_from(cause, PyExc_TypeError, "%s", message.c_str());
+    const auto message = [&] {
+        const auto name = nb::cast<std::string>(object.type().attr("__name__"));
+        return where.text() + ": " + name + " cannot be read as an array in memory";
+    };
+    if (PyErr_Occurred() == nullptr) throw nb::type_error(message().c_str());
+    nb::python_error cause;  // takes the error, so that the name can be asked for
+    nb::raise_from(cause, PyExc_TypeError, "%s", message().c_str());
 }
 
 template <class Array>

@@ -87,7 +87,7 @@ bool Watch::dicts_hold() const {
     for (const Entry& e : same_)
         if (PyDict_GetItemWithError(e.table.ptr(), e.key.ptr()) != e.value.ptr()) return PyErr_Clear(), false;
     for (const Size& s : dict_sizes_)
-        if (PyDict_GET_SIZE(s.container.ptr()) != s.size) return false;
+        if (NB_DICT_GET_SIZE(s.container.ptr()) != s.size) return false;
     for (const Entry& e : equal_) {  // may run Python code
         PyObject* found = PyDict_GetItemWithError(e.table.ptr(), e.key.ptr());
         Py_XINCREF(found);
@@ -100,8 +100,8 @@ bool Watch::holds() const {
     static PyObject *const requires_grad = word("requires_grad"), *const dtype = word("dtype"), *const shape = word("shape");
     if (!dicts_hold()) return false;
     for (const Entry& e : items_) {
-        if (e.place < 0 || e.place >= PyList_GET_SIZE(e.table.ptr())) return false;
-        if (PyList_GET_ITEM(e.table.ptr(), e.place) != e.value.ptr()) return false;
+        if (e.place < 0 || e.place >= NB_LIST_GET_SIZE(e.table.ptr())) return false;
+        if (NB_LIST_GET_ITEM(e.table.ptr(), e.place) != e.value.ptr()) return false;
     }
     for (const Size& s : sizes_)
         if (PyObject_Size(s.container.ptr()) != s.size) return PyErr_Clear(), false;
