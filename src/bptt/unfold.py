@@ -15,6 +15,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor, nn
 
+from bptt import _missing_core
 from bptt._identity import ByIdentity
 from bptt.arguments import (
     check_arguments,
@@ -287,6 +288,9 @@ def _warn_once(
     if device.type not in ("cpu", "meta"):
         if why.reason is not Reason.CONTEXT:
             _warn_of_device(cell, device)
+        return
+    if why.reason is Reason.CORE:
+        _missing_core.warn(stacklevel)
         return
     if why.reason in _SILENT or _WARNED.get(cell):
         return

@@ -23,11 +23,11 @@ app = typer.Typer(
 )
 
 
-def _show_version(asked: bool) -> None:
+def _show_version(context: typer.Context, asked: bool) -> None:
     if asked:
-        from bptt import __version__
+        from bptt import __version__, info
 
-        typer.echo(f"bptt {__version__}")
+        typer.echo(info.text() if context.params.get("verbose") else f"bptt {__version__}")
         raise typer.Exit
 
 
@@ -35,7 +35,16 @@ def _show_version(asked: bool) -> None:
 def _bptt(
     version: Annotated[
         bool,
-        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+        typer.Option("--version", help="Show the version.", callback=_show_version),
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose",
+            help="With --version: show the core, its instruction set, threads, PyTorch and devices "
+            "as well.",
+            is_eager=True,  # known when --version is looked at
+        ),
     ] = False,
 ) -> None:
     pass

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence
 
+from bptt import _missing_core
 from bptt.engine import Unsupported
 from bptt.engine._torch_compat import is_compiling
 from bptt.engine.backends import eager
@@ -53,6 +54,8 @@ def unfolded(layer: nn.RNNBase, input: Input, hx: Hidden | None) -> Any:
     elif isinstance(input, PackedSequence):
         return _uncompiled(layer, input, hx)
     if not _CORE:
+        if not compiling and input.data.device.type == "cpu":
+            _missing_core.warn(stacklevel=5)
         return None
     weights = [[getattr(layer, name) for name in names] for names in layer._all_weights]
     if not _fits(layer, input, hx, weights):
