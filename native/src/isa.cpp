@@ -34,7 +34,7 @@ struct Variant {
 #if defined(_WIN32)
 // clang-cl links no library that __builtin_cpu_supports could ask. Registers of CPUID leaf 7, and of leaf 1 for FMA; the
 // operating system must save the wide registers (XCR0) as well.
-bool has(int leaf, int index, unsigned bits, unsigned saved) {
+__attribute__((target("xsave"))) bool has(int leaf, int index, unsigned bits, unsigned saved) {
     int info[4];
     __cpuid(info, 0);
     if (info[0] < 7) return false;
