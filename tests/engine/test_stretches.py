@@ -76,3 +76,21 @@ def test_what_is_not_large_runs_at_once() -> None:
     assert plan.passing == 64 * 8
     assert plan.at_once(1000, 3) == 1000
     assert plan.at_once(16384, 1024) == 8
+
+
+class Read(Wide):
+    """A hidden layer on the state, for the output alone."""
+
+    def output(self, state: Tensor) -> Tensor:
+        """Two layers."""
+        return self.narrow(torch.relu(self.wide(state)))
+
+
+@pytest.mark.usefixtures("small")
+def test_a_large_function_of_the_output_counts_as_well() -> None:
+    cell = cell_of(lambda s, i, h: torch.tanh(s.u(h) + i), Read)
+    plan = compile_cache.plan_for(cell, given(), given()[0], given()[0])
+    assert isinstance(plan, compile_cache.Plan)
+    assert plan.passing == 64 * 8
+    agree(cell, given(steps=30))
+    agree(cell, given(steps=30), lengths=torch.tensor([30, 0, 11]), return_states=True)

@@ -32,7 +32,7 @@ from bptt.engine.backends.cpu.kernel import Native
 from bptt.engine.backends.interpreted import Interpreted
 from bptt.engine.frontend.module_state import GLOBAL_HOOKS
 from bptt.engine.graphs.nodes import LANES
-from bptt.engine.ir.program import StepProgram
+from bptt.engine.ir.program import Code, StepProgram
 from bptt.engine.ir.wanted import Wanted
 from bptt.engine.passes.pipeline import derive, recorded
 from bptt.engine.passes.prologue_epilogue import Frame, frame_of
@@ -90,7 +90,8 @@ class Plan:
         least: the fewest steps for which PyTorch takes longer than it takes to find the plan.
         most: the most lanes for which PyTorch takes longer.
         passing: the bytes for each step and lane of the largest array that only passes while the
-            hoisted part runs; 0 if none is much larger than what the loop reads.
+            hoisted part runs, or the function of the output; 0 if none is much larger than what
+            they give.
         tensors, output_tensors: what the step, and the output's function, read in this call.
     """
 
@@ -150,12 +151,11 @@ def plan_for(
         state, initial: leaves [B, n].
         kernel: "native" or "interpreted".
     """
-    context = context_of_call() or (core_missing() if kernel == "native" else None)
-    if context is not None:
-        return context
     from bptt.engine.frontend import find, refuse, refused
 
-    why = refused(cell, inputs, state)
+    # What is refused for good stays so in any mode: a small step takes little longer than to ask.
+    why = None if is_compiling() else refused(cell, inputs, state)
+    why = why or context_of_call() or (core_missing() if kernel == "native" else None)
     if why is not None:
         return why
     given = [state] if type(state) is Tensor else leaves(state)
@@ -315,7 +315,10 @@ def _made(found: Found, inputs: Tensor, state: State, key: Any) -> Plan | Unsupp
                 trust,
                 least,
                 _most(program, operators),
-                0 if executable is not None else _passing(program),
+                max(
+                    _passing(None if executable is not None else program.hoisted),
+                    _passing(None if isinstance(output, int) else output.code),
+                ),
                 [],
                 [],
             )
@@ -340,10 +343,11 @@ def _most(program: StepProgram, operators: int) -> int:
     return CROWD // narrow if many else sys.maxsize
 
 
-def _passing(program: StepProgram) -> int:
-    if program.hoisted is None or not program.folds:
+def _passing(code: Code | None) -> int:
+    """Of what PyTorch runs for all steps at once; see `Plan`."""
+    if code is None:
         return 0
-    *nodes, end = program.hoisted.graph.graph.nodes
+    *nodes, end = code.graph.graph.nodes
     sizes = {n: _row_bytes(n.meta.get("val")) for n in nodes if n.op == "call_function"}
     given = sum(size for n, size in sizes.items() if n in end.all_input_nodes)
     most = max(sizes.values(), default=0)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from bptt._identity import ByIdentity
 from bptt.cells import LSTM, Embedded, Stack
+from bptt.engine._torch_compat import is_compiling
 from bptt.engine.frontend import BuiltIn, built_in_of
 from bptt.engine.runtime.compile_cache import Plan, context_of_call, plan_for
 from bptt.engine.unsupported import Unsupported
@@ -93,10 +94,8 @@ atexit.register(_KNOWN.clear)  # the core's programs go before the core does
 def dispatch_of(cell: nn.Module, inputs: Tensor) -> Dispatch | None:
     """What `keep` kept of such a call; None if nothing, the cell has changed since, or PyTorch is
     in a mode of which plans know nothing."""
-    if context_of_call() is not None:
-        return None
-    known = _KNOWN.get(cell)
-    if not known:
+    known = None if is_compiling() else _KNOWN.get(cell)
+    if not known or context_of_call() is not None:
         return None
     dispatch = known.get(_kind(inputs))
     if dispatch is not None and not dispatch.holds(cell, inputs):
