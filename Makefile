@@ -91,4 +91,4 @@ sanitize:  ## the core's own tests under the address, undefined-behaviour and th
 	native/tests/sanitize.sh
 
 clean:
-	rm -rf .venv .venv-field build runs
+	rm -rf .venv .venv-field build dist runs

@@ -27,7 +27,13 @@ def python(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def without_core(code: str) -> subprocess.CompletedProcess[str]:
-    return python("-c", f"{NO_CORE}import torch, bptt\nx = torch.randn(5, 2, 3)\n{code}")
+    # Without `always` Python itself says what comes from one line once.
+    return python(
+        "-W",
+        "always::UserWarning",
+        "-c",
+        f"{NO_CORE}import torch, bptt\nx = torch.randn(5, 2, 3)\n{code}",
+    )
 
 
 def test_info_names_version_core_threads_and_pytorch() -> None:
