@@ -213,13 +213,15 @@ def test_what_does_not_fit_into_memory_is_told(error, table, monkeypatch):
     def build(*arguments):
         raise error
 
-    monkeypatch.setattr("bptt.forecasting._train.build", build)
+    monkeypatch.setattr("bptt.forecasting.runs._train.build", build)
     result = call("fit", table, *COLUMNS, *FAST, "--out", "run")
     assert result.exit_code == 1
     assert "there is not enough memory for this" in words(result.output)
 
 
 def test_other_errors_are_not_taken_for_it(table, monkeypatch):
-    monkeypatch.setattr("bptt.forecasting._train.build", lambda *_: torch.zeros(2) @ torch.zeros(3))
+    monkeypatch.setattr(
+        "bptt.forecasting.runs._train.build", lambda *_: torch.zeros(2) @ torch.zeros(3)
+    )
     result = call("fit", table, *COLUMNS, *FAST, "--out", "run")
     assert isinstance(result.exception, RuntimeError)

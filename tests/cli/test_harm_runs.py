@@ -91,7 +91,7 @@ class TestRuns:
         def fail(*given):
             raise error
 
-        monkeypatch.setattr("bptt.forecasting._pictures._loss", fail)
+        monkeypatch.setattr("bptt.forecasting.runs._pictures._loss", fail)
         with pytest.warns(UserWarning, match=r"loss.png was not drawn"):
             fit("--out", "run")
         assert {"model.safetensors", "run.json", "prediction.png"} <= set(os.listdir("run"))

@@ -143,7 +143,7 @@ class TestRecordsStayTrue:
             raise ValueError("it cannot be drawn")
 
         with monkeypatch.context() as patch:
-            patch.setattr("bptt.forecasting._pictures.save", refused)
+            patch.setattr("bptt.forecasting.runs._pictures.save", refused)
             fit("--out", "run")
         assert not Path("run/loss.png").exists()
         assert json.loads(Path("run/run.json").read_text())["pictures"] == []

@@ -71,7 +71,7 @@ def test_a_run_goes_on_with_the_season_and_lags_it_was_begun_with():
 
 
 def test_the_model_reads_as_many_steps_as_it_is_told(monkeypatch):
-    monkeypatch.setattr("bptt.forecasting._train._better", lambda *_: True)
+    monkeypatch.setattr("bptt.forecasting.runs._train._better", lambda *_: True)
     _, record = fit(weekly(), "--season", "none", "--lags", "4")
     # Differences to the last value reach one step further.
     assert {part["order"] for part in record["linear"]["parts"]} <= {4, 5}
@@ -83,7 +83,7 @@ def echo(rows, lag=16):
 
 
 def test_an_order_at_its_limit_is_told(monkeypatch):
-    monkeypatch.setattr("bptt.forecasting._train._better", lambda *_: True)
+    monkeypatch.setattr("bptt.forecasting.runs._train._better", lambda *_: True)
     text, _ = fit(echo(64), "--season", "none")
     assert "The linear model reads 16 steps, the most that were tried; more may serve" in text
     assert "--lags N, up to 20" in text
@@ -115,7 +115,7 @@ def test_a_run_that_is_not_does_not():
 
 def test_an_epoch_that_is_not_delivered_was_not_kept(monkeypatch):
     answers = [True, False]  # the linear model beside the simplest; first the network beside it
-    monkeypatch.setattr("bptt.forecasting._train._better", lambda *_: answers.pop())
+    monkeypatch.setattr("bptt.forecasting.runs._train._better", lambda *_: answers.pop())
     text, record = fit(weekly())
     assert record["training"]["best_epoch"] > 0
     assert "the network did not help enough on the validation part to be added" in text

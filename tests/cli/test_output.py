@@ -133,7 +133,7 @@ def test_what_fails_before_anything_is_saved_leaves_no_trace(table, monkeypatch)
     def fail(*given, **options):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("bptt.forecasting._train.fit", fail)
+    monkeypatch.setattr("bptt.forecasting.runs._train.fit", fail)
     result = call(*FIT)
     assert isinstance(result.exception, ZeroDivisionError)
     assert os.listdir() == ["data.csv"]

@@ -256,7 +256,7 @@ class TestDiagnosis:
     @pytest.mark.parametrize("name", ["diagnosis.json", "diagnosis.html", "reach.png"])
     @pytest.mark.parametrize("kind", ["file", "link to the data", "link to nothing", "folder"])
     def test_what_no_diagnosis_lists_is_refused(self, name, kind, runs, monkeypatch):
-        monkeypatch.delattr("bptt.forecasting._report.diagnose")  # before any work
+        monkeypatch.delattr("bptt.forecasting.runs._report.diagnose")  # before any work
         shutil.copytree(runs / "predicting", "run", ignore=ALONE)
         shutil.copy(runs / "data.csv", "data.csv")
         os.mkdir("run/diagnosis")

@@ -41,7 +41,7 @@ def _here(runs):
 def test_what_cannot_be_written_is_refused_before_any_work(name, monkeypatch):
     for work in ("cli._fit.TASKS", "cli._compare.compare", "cli._predict.load"):
         monkeypatch.setattr(f"bptt.{work}", None)
-    monkeypatch.setattr("bptt.forecasting._report.diagnose", None)
+    monkeypatch.setattr("bptt.forecasting.runs._report.diagnose", None)
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
     result = call(*COMMANDS[name])
     assert result.exit_code == 2, result.output

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 from bptt.forecasting import Forecaster, Linear, Options, Scaling, Series, Split, plan, train
-from bptt.forecasting._forecaster import Reader
-from bptt.forecasting._linear import Part
-from bptt.forecasting._model import build
+from bptt.forecasting.linear._linear import Part
+from bptt.forecasting.model._forecaster import Reader
+from bptt.forecasting.model._network import build
 
 FAST = {"cell": "gru", "epochs": 2, "hidden": 4, "depth": 10, "stride": 10}
 

@@ -15,7 +15,7 @@ FURNACE = Path(__file__).resolve().parents[2] / "../shared/data/gas-furnace.csv"
 def untraced():
     """What is trained in little time need not be traced."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bptt.forecasting._model.Network", partial(Network, backend="eager"))
+        patch.setattr("bptt.forecasting.model._network.Network", partial(Network, backend="eager"))
         yield
 
 

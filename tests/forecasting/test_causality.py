@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bptt.forecasting import Options, plan
-from bptt.forecasting._split import TEST
-from bptt.forecasting._study import Form, Study, _Data, _Family
+from bptt.forecasting.data._split import TEST
+from bptt.forecasting.linear._forms import Data, Family, Form
+from bptt.forecasting.linear._study import Study
 
 from .cases import ar2, at, drawn, driven, made, positive, quick
 
@@ -92,8 +93,8 @@ def test_the_validation_part_changes_no_form_that_is_fitted_before_it(difference
     for series in validation_changed():
         # Both transforms are tried where the range is wide: so it is made here.
         target = np.where(np.arange(120) < 5, np.arange(5, 125) * 5.0, series.target)
-        data = _Data(np.empty((120, 0)), target, 2, at(77, 96, 120, 2), simulate=False)
-        family = _Family(data, transform, differences)
+        data = Data(np.empty((120, 0)), target, 2, at(77, 96, 120, 2), simulate=False)
+        family = Family(data, transform, differences)
         weights, biases = family.solved(form, 1)
         rows = family.rows(form, 0, 1)
         scaled = family.design(form, rows) @ weights + biases + family.base[rows + 2][:, None]

@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from bptt.errors import DataError, OptionError
 from bptt.forecasting import read_table, select
-from bptt.forecasting._times import parsed, uneven
+from bptt.forecasting.data._times import parsed, uneven
 
 
 def times(*texts):

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from bptt import Stream, evaluate
 from bptt.errors import DataError, OptionError
 from bptt.forecasting import Options, plan, read_table, seen, select, train
-from bptt.forecasting._linear import hold
-from bptt.forecasting._seasons import seasons_of
-from bptt.forecasting._split import FOLDS, TEST, TRAINING, Split
-from bptt.forecasting._study import Form, _Data, _Family
+from bptt.forecasting.data._numbers import hold
+from bptt.forecasting.data._split import TEST, Split
+from bptt.forecasting.linear._forms import Data, Family, Form
+from bptt.forecasting.linear._seasons import seasons_of
 
 from .cases import FAST, driven, made
 
@@ -194,26 +194,26 @@ def test_the_rows_of_a_regression_are_those_of_each_series():
     target, inputs = np.exp(random.normal(size=rows)), random.normal(size=(rows, 1))
     target[[0, 30, 31, 60]] = np.nan
     split = Split.of(lengths, horizon, 0.25, 5)
-    data = _Data(inputs, target, horizon, split, False)
+    data = Data(inputs, target, horizon, split, False)
     begins = np.cumsum([0, *lengths])
     for form in (
         Form("log", (), True, 3),
         Form("none", (1,), True, 2),
         Form("root", (4, 1), False, 2),
     ):
-        family = _Family(data, form.transform, form.differences)
-        found = family.rows(form, 0, FOLDS + 1)
+        family = Family(data, form.transform, form.differences)
+        found = family.rows(form, 0, TEST)
         goals = family.goal[found + horizon]
         design = family.design(form, found)
         expected, wanted, aims = [], [], []
         for g, length in enumerate(lengths):
             own = slice(begins[g], begins[g + 1])
             alone = Split.of([length], horizon, 0.25, 5)
-            part = _Data(inputs[own], target[own], horizon, alone, False)
+            part = Data(inputs[own], target[own], horizon, alone, False)
             part.scales = data.scales
             part.scaled = {name: data.scaled[name][own] for name in data.scaled}
-            single = _Family(part, form.transform, form.differences)
-            these = single.rows(form, 0, FOLDS + 1)
+            single = Family(part, form.transform, form.differences)
+            these = single.rows(form, 0, TEST)
             expected += (begins[g] + these).tolist()
             wanted.append(single.design(form, these))
             aims.append(single.goal[these + horizon])
@@ -229,7 +229,10 @@ def test_the_folds_are_those_of_each_series():
     assert whole.fold.tolist() == [fold for part in parts for fold in part.fold]
     assert whole.training == tuple(part.train for part in parts)
     one = Split.of([30], 1, 9, 6)
-    assert one.fold.tolist() == [0] * 15 + [1] * 3 + [2] * 3 + [3] * 3 + [4] * 6
+    assert (
+        one.fold.tolist()
+        == [0] * 8 + [1] * 2 + [2] * 3 + [3] * 2 + [4] * 3 + [5] * 3 + [6] * 3 + [7] * 6
+    )
 
 
 def test_a_short_series_is_refused_by_its_name():
@@ -258,7 +261,7 @@ def test_the_network_is_trained_and_validated_on_each_series_by_itself(lanes):
     known = replace(known, reader=replace(known.reader, linear=planned.study.fitted(1)))
     split = planned.split
     for stream, fold in zip(
-        known.parts(series, split), (split.fold == TRAINING, split.validation), strict=True
+        known.parts(series, split), (split.trains, split.validation), strict=True
     ):
         total, count = 0.0, 0
         for one, span in zip(series.each(), series.spans, strict=True):

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 
 from bptt.errors import DataError, OptionError
-from bptt.forecasting import Linear, _linear, _ridge, _study, linear_model
-from bptt.forecasting._linear import Part
-from bptt.forecasting._ridge import Sums, ridge
-from bptt.forecasting._split import TEST
-from bptt.forecasting._study import Form, Study, _Data, _Family, _in_levels
+from bptt.forecasting import Linear, linear_model
+from bptt.forecasting.data._numbers import hold
+from bptt.forecasting.data._split import TEST
+from bptt.forecasting.linear import _ridge
+from bptt.forecasting.linear._forms import Data, Family, Form, in_levels
+from bptt.forecasting.linear._judging import Judged, Judging
+from bptt.forecasting.linear._linear import Part
+from bptt.forecasting.linear._ridge import Sums, ridge
+from bptt.forecasting.linear._study import Study, _weighed
 
 from .cases import ar2, at, made, quick
 
@@ -32,15 +36,14 @@ def arx(u, noise=0.0):
 
 @pytest.fixture
 def exact(monkeypatch):
-    for module in (_ridge, _study):
-        monkeypatch.setattr(module, "RIDGES", np.array([SMALL]))
+    monkeypatch.setattr(_ridge, "RIDGES", np.array([SMALL]))
 
 
 def solved(u, y, horizon, stop, form, simulate=False):
     """Weights [order, columns] and the constant, in the units of ``y``."""
-    data = _Data(u, y, horizon, at(stop // 2, stop, len(y), horizon), simulate)
-    weights, biases = _Family(data, "none", form.differences).solved(form, TEST)
-    levels = _in_levels(form, weights[:, 0], data)
+    data = Data(u, y, horizon, at(stop // 2, stop, len(y), horizon), simulate)
+    weights, biases = Family(data, "none", form.differences).solved(form, TEST)
+    levels = in_levels(form, weights[:, 0], data)
     center, scale = data.scales["none"]
     factor = np.full(levels.shape[1], scale)
     if not simulate:
@@ -148,16 +151,16 @@ def undone(features, y, weights, differences, horizon):
 @pytest.mark.parametrize("read", [True, False])
 @pytest.mark.parametrize("horizon", [1, 2, 7, 12])
 @pytest.mark.parametrize("differences", [(), (1,), (6,), (1, 6), (7, 3)])
-def test_a_model_of_differences_is_told_in_levels(differences, horizon, read, lags):
+def test_a_model_of_differences_is_toldin_levels(differences, horizon, read, lags):
     if lags == 0 and not differences:
         lags = 2
     u = inputs(80, columns=2)
     y = inputs(80, seed=5)[:, 0].cumsum()
-    data = _Data(u, y, horizon, at(30, 60, len(y), horizon), simulate=False)
+    data = Data(u, y, horizon, at(30, 60, len(y), horizon), simulate=False)
     columns = 3 if read else 1
     weights = np.random.default_rng(2).normal(size=(lags, columns))
     form = Form("none", differences, read, lags)
-    levels = _in_levels(form, weights.ravel(), data)
+    levels = in_levels(form, weights.ravel(), data)
     found = Linear("", (Part("none", 0.0, 1.0, levels, 0.0),), False, 1e9, 0.0, 1.0)(u, y)
     features = np.column_stack([u, y]) if read else y[:, None]
     expected = undone(features, y, weights, differences, horizon)
@@ -194,7 +197,7 @@ def test_missing_targets_are_not_counted(exact):
 
 def test_the_last_known_target_stands_in_for_missing_ones():
     y = np.array([np.nan, 1.0, np.nan, np.nan, 4.0])
-    assert _linear.hold(y, 7.0).tolist() == [7.0, 1.0, 1.0, 1.0, 4.0]
+    assert hold(y, 7.0).tolist() == [7.0, 1.0, 1.0, 1.0, 4.0]
 
 
 @pytest.mark.parametrize("simulate", [False, True])
@@ -238,3 +241,64 @@ def test_too_few_rows_are_refused():
         with pytest.raises(DataError, match="training rows with a known target are too few"):
             quick(made(y[:rows]), **given)
     assert quick(made(y)).metrics[0].count == 2
+
+
+def test_what_is_judged_is_fitted_on_the_rows_before(exact):
+    """A regression on two lags, by least squares, refitted before each of six stretches."""
+    y, split = ar2(150, noise=1.0), at(90, 120, 150)
+    found = Study.of(NONE[:150], y, 1, split, lags=2)
+    found.chosen = [(Form("none", (), True, 2), 0, 1.0)]
+    rolled = found.rolled()
+    ends = [45, 60, 75, 90, 100, 110, 120]
+    assert np.isnan(rolled[:45]).all()
+    assert np.isnan(rolled[120:]).all()
+    for start, stop in itertools.pairwise(ends):
+        rows = np.arange(2, start)
+        design = np.column_stack([y[rows - 1], y[rows - 2], np.ones(len(rows))])
+        weights = np.linalg.lstsq(design, y[rows], rcond=None)[0]
+        rows = np.arange(start, stop)
+        expected = np.column_stack([y[rows - 1], y[rows - 2], np.ones(len(rows))]) @ weights
+        np.testing.assert_allclose(rolled[rows], expected, atol=1e-9)
+
+
+def test_the_mean_of_forms_is_judged_as_it_is_weighted():
+    y = ar2(150, noise=1.0)
+    found = Study.of(NONE[:150], y, 1, at(90, 120, 150))
+    chosen, whole = found.chosen, found.rolled()
+    assert len(chosen) > 1
+    parts = []
+    for form, place, weight in chosen:
+        found.chosen = [(form, place, 1.0)]
+        parts.append(weight * found.rolled())
+    known = np.isfinite(parts).all(axis=0)
+    assert known[90:120].all()
+    np.testing.assert_allclose(whole[known], np.sum(parts, axis=0)[known], rtol=1e-9)
+
+
+def test_a_form_that_was_judged_on_fewer_rows_is_compared_on_those():
+    """Two rows of ten are easy. A form that was judged on those alone is no better for it."""
+    y = ar2(150, noise=1.0)
+    data = Study.of(NONE[:150], y, 1, at(90, 120, 150)).data
+    family = Family(data, "none", ())
+    (one,) = Judging(family, True, [2]).judged([2])
+    _, rows, found = zip(*Judging(family, True, [2]).predicted([2]), strict=True)
+    ahead, errors = np.concatenate(rows), np.concatenate(found) - y[np.concatenate(rows)][:, None]
+    easy = np.argsort(np.abs(errors[:, 0]))[:15]
+    counts = one.counts[easy]
+    squares = counts @ (errors[easy] / data.spread) ** 2 / counts.sum()
+    other = Judged(Form("none", (), True, 3), squares, ahead[easy], counts)
+    weights = {form.lags: 0.0 for form in (one.form, other.form)}
+    place = int(one.error.argmin())
+    for form, ridge_place, weight in _weighed(data, [one, other]):
+        if ridge_place == place:
+            weights[form.lags] += weight
+    assert weights[3] == pytest.approx(weights[2], rel=1e-6)
+
+
+def test_few_and_large_errors_suffice_where_they_are_always_lower():
+    """A wave whose jumps are known in advance: six of them in the validation part."""
+    random = np.random.default_rng(0)
+    wave = 10.0 * ((np.arange(400) // 20) % 2) + 0.2 * random.normal(size=400)
+    found = quick(made(wave))
+    assert "linear" in found.metrics[0].name
+    assert found.metrics[0].rmse < 0.3

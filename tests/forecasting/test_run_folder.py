@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from bptt import files, text
 from bptt.errors import DataError, OptionError
 from bptt.files import sums
-from bptt.forecasting import _record, _report, _run_folder, diagnose_run, load, save
+from bptt.forecasting import diagnose_run, load, save
+from bptt.forecasting.runs import _record, _report, _run_folder
 from bptt.runs import check_folder, read_run
 from bptt.runs._owned import FORMAT, is_record
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bptt.forecasting import Options, plan
-from bptt.forecasting._seasons import seasons_of
+from bptt.forecasting.linear._seasons import seasons_of
 
 from .cases import made, walk
 

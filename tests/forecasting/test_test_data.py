@@ -7,7 +7,7 @@ import pytest
 
 from bptt.errors import DataError, OptionError
 from bptt.forecasting import Metrics, Options, load, plan, save, seen, train
-from bptt.forecasting._split import Split
+from bptt.forecasting.data._split import TEST, VALIDATION, Split
 
 from .cases import FAST, driven, made
 
@@ -46,7 +46,7 @@ def test_without_a_test_part_models_are_judged_that_know_the_training_part_alone
     assert found.metrics[0].count == 20
     for one in found.metrics:
         if one.name.startswith("linear") and "+" not in one.name:
-            known = found.plan.study.fitted(1)
+            known = found.plan.study.fitted(VALIDATION)
             inputs = found.plan.scaling.inputs(series)
             left = series.left_by(known(inputs, series.target), 1)[80:]
             assert one.rmse == pytest.approx(float(np.sqrt(np.mean(left**2))))
@@ -54,7 +54,7 @@ def test_without_a_test_part_models_are_judged_that_know_the_training_part_alone
     else:
         pytest.fail("no linear model is among the metrics")
     # What is delivered knows all rows.
-    delivered, all_known = found.forecaster.reader.linear, found.plan.study.fitted(4)
+    delivered, all_known = found.forecaster.reader.linear, found.plan.study.fitted(TEST)
     assert (delivered.parts[0].weight == all_known.parts[0].weight).all()
 
 

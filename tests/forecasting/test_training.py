@@ -6,8 +6,8 @@ import torch
 
 from bptt.errors import DataError, OptionError
 from bptt.forecasting import Options, Scaling, Split, plan
-from bptt.forecasting._split import TEST
-from bptt.forecasting._train import _better
+from bptt.forecasting.data._split import TEST, VALIDATION
+from bptt.forecasting.runs._train import _better
 
 from .cases import ar2, driven, made, quick, walk
 
@@ -38,7 +38,7 @@ def test_the_network_starts_at_the_linear_model():
     """Its first loss is that of a network that is nothing: the mean of what it is to learn."""
     result = quick(driven())
     known, split = result.plan, result.plan.split
-    linear = known.study.fitted(1)
+    linear = known.study.fitted(VALIDATION)
     inputs, target = known.scaling.inputs(known.series), known.series.target
     errors = (target[1:] - linear(inputs, target)[:-1]) / result.forecaster.spread
     validation = errors[split.train - 1 : split.fitted - 1]
@@ -58,7 +58,7 @@ def test_no_epoch_worse_on_validation_than_the_start_is_kept():
 def test_the_linear_model_that_is_delivered_knows_the_validation_part():
     result = quick(driven(), lr=3.0, epochs=1, weight_decay=0.0)
     study = result.plan.study
-    weights = [study.fitted(stop).parts[0].weight for stop in (TEST, 1)]
+    weights = [study.fitted(stop).parts[0].weight for stop in (TEST, VALIDATION)]
     assert (result.forecaster.reader.linear.parts[0].weight == weights[0]).all()
     assert (weights[0] != weights[1]).any()
 
@@ -137,7 +137,7 @@ def test_what_nothing_beats_is_the_simplest_model():
 def test_what_is_not_better_is_not_delivered(network, linear, name, monkeypatch):
     """The network beside the linear model alone, then both beside the simplest."""
     answers = [linear, network]
-    monkeypatch.setattr("bptt.forecasting._train._better", lambda *_: answers.pop())
+    monkeypatch.setattr("bptt.forecasting.runs._train._better", lambda *_: answers.pop())
     result = quick(driven())
     assert result.metrics[0].name == result.forecaster.name == name
     assert (result.forecaster.gain > 0) == name.endswith("gru")
@@ -212,7 +212,7 @@ def test_a_cell_that_was_tried_is_that_of_more_epochs():
 @pytest.mark.parametrize(("hidden", "threads"), [(4, 1), (512, 2)])
 def test_small_work_takes_one_thread(hidden, threads, monkeypatch):
     """And leaves the process as many as it had."""
-    from bptt.forecasting import _train
+    from bptt.forecasting.runs import _train
 
     seen, real = [], _train.fit
 

@@ -24,7 +24,7 @@ from bptt.forecasting import (
     sunspots,
     train,
 )
-from bptt.forecasting._sunspots import NAME
+from bptt.forecasting.data._sunspots import NAME
 from bptt.training import Checkpoint, History
 
 DEFAULTS = Options()

@@ -16,8 +16,8 @@ from bptt.cli._show import at_work, say, show_metrics
 from bptt.errors import OptionError
 from bptt.files import shown, write_text
 from bptt.forecasting import Forecaster, Metrics, Series, load, read_table, seen, select, sunspots
-from bptt.forecasting._split import Mask
-from bptt.forecasting._tables import Floats
+from bptt.forecasting.data._split import Mask
+from bptt.forecasting.data._tables import Floats
 
 
 @dataclass(frozen=True)

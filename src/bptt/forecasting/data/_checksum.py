@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bptt.forecasting._series import Series
-from bptt.forecasting._split import Mask
+from bptt.forecasting.data._series import Series
+from bptt.forecasting.data._split import Mask
 
 
 def checksum(series: Series, rows: int) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bptt.forecasting._tables import Floats
+from bptt.forecasting.data._tables import Floats
 
 LEAST = 1e-290
 """Below it squares have few digits."""

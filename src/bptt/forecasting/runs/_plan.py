@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from bptt.errors import DataError, OptionError
-from bptt.forecasting._linear import hold
-from bptt.forecasting._options import Options
-from bptt.forecasting._scaling import Scaling
-from bptt.forecasting._seasons import seasons_of
-from bptt.forecasting._series import Series
-from bptt.forecasting._split import TRAINING, Split
-from bptt.forecasting._study import Study
+from bptt.forecasting.data._numbers import hold
+from bptt.forecasting.data._scaling import Scaling
+from bptt.forecasting.data._series import Series
+from bptt.forecasting.data._split import Split
+from bptt.forecasting.linear._seasons import seasons_of
+from bptt.forecasting.linear._study import Study
+from bptt.forecasting.model._options import Options
 from bptt.gradients import GradientMethod
 
 FARTHEST = 1e30
@@ -69,7 +69,7 @@ def prepared(series: Series, options: Options, missing: str, test: Series | None
     )
     for period in options.season or ():
         _check_season(period, max(split.training))
-    scaling = Scaling.fit(series, split.fold == TRAINING)
+    scaling = Scaling.fit(series, split.trains)
     _check_known(series, split)
     _check_near(series, scaling, _names(series, count))
     seasons: tuple[int, ...] = ()
@@ -112,7 +112,7 @@ def _names(series: Series, count: int) -> list[str]:
 def _check_known(series: Series, split: Split) -> None:
     known, predicted = np.isfinite(series.target), split.age >= split.horizon
     parts = {
-        "training": known[(split.fold == TRAINING) & predicted],
+        "training": known[split.trains & predicted],
         "validation": known[split.validation],
     }
     if split.tests:

@@ -11,14 +11,14 @@ from importlib.resources import files
 
 import numpy as np
 
-from bptt.forecasting._series import Series
+from bptt.forecasting.data._series import Series
 
 NAME = "yearly sunspot numbers"
 
 
 def sunspots() -> Series:
     """The yearly mean sunspot numbers 1700–2008, 309 rows without inputs."""
-    text = (files("bptt.forecasting") / "sunspots.csv").read_text(encoding="utf-8")
+    text = (files("bptt.forecasting.data") / "sunspots.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(text.splitlines()))
     return Series(
         inputs=np.empty((len(rows), 0)),

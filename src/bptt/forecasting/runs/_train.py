@@ -11,16 +11,16 @@ from typing import Literal
 import numpy as np
 import torch
 
-from bptt.forecasting._checksum import trained
-from bptt.forecasting._forecaster import Forecaster, Reader
-from bptt.forecasting._linear import Linear, mixed, simplest
-from bptt.forecasting._metrics import Metrics
-from bptt.forecasting._model import build
-from bptt.forecasting._options import Options
-from bptt.forecasting._plan import Plan, prepared
-from bptt.forecasting._series import Series
-from bptt.forecasting._split import TEST, TRAINING
-from bptt.forecasting._tables import Floats
+from bptt.forecasting.data._checksum import trained
+from bptt.forecasting.data._series import Series
+from bptt.forecasting.data._split import TEST, VALIDATION
+from bptt.forecasting.data._tables import Floats
+from bptt.forecasting.linear._linear import Linear, mixed, simplest
+from bptt.forecasting.model._forecaster import Forecaster, Reader
+from bptt.forecasting.model._metrics import Metrics
+from bptt.forecasting.model._network import build
+from bptt.forecasting.model._options import Options
+from bptt.forecasting.runs._plan import Plan, prepared
 from bptt.training import Checkpoint, History, NonFiniteWarning, Patience, fit
 
 AUTO = {False: ("gru",), True: ("state-space", "gru")}
@@ -34,8 +34,8 @@ SMALL = 2**17
 """Lanes times units squared, up to which one thread trains."""
 
 CERTAIN, HELPS = 2.0, 0.5
-"""Standard errors of the mean by which squared errors on the validation part must be lower: the
-linear model's, to take the simplest model's place; with the network, to add it."""
+"""Standard errors of the mean by which squared errors must be lower: to take the simplest model's
+place, on all rows that forms were judged on; to add the network, on the validation part."""
 
 FEW = 4
 """Rows of the validation part that double those."""
@@ -116,7 +116,7 @@ def train(
         Interrupted: Ctrl-C, SIGTERM or SIGHUP, and training is saved.
     """
     options, split, series = plan.options, plan.split, plan.series
-    early = plan.study.fitted(1)
+    early = plan.study.fitted(VALIDATION)
     known = _forecaster(plan, early)
     training, validation = known.parts(series, split)
     network = known.network
@@ -144,12 +144,12 @@ def train(
     network.eval()
     linear = plan.study.fitted(TEST)
     plain = _simplest(plan, TEST)
-    regressed, share = _chosen(plan, known, early, _simplest(plan, 1))
+    regressed, share = _chosen(plan, known, early, _simplest(plan, VALIDATION))
     delivered = _added(known, linear if regressed else plain, share)
     judged, judged_linear, judged_plain = delivered, linear, plain
     if not split.tests:
         # The validation part, which the delivered models know, is judged by such as do not.
-        judged_linear, judged_plain = early, _simplest(plan, 1)
+        judged_linear, judged_plain = early, _simplest(plan, VALIDATION)
         judged = _added(known, early if regressed else judged_plain, share)
     prediction = series.aligned(judged.predict(series), options.ahead)
     inputs = plan.scaling.inputs(series)
@@ -193,10 +193,10 @@ def _forecaster(plan: Plan, linear: Linear) -> Forecaster:
     options, series, split = plan.options, plan.series, plan.split
     simulate = options.simulate
     if simulate:
-        linear = _simplest(plan, 1)
+        linear = _simplest(plan, VALIDATION)
     reader = Reader(plan.scaling, linear, options.ahead, plan.seasons, simulate)
     errors = _errors(plan, linear(plan.scaling.inputs(series), series.target, series.age))
-    parts = errors[split.fold == TRAINING], errors[split.validation]
+    parts = errors[split.trains], errors[split.validation]
     spread = max(*(_rms(part) for part in parts), 1e-9) * plan.scaling.target_deviation
     columns = reader(plan.scaling.inputs(series)[:1], series.target[:1]).shape[1]
     return Forecaster(
@@ -222,7 +222,7 @@ def _with_cell(plan: Plan) -> Options:
     cells = AUTO[options.simulate]
     if len(cells) == 1:
         return replace(options, cell=cells[0])
-    linear, losses = plan.study.fitted(1), {}
+    linear, losses = plan.study.fitted(VALIDATION), {}
     for cell in cells:
         tried = replace(options, cell=cell)
         forecaster = _forecaster(replace(plan, options=tried), linear)
@@ -269,21 +269,22 @@ def _chosen(plan: Plan, known: Forecaster, early: Linear, plain: Linear) -> tupl
     """
     series, judged = plan.series, plan.split.validation
     inputs = plan.scaling.inputs(series)
-
-    def errors(prediction: Floats) -> Floats:
-        found = _errors(plan, prediction)[judged]
-        return found[np.isfinite(found)]
-
-    alone = errors(early(inputs, series.target, series.age))
-    added = errors(known.predict(series))
-    rival = errors(plain(inputs, series.target, series.age))
+    alone = _errors(plan, early(inputs, series.target, series.age))
+    moved = alone - _errors(plan, known.predict(series))
+    rival = _errors(plan, plain(inputs, series.target, series.age))
+    judged = judged & np.isfinite(alone)
     # The share of the correction that leaves the least squared error.
-    moved = alone - added
-    share = float(np.clip(alone @ moved / max(float(moved @ moved), 1e-300), 0.0, 1.0))
-    together = alone - share * moved
-    if not _better(together, alone, HELPS):
-        share, together = 0.0, alone
-    regressed = _better(together, rival, CERTAIN)
+    there = moved[judged]
+    share = float(np.clip(alone[judged] @ there / max(float(there @ there), 1e-300), 0.0, 1.0))
+    if not _better((alone - share * moved)[judged], alone[judged], HELPS):
+        share = 0.0
+    # What is fitted anew before each stretch of rows is judged on all of them.
+    rolled = (series.target - plan.study.rolled()) / plan.scaling.target_deviation
+    rolled[judged] -= share * moved[judged]
+    counted = np.isfinite(rolled) & np.isfinite(rival)
+    both = counted & judged
+    regressed = bool((rolled[both] ** 2).sum() < (rival[both] ** 2).sum())
+    regressed = _better(rolled[counted], rival[counted], CERTAIN) and regressed
     return regressed, share if regressed else 0.0
 
 
@@ -299,6 +300,8 @@ def _better(errors: Floats, other: Floats, certain: float) -> bool:
     """Whether squared errors are lower than others, by so many standard errors of the mean; by more
     of them where few rows tell what they are."""
     gain = other**2 - errors**2
+    if not len(gain):
+        return False
     least = certain * (1 + FEW / len(gain)) * float(gain.std()) / len(gain) ** 0.5
     return bool(gain.mean() > least)
 

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from bptt import cells
-from bptt.forecasting._linear import Part
-from bptt.forecasting._options import Options
+from bptt.forecasting.linear._linear import Part
+from bptt.forecasting.model._options import Options
 from bptt.network import Network
 from bptt.segments import undrawn
 

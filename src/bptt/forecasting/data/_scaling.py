@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from bptt.errors import DataError
-from bptt.forecasting._linear import deviation, hold
-from bptt.forecasting._series import Series
-from bptt.forecasting._split import Mask
-from bptt.forecasting._tables import Floats
+from bptt.forecasting.data._numbers import deviation, hold
+from bptt.forecasting.data._series import Series
+from bptt.forecasting.data._split import Mask
+from bptt.forecasting.data._tables import Floats
 
 LARGEST = 1e150
 """Numbers that are larger have no squares."""

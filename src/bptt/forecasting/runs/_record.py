@@ -13,12 +13,12 @@ import torch
 
 from bptt.errors import BpttError, DataError, is_number, reason
 from bptt.files import check_format
-from bptt.forecasting._forecaster import Reader
-from bptt.forecasting._linear import TRANSFORMS, Linear, Part
-from bptt.forecasting._options import Options
-from bptt.forecasting._scaling import Scaling
-from bptt.forecasting._select import MISSING
-from bptt.forecasting._train import Result
+from bptt.forecasting.data._scaling import Scaling
+from bptt.forecasting.data._select import MISSING
+from bptt.forecasting.linear._linear import TRANSFORMS, Linear, Part
+from bptt.forecasting.model._forecaster import Reader
+from bptt.forecasting.model._options import Options
+from bptt.forecasting.runs._train import Result
 from bptt.training import History
 
 FORMAT = 2

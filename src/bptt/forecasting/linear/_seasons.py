@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bptt.forecasting._tables import Floats
+from bptt.forecasting.data._tables import Floats
 
 MOST = 3
 """Periods that are looked for."""

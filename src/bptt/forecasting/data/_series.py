@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bptt.errors import DataError
-from bptt.forecasting._tables import Ages, Floats
-from bptt.forecasting._times import Times
+from bptt.forecasting.data._tables import Ages, Floats
+from bptt.forecasting.data._times import Times
 
 
 @dataclass(frozen=True)

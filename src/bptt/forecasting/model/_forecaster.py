@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from bptt.errors import OptionError, at_least
-from bptt.forecasting._linear import Linear, ago, hold
-from bptt.forecasting._options import Options
-from bptt.forecasting._scaling import Scaling
-from bptt.forecasting._series import Series
-from bptt.forecasting._split import TRAINING, Split
-from bptt.forecasting._tables import Ages, Floats
+from bptt.forecasting.data._numbers import ago, hold
+from bptt.forecasting.data._scaling import Scaling
+from bptt.forecasting.data._series import Series
+from bptt.forecasting.data._split import Split
+from bptt.forecasting.data._tables import Ages, Floats
+from bptt.forecasting.linear._linear import Linear
+from bptt.forecasting.model._options import Options
 from bptt.network import Network, place_of
 from bptt.state import State
 from bptt.streams import Stream
@@ -140,7 +141,7 @@ class Forecaster:
             later = [(known - train) / total] if known < total else []
             training, validation, *_ = whole.split(train / total, *later)
             return training, validation
-        trained = np.where(split.fold == TRAINING, left, np.nan)
+        trained = np.where(split.trains, left, np.nan)
         judged = np.where(split.validation, left, np.nan)
         found = []
         for rows, goals in ((split.training, trained), (split.known, judged)):

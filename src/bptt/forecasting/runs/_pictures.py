@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from bptt.drawing import Pictures, canvas, plain, save
 from bptt.drawing import label as label_of
-from bptt.forecasting._tables import Floats
-from bptt.forecasting._train import Result
+from bptt.forecasting.data._tables import Floats
+from bptt.forecasting.runs._train import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

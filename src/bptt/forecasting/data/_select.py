@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from bptt.errors import DataError, OptionError, listed, one_of
 from bptt.files import shown
-from bptt.forecasting._series import Series
-from bptt.forecasting._tables import Floats, Table
-from bptt.forecasting._times import Times, check_order, parsed, uneven
+from bptt.forecasting.data._series import Series
+from bptt.forecasting.data._tables import Floats, Table
+from bptt.forecasting.data._times import Times, check_order, parsed, uneven
 from bptt.streams import is_number
 
 MISSING = ("refuse", "mask")

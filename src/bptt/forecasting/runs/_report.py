@@ -22,9 +22,9 @@ from bptt.diagnostics import (
 )
 from bptt.errors import DataError, OptionError, reason
 from bptt.files import Place, check_writable, json_object, read_bytes, shown, write_text
-from bptt.forecasting._pictures import STARTS
-from bptt.forecasting._run_folder import forecaster_of, record_of
-from bptt.forecasting._series import Series
+from bptt.forecasting.data._series import Series
+from bptt.forecasting.runs._pictures import STARTS
+from bptt.forecasting.runs._run_folder import forecaster_of, record_of
 from bptt.runs import HISTORY, MODEL, RECORD, Files, read_run
 
 DIAGNOSIS, PAGE = "diagnosis", "report.html"

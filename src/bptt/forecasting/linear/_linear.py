@@ -1,6 +1,6 @@
 """Linear forecasts: affine functions of lags, as they are applied to data.
 
-`bptt.forecasting._study` chooses and fits them.
+`bptt.forecasting.linear._study` chooses and fits them.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bptt.forecasting._tables import Ages, Floats
+from bptt.forecasting.data._numbers import ago, hold, unit
+from bptt.forecasting.data._tables import Ages, Floats
 
 BEYOND = 0.25
 """So far, of the range that was seen, may a simulation go beyond it."""
@@ -103,15 +103,6 @@ class Linear:
         return float(restored(part.transform, np.array(part.center)))
 
 
-def hold(values: Floats, before: float, age: Ages | None = None) -> Floats:
-    """Missing values replaced by the last known one, by ``before`` where there is none; ``age``
-    [rows] tells several series apart."""
-    known, rows = np.isfinite(values), np.arange(len(values))
-    last = np.maximum.accumulate(np.where(known, rows, -1))
-    first = 0 if age is None else rows - age
-    return np.where(last < first, before, values[last])
-
-
 def simplest(seen: Floats, columns: int, simulate: bool) -> Linear:
     """The last known target, for ever; in simulation the mean of those in ``seen``."""
     seen = seen[np.isfinite(seen)]
@@ -148,12 +139,6 @@ def _applied(part: Part, inputs: Floats, held: Floats, age: Ages) -> Floats:
     return restored(part.transform, found * part.scale + part.center)
 
 
-def ago(age: Ages, steps: int) -> NDArray[np.intp]:
-    """The rows so many steps before each; the first of its series again where there is none."""
-    found: NDArray[np.intp] = np.arange(len(age)) - np.minimum(steps, age)
-    return found
-
-
 def transformed(transform: str, values: Floats) -> Floats:
     if transform == "none":
         return values
@@ -168,14 +153,3 @@ def restored(transform: str, values: Floats) -> Floats:
     if transform == "root":
         return np.maximum(values, 0.0) ** 2
     return np.exp(np.clip(values, -740.0, 690.0))
-
-
-def deviation(values: Floats) -> float:
-    """The standard deviation, of numbers however small: their squares may be no number."""
-    largest = float(np.abs(values).max(initial=0.0))
-    return float((values / largest).std()) * largest if largest else 0.0
-
-
-def unit(values: Floats) -> float:
-    """The standard deviation, or 1 where it is 0."""
-    return deviation(values) or 1.0

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from safetensors.torch import save as save_tensors
 
-from bptt.forecasting._forecaster import Forecaster
-from bptt.forecasting._model import Weights, build
-from bptt.forecasting._pictures import pictures
-from bptt.forecasting._record import Record
-from bptt.forecasting._train import Result
+from bptt.forecasting.model._forecaster import Forecaster
+from bptt.forecasting.model._network import Weights, build
+from bptt.forecasting.runs._pictures import pictures
+from bptt.forecasting.runs._record import Record
+from bptt.forecasting.runs._train import Result
 from bptt.runs import (
     HISTORY,
     MODEL,

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from bptt import runs
-from bptt.forecasting._options import Options
-from bptt.forecasting._select import MISSING
+from bptt.forecasting.data._select import MISSING
+from bptt.forecasting.model._options import Options
 from bptt.training import check_jobs
 
 

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bptt.errors import DataError, OptionError
-from bptt.forecasting._tables import Ages
+from bptt.forecasting.data._tables import Ages
 
-FOLDS = 3
-"""Into how many stretches, one after another, the validation part of a series is cut."""
+EARLY, LATE = 3, 3
+"""Into how many stretches, one after another, the second half of the training part of a series is
+cut, and its validation part."""
 
-TRAINING, TEST = 0, FOLDS + 1
-"""The folds of the training and of the test part; those between validate."""
+VALIDATION, TEST = EARLY + 1, EARLY + LATE + 1
+"""The first fold of the validation part, and the one of the test part."""
 
 Mask = NDArray[np.bool_]
 
@@ -28,7 +29,8 @@ class Split:
     part is tested on.
 
     Attributes:
-        fold: int8 [rows]: `TRAINING`, 1 to `FOLDS` (validation), `TEST`.
+        fold: int8 [rows]: 0 (the first half of the training part), 1 to ``VALIDATION - 1`` (its
+            second half), ``VALIDATION`` to ``TEST - 1``, `TEST`.
         age: [rows], how many rows of its own series come before each.
         horizon: of the predictions; the first ``horizon`` targets of a series have none.
         training: how many rows of each series train; the first ones.
@@ -42,16 +44,19 @@ class Split:
     known: tuple[int, ...]
 
     @classmethod
-    def at(cls, *ends: tuple[int, int, int], horizon: int) -> Split:
+    def at(cls, *parts: tuple[int, int, int], horizon: int) -> Split:
         """Split each series at ``(rows to train, those or to validate, rows)``."""
         found, ages = [], []
-        for train, fitted, total in ends:
+        for train, fitted, total in parts:
             fold = np.full(total, TEST, dtype=np.int8)
-            for i in reversed(range(FOLDS + 1)):
-                fold[: train + round((fitted - train) * i / FOLDS)] = i
+            half = train - train // 2
+            ends = [half + round((train - half) * i / EARLY) for i in range(EARLY + 1)]
+            ends += [train + round((fitted - train) * i / LATE) for i in range(1, LATE + 1)]
+            for i in reversed(range(TEST)):
+                fold[: ends[i]] = i
             found.append(fold)
             ages.append(np.arange(total))
-        training, before, _ = zip(*ends, strict=True)
+        training, before, _ = zip(*parts, strict=True)
         return cls(np.concatenate(found), np.concatenate(ages), horizon, training, before)
 
     @classmethod
@@ -102,9 +107,14 @@ class Split:
         return found
 
     @property
+    def trains(self) -> Mask:
+        """The rows [rows] of the training part."""
+        return self.within(0, VALIDATION)
+
+    @property
     def validation(self) -> Mask:
         """The rows [rows] of the validation part."""
-        return self.within(1, TEST)
+        return self.within(VALIDATION, TEST)
 
     @property
     def tests(self) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bptt.forecasting._tables import Floats
+from bptt.forecasting.data._tables import Floats
 
 RIDGES = 10.0 ** np.arange(-6, 2.1, 0.75)
 """Of columns of unit deviation, times the number of rows."""

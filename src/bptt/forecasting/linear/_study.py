@@ -1,0 +1,210 @@
+"""Linear forecasts: ridge regression on lags, all about it chosen by rolling validation.
+
+The prediction of the target at t + h is affine in what is known at t, t−1, …, t−order+1: the inputs
+and the past targets (ARX; AR without inputs), or the inputs alone (a finite impulse response). Each
+horizon has its own model (the direct forecast). Many forms are tried:
+
+- the target as it is, its square root or its logarithm;
+- differences of target and lags: none, to the last value, to a season ago, and both;
+- with the inputs and without them;
+- how many lags;
+- the ridge, which shrinks towards "no change" where differences are taken
+  (A. E. Hoerl, R. W. Kennard: Ridge regression, 1970).
+
+Each is fitted on what comes before a stretch of rows and judged on the stretch, six times over: on
+the second half of the training part, whose rows count half, and on the validation part.
+The forecast is the mean of all forms, weighted by how well they did (weights
+exp(−n/4·log(MSE/least)), after J. M. Bates and C. W. J. Granger: The combination of forecasts,
+1969): one form alone is chosen by luck where the rows are few. All sums are in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bptt.errors import DataError, OptionError
+from bptt.forecasting.data._split import TEST, Split
+from bptt.forecasting.data._tables import Floats
+from bptt.forecasting.linear._forms import Data, Family, Form, in_levels
+from bptt.forecasting.linear._judging import Judged, Judging, families, most_lags
+from bptt.forecasting.linear._linear import Linear, Part, bounded
+
+PROMISING = 6.0
+"""More columns are regressed on only by forms of a kind whose mean squared error on few columns is
+within this factor of the least."""
+
+TEMPER = 0.5
+"""Of the weights of forms: errors of neighbouring rows are alike, which counts them for less."""
+
+LEAST_WEIGHT = 1e-3
+"""Of a form in the mean, beside the best one's."""
+
+EXACT = 1e-24
+"""Mean squared errors, in units of the target's variance, that are no more than rounding."""
+
+
+def linear_model(
+    inputs: Floats,
+    target: Floats,
+    horizon: int,
+    stop: int,
+    judged: int,
+    simulate: bool = False,
+    seasons: Sequence[int] = (),
+    lags: int | None = None,
+) -> Linear:
+    """Choose and fit.
+
+    Args:
+        inputs: [rows, columns], scaled.
+        target: [rows]; where it is NaN it is not counted.
+        horizon: how many steps lie between what is read and the target.
+        stop: the first target that is not seen.
+        judged: the first target that forms are judged on; those up to ``stop`` are.
+        simulate: read no past targets.
+        seasons: periods, in steps.
+        lags: take so many; default: as many as serve best.
+
+    Raises:
+        DataError: the rows do not suffice.
+        OptionError: they do not suffice for so many ``lags``.
+    """
+    split = Split.at((judged, stop, len(target)), horizon=horizon)
+    return Study.of(inputs, target, horizon, split, simulate, seasons, lags).fitted(TEST)
+
+
+@dataclass
+class Study:
+    """The forms that serve, and how much each counts.
+
+    Attributes:
+        data: what is regressed.
+        chosen: forms, the place of their ridge in `RIDGES`, and their weights, which sum to 1.
+        widest: the most lags that were tried.
+        most: the most that may be asked for.
+    """
+
+    data: Data
+    chosen: list[tuple[Form, int, float]]
+    widest: int
+    most: int
+
+    @classmethod
+    def of(
+        cls,
+        inputs: Floats,
+        target: Floats,
+        horizon: int,
+        split: Split,
+        simulate: bool = False,
+        seasons: Sequence[int] = (),
+        lags: int | None = None,
+    ) -> Study:
+        """Judge all forms, as `linear_model`, on the validation part of ``split``."""
+        data = Data(inputs, target, horizon, split, simulate)
+        most = min(most_lags(data), max(split.training) // 2)
+        if lags is not None and lags > most > 0:
+            raise OptionError(
+                f"lags must be at most {most}, not {lags}: the training part of {split.train} rows "
+                f"bears no more, with {data.columns} weight(s) for each."
+            )
+        kinds = list(families(data, seasons, lags))
+        firsts = [list(kind.judged(kind.quick)) for kind in kinds]
+        bests = [min(map(_error, first), default=np.inf) for first in firsts]
+        found = [one for first in firsts for one in first]
+        for kind, best in zip(kinds, bests, strict=True):
+            rest = [n for n in kind.lags if n not in kind.quick]
+            if rest and best <= PROMISING * min(bests):
+                found += kind.judged(rest)
+        if not found:
+            raise DataError(
+                f"the training rows with a known target are too few for {data.columns} "
+                f"feature{'s' * (data.columns != 1)}. Give more rows, or smaller parts to validate "
+                "and test on."
+            )
+        return cls(data, _weighed(data, found), max(one.form.lags for one in found), most)
+
+    def rolled(self) -> Floats:
+        """The predictions of the mean of the forms [rows], by the row of the target, each by what
+        was fitted before its stretch; NaN where none was judged."""
+        total, weights = np.zeros((2, len(self.data.target)))
+        kinds: dict[tuple[str, tuple[int, ...], bool], dict[int, list[tuple[int, float]]]] = {}
+        for form, place, weight in self.chosen:
+            kind = kinds.setdefault((form.transform, form.differences, form.inputs), {})
+            kind.setdefault(form.lags, []).append((place, weight))
+        for (transform, differences, inputs), lags in kinds.items():
+            judging = Judging(Family(self.data, transform, differences), inputs, sorted(lags))
+            for form, rows, found in judging.predicted(judging.lags):
+                for place, weight in lags[form.lags]:
+                    total[rows] += weight * found[:, place]
+                    weights[rows] += weight
+        mean: Floats = total / np.where(weights > 0, weights, np.nan)
+        return mean
+
+    @property
+    def at_limit(self) -> bool:
+        """Whether the most lags that were tried count most."""
+        shares: dict[int, float] = {}
+        for form, _, weight in self.chosen:
+            shares[form.lags] = shares.get(form.lags, 0.0) + weight
+        return max(shares, key=shares.__getitem__) == self.widest
+
+    def fitted(self, stop: int) -> Linear:
+        """The weighted mean of the forms, fitted on the targets of the folds before ``stop``."""
+        data, solved = self.data, {}
+        found: dict[str, list[tuple[float, Floats, float]]] = {}
+        for form, place, weight in self.chosen:
+            if form not in solved:
+                solved[form] = Family(data, form.transform, form.differences).solved(form, stop)
+            weights, biases = solved[form]
+            levels = in_levels(form, weights[:, place], data)
+            found.setdefault(form.transform, []).append((weight, levels, float(biases[place])))
+        parts = []
+        for transform, several in found.items():
+            share = sum(weight for weight, _, _ in several)
+            whole = np.zeros((max(len(levels) for _, levels, _ in several), data.columns))
+            for weight, levels, _ in several:
+                whole[: len(levels)] += weight / share * levels
+            bias = sum(weight / share * bias for weight, _, bias in several)
+            parts.append(Part(transform, *data.scales[transform], whole, bias, share))
+        columns = data.inputs.shape[1]
+        reads = any(part.weight[:, :columns].any() for part in parts)
+        order = max(len(part.weight) for part in parts)
+        kind = "FIR" if data.simulate else "ARX" if reads else "AR"
+        seen = data.target[data.split.within(0, stop)]
+        return bounded(f"linear {kind}, order {order}", tuple(parts), seen, data.simulate)
+
+
+def _error(judged: Judged) -> float:
+    """The least mean squared error, of all ridges."""
+    return float(judged.error.min())
+
+
+def _weighed(data: Data, found: Sequence[Judged]) -> list[tuple[Form, int, float]]:
+    """The forms that serve, the places of their ridges, and their weights.
+
+    Not every form can be judged on the same rows. Each is compared with one of those that were
+    judged on the most, on the rows of both.
+    """
+    most = max(len(one.rows) for one in found)
+    best = min((one for one in found if len(one.rows) == most), key=_error)
+    form, place = best.form, int(best.error.argmin())
+    reference = np.full(len(data.target), np.nan)
+    judging = Judging(Family(data, form.transform, form.differences), form.inputs, [form.lags])
+    for _, rows, predicted in judging.predicted([form.lags]):
+        errors = (predicted[:, place] - data.target[rows]) / (data.spread or 1.0)
+        reference[rows] = errors**2
+    logarithms = []
+    for one in found:
+        both = np.isfinite(reference[one.rows])
+        rival = np.average(reference[one.rows][both], weights=one.counts[both])
+        # Of a perfect fit rounding must not choose.
+        ratio = np.maximum(one.error, EXACT) / max(float(rival), EXACT)
+        logarithms.append(-TEMPER * one.counts.sum() / 2 * np.log(ratio))
+    weights = np.exp(np.array(logarithms) - np.max(logarithms))
+    kept = np.argwhere(weights >= LEAST_WEIGHT)
+    total = sum(weights[i, place] for i, place in kept)
+    return [(found[i].form, int(place), float(weights[i, place] / total)) for i, place in kept]

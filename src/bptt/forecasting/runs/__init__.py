@@ -1,0 +1,1 @@
+"""Runs: planned, trained, written to a folder, read again, drawn and reported."""
