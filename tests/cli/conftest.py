@@ -19,8 +19,8 @@ def apart(tmp_path, monkeypatch):
 def untraced(monkeypatch):
     """What is trained twice ends alike on every executor, and eagerly nothing has to be traced; the
     fixture `runs` is as users have it."""
-    for task in ("forecasting", "text"):
-        monkeypatch.setattr(f"bptt.{task}._model.Network", partial(Network, backend="eager"))
+    for module in ("forecasting.model._network", "text._model"):
+        monkeypatch.setattr(f"bptt.{module}.Network", partial(Network, backend="eager"))
 
 
 @pytest.fixture

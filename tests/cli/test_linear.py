@@ -108,6 +108,23 @@ def test_a_run_that_is_the_simplest_model_says_so_first(simulate):
     assert "was kept" not in text
 
 
+def test_skill_is_required_where_it_is_asked_for():
+    walk = np.random.default_rng(3).normal(size=200).cumsum()
+    Path("walk.csv").write_text("y\n" + "".join(f"{y}\n" for y in walk))
+    plain = call("fit", "walk.csv", *FAST)
+    assert plain.exit_code == 0
+    required = call("fit", "walk.csv", *FAST, "--require-skill", "--out", "run")
+    assert required.exit_code == 3
+    assert Path("run/run.json").exists()  # written all the same
+    again = call("fit", "--resume", "run", "--epochs", "3", "--require-skill", "--quiet")
+    assert again.exit_code == 3
+    Path("week.csv").write_text("y\n" + "".join(f"{y}\n" for y in weekly()))
+    assert call("fit", "week.csv", *FAST, "--require-skill").exit_code == 0
+    refused = call("fit", "week.csv", "--task", "text", "--require-skill")
+    assert refused.exit_code == 2
+    assert "--require-skill does not go with --task text" in words(refused.output)
+
+
 def test_a_run_that_is_not_does_not():
     text, _ = fit(weekly())
     assert "Nothing was better" not in text
@@ -116,6 +133,6 @@ def test_a_run_that_is_not_does_not():
 def test_an_epoch_that_is_not_delivered_was_not_kept(monkeypatch):
     answers = [True, False]  # the linear model beside the simplest; first the network beside it
     monkeypatch.setattr("bptt.forecasting.runs._train._better", lambda *_: answers.pop())
-    text, record = fit(weekly())
+    text, record = fit(weekly(), "--season", "none", "--lags", "1")
     assert record["training"]["best_epoch"] > 0
     assert "the network did not help enough on the validation part to be added" in text

@@ -10,7 +10,7 @@ from bptt.forecasting import Linear, linear_model
 from bptt.forecasting.data._numbers import hold
 from bptt.forecasting.data._split import TEST
 from bptt.forecasting.linear import _ridge
-from bptt.forecasting.linear._forms import Data, Family, Form, in_levels
+from bptt.forecasting.linear._forms import FORGETTING, Data, Family, Form, in_levels
 from bptt.forecasting.linear._judging import Judged, Judging
 from bptt.forecasting.linear._linear import Part
 from bptt.forecasting.linear._ridge import Sums, ridge
@@ -302,3 +302,44 @@ def test_few_and_large_errors_suffice_where_they_are_always_lower():
     found = quick(made(wave))
     assert "linear" in found.metrics[0].name
     assert found.metrics[0].rmse < 0.3
+
+
+@pytest.mark.parametrize("differences", [(1,), (12,), (1, 12)])
+def test_smoothing_is_its_recursion(differences):
+    """The errors of (1 − B^d)(1 − B^s) y = (1 − θB^d)(1 − θ'B^s) e, one after another."""
+    y = 100 + inputs(90, seed=5)[:, 0].cumsum()
+    lags = 90 - sum(differences)
+    data = Data(NONE[:90], y, 1, at(30, 60, 90), simulate=False)
+    form = Form("none", differences, True, lags, smooth=True)
+    weights, biases = Family(data, "none", differences).solved(form, TEST)
+    ways = list(itertools.product(FORGETTING, repeat=len(differences)))
+    assert weights.shape == (lags, len(ways))
+    for way, kept in enumerate(ways):
+        levels = in_levels(form, weights[:, way], data)
+        part = Part("none", 0.0, 1.0, levels, biases[way])
+        found = Linear("", (part,), False, 1e9, 0.0, 1.0)(NONE[:90], y)[-1]
+        z, first = y.copy(), sum(differences)
+        for step in differences:
+            z[step:] = z[step:] - z[:-step]
+        terms: dict[int, float] = {0: 1.0}
+        for step, share in zip(differences, kept, strict=True):
+            terms = {
+                lag: terms.get(lag, 0.0) - share * terms.get(lag - step, 0.0)
+                for lag in {*terms, *(lag + step for lag in terms)}
+            }
+        e = np.zeros(91)  # none before the first difference
+        for t in range(first, 90):
+            e[t] = z[t] - sum(c * e[t - k] for k, c in terms.items() if k and t >= k)
+        ahead = sum(c * e[90 - k] for k, c in terms.items() if k)
+        base = undone(y[:, None], y, np.zeros((0, 1)), differences, 1)[-1]
+        assert found == pytest.approx(base + ahead, rel=1e-9)
+
+
+def test_smoothing_serves_where_the_level_wanders_beneath_noise():
+    """An ARIMA(0, 1, 1) whose best prediction has an error of deviation 1."""
+    e = np.random.default_rng(0).normal(size=200)
+    y = np.cumsum(np.r_[0.0, e[1:] - 0.7 * e[:-1]])
+    study = Study.of(NONE[:200], y, 1, at(128, 160, 200))
+    assert any(form.smooth for form, _, _ in study.chosen)
+    found = study.fitted(TEST)(NONE[:200], y)[159:199] - y[160:]
+    assert np.sqrt(np.mean(found**2)) < 1.1 * e[160:].std()

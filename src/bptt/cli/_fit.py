@@ -96,15 +96,15 @@ def every(text: str) -> str | int | None:
     return found
 
 
-def run(job: Job, output: Output) -> None:
-    """Train as ``job`` says, and leave the run in ``output``."""
+def run(job: Job, output: Output) -> bool:
+    """Train as ``job`` says, and leave the run in ``output``; whether it is better than the
+    simplest model."""
     with joined():
         if started_again() and output.save:
             before = decided(lambda: _begun_before(job, output))
             if before is not None:
-                _go_on(before, Changes(), False, output.quiet)
-                return
-        _begin(job, output)
+                return _go_on(before, Changes(), False, output.quiet)
+        return _begin(job, output)
 
 
 def _begun_before(job: Job, output: Output) -> Path | None:
@@ -123,7 +123,7 @@ def _begun_before(job: Job, output: Output) -> Path | None:
     return None
 
 
-def _begin(job: Job, output: Output) -> None:
+def _begin(job: Job, output: Output) -> bool:
     def choose() -> Path:
         if output.folder is None:
             return free()
@@ -141,12 +141,11 @@ def _begin(job: Job, output: Output) -> None:
         place.check()  # reading the data may have taken long
         if not output.save:
             _ending.note("Nothing is saved: --checkpoint never.")
-            _train(ready, place, None, False, output.quiet)
-            return
+            return _train(ready, place, None, False, output.quiet)
         saved = decided(lambda: begin(place.folder, job))
         _ending.note(f"The run is noted. Begin it again with: {_again(place.folder)}")
         try:
-            _train(ready, place, Checkpoint(saved, every=job.every), False, output.quiet)
+            return _train(ready, place, Checkpoint(saved, every=job.every), False, output.quiet)
         except typer.Exit:
             raise  # it was stopped by a signal, or told, and goes on
         except BaseException:
@@ -155,13 +154,14 @@ def _begin(job: Job, output: Output) -> None:
             raise
 
 
-def go_on(folder: Path, changes: Changes, force: bool, quiet: bool) -> None:
-    """Go on with the run in ``folder``, with the data and options that it was begun with."""
+def go_on(folder: Path, changes: Changes, force: bool, quiet: bool) -> bool:
+    """Go on with the run in ``folder``, with the data and options that it was begun with; whether
+    it is better than the simplest model."""
     with joined():
-        _go_on(folder, changes, force, quiet)
+        return _go_on(folder, changes, force, quiet)
 
 
-def _go_on(folder: Path, changes: Changes, force: bool, quiet: bool) -> None:
+def _go_on(folder: Path, changes: Changes, force: bool, quiet: bool) -> bool:
     agreed(lambda: begun(folder, TASKS))  # there is one: else no folder is made
     _ending.note(_how(folder))
     # What is not free could not be written at the end.
@@ -174,7 +174,7 @@ def _go_on(folder: Path, changes: Changes, force: bool, quiet: bool) -> None:
         noted = partial(note, place_of_job, job)
         checkpoint = Checkpoint(saved, every=job.every, begun=noted)
         place.check()
-        _train(ready, place, checkpoint, "force" if force else True, quiet)
+        return _train(ready, place, checkpoint, "force" if force else True, quiet)
 
 
 def _check_epochs(folder: Path, asked: int | None) -> None:
@@ -203,7 +203,8 @@ def _again(folder: Path) -> str:
 
 def _train(
     ready: Ready[Any], place: Place, checkpoint: Checkpoint | None, resume: Resume, quiet: bool
-) -> None:
+) -> bool:
+    """Train, and leave the run; whether it is better than the simplest model."""
     folder = place.folder
     if checkpoint is not None:
         checkpoint = replace(checkpoint, begun=partial(_saving, folder, checkpoint.begun))
@@ -226,7 +227,7 @@ def _train(
         leave("Training stopped", f"{reason}\n\n{_mended(folder)}", FAILED)
     at_work()
     if not first():
-        return
+        return True  # the first process tells
     made = ready.made(result)
     place.check()
     written = _written(made, folder, checkpoint is not None)
@@ -238,6 +239,7 @@ def _train(
     ready.show(result)
     names = ", ".join(sorted(file.name for file in written))
     say(f"Written to [bold]{escape(shown(folder))}[/bold]: {names}")
+    return ready.skilled(result)
 
 
 def _written(made: Made, folder: Path, saved: bool) -> list[Path]:

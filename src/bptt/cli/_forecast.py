@@ -58,7 +58,7 @@ def ready(job: Job) -> Ready[Result]:
             checkpoint = replace(checkpoint, beside=data)
         return train(planned, progress, job.jobs, checkpoint, resume)
 
-    return Ready(run, _report, made)
+    return Ready(run, _report, made, lambda result: not result.forecaster.reader.linear.is_simplest)
 
 
 def read_series(

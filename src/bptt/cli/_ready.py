@@ -23,8 +23,10 @@ class Ready(Generic[R]):
             there, to the result.
         show: the result, on the terminal.
         made: the run that is to be written.
+        skilled: whether a result is better than the simplest model, as far as the task asks.
     """
 
     train: Callable[[bool, Checkpoint | None, Resume], R]
     show: Callable[[R], None]
     made: Callable[[R], Made]
+    skilled: Callable[[R], bool] = lambda _: True

@@ -34,8 +34,9 @@ _FAULTS = (
 )
 """What is no mistake of the user's."""
 
-BAD_INPUT, FAILED = 2, 1
-"""Exit codes: what was asked cannot be done; it was tried and failed."""
+BAD_INPUT, FAILED, NO_SKILL = 2, 1, 3
+"""Exit codes: what was asked cannot be done; it was tried and failed; what was made is no better
+than the simplest model, and was to be."""
 
 
 def guarded(command: Callable[P, None]) -> Callable[P, None]:

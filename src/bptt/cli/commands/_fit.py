@@ -9,7 +9,7 @@ import typer
 
 from bptt._ending import world
 from bptt.cli import _fit, _forecast, _text
-from bptt.cli._show import guarded
+from bptt.cli._show import NO_SKILL, guarded
 from bptt.cli.commands._common import (
     COLUMNS,
     NETWORK,
@@ -303,6 +303,15 @@ def fit(
             rich_help_panel=RUN,
         ),
     ] = "30s",
+    require_skill: Annotated[
+        bool,
+        typer.Option(
+            "--require-skill",
+            help="End with exit code 3 where the run delivers the simplest model, as nothing was "
+            "better on the validation part.",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", help="No progress bar.", rich_help_panel=RUN)
     ] = False,
@@ -360,7 +369,14 @@ def fit(
         test_data=test_data,
         every=often or "30s",
     )
-    _fit.run(job, output)
+    _ended(_fit.run(job, output), require_skill)
+
+
+def _ended(skilled: bool, required: bool) -> None:
+    """End with an exit code of its own where the run is no better than the simplest model, if it
+    must be."""
+    if required and not skilled:
+        raise typer.Exit(NO_SKILL)
 
 
 def _periods(text: str) -> tuple[int, ...]:
@@ -376,7 +392,10 @@ def _periods(text: str) -> tuple[int, ...]:
     return found
 
 
-GOES_ON = {"resume", "epochs", "jobs", "on_nonfinite", "checkpoint", "force", "quiet"}
+GOES_ON = {
+    *("resume", "epochs", "jobs", "on_nonfinite", "checkpoint", "force", "quiet"),
+    "require_skill",
+}
 """What may be given when a run goes on."""
 
 
@@ -387,7 +406,7 @@ def _go_on(context: typer.Context, folder: Path, often: str | int | None) -> Non
         raise OptionError(
             "--resume goes on with the data and options recorded in the run: leave out "
             f"{', '.join(left_out).replace('_', '-')}. --epochs, --jobs, --on-nonfinite, "
-            "--checkpoint, --force and --quiet may be given."
+            "--checkpoint, --force, --require-skill and --quiet may be given."
         )
     if "checkpoint" in asked and often is None:
         raise OptionError("--resume goes on saving: give --checkpoint a time, not never.")
@@ -395,4 +414,6 @@ def _go_on(context: typer.Context, folder: Path, often: str | int | None) -> Non
     job = {name: values[name] for name in asked & {"jobs"}}
     job |= {"every": often} if "checkpoint" in asked else {}
     options = {name: values[name] for name in asked & {"epochs", "on_nonfinite"}}
-    _fit.go_on(folder, _fit.Changes(job, options), values["force"], values["quiet"])
+    changes = _fit.Changes(job, options)
+    skilled = _fit.go_on(folder, changes, values["force"], values["quiet"])
+    _ended(skilled, values["require_skill"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,22 +14,27 @@ from bptt.forecasting.data._tables import Floats
 from bptt.forecasting.linear._linear import restored, transformed
 from bptt.forecasting.linear._ridge import Sums, ridge
 
+FORGETTING = (0.0, 0.2, 0.4, 0.6, 0.8)
+"""Exponential smoothing keeps so much of its errors from step to step."""
+
 
 @dataclass(frozen=True)
 class Form:
-    """One way to regress.
+    """One way to predict from lags.
 
     Attributes:
         transform: of the target, of `TRANSFORMS`.
         differences: distances over which the regressors are differenced, one after another.
         inputs: whether the inputs are read.
         lags: how many steps are.
+        smooth: whether nothing is regressed: the weights are those of exponential smoothing.
     """
 
     transform: str
     differences: tuple[int, ...]
     inputs: bool
     lags: int
+    smooth: bool = False
 
     @property
     def order(self) -> int:
@@ -118,9 +124,31 @@ class Family:
     def solved(self, form: Form, stop: int) -> tuple[Floats, Floats]:
         """Weights [lags · columns, ridges] and constants [ridges], of the targets in the folds
         before ``stop``."""
+        if form.smooth:
+            return smoothing(form)
         rows = self.rows(form, 0, stop)
         design, goal = self.design(form, rows), self.goal[rows + self.data.horizon]
         return ridge(Sums.of(design, goal))
+
+
+def smoothing(form: Form) -> tuple[Floats, Floats]:
+    """Weights [lags, ways] and constants [ways] of exponential smoothing, in all ways that
+    `FORGETTING` gives.
+
+    The differences z, over d and d' say, are taken for (1 − θB^d)(1 − θ'B^d') e, with independent e
+    and the backward shift B: those of the airline model (G. E. P. Box, G. M. Jenkins: Time Series
+    Analysis, 1970) and, over one step, of simple exponential smoothing (J. F. Muth, 1960). The
+    prediction is what this makes of the last ``lags`` z; those before count as 0.
+    """
+    found = []
+    for ways in itertools.product(FORGETTING, repeat=len(form.differences)):
+        errors = np.zeros(form.lags + 1)  # e(t + 1), as weights of z(t + 1), z(t), ...
+        errors[0] = 1.0
+        for step, kept in zip(form.differences, ways, strict=True):
+            for k in range(step, form.lags + 1):
+                errors[k] += kept * errors[k - step]
+        found.append(-errors[1:])
+    return np.array(found).T, np.zeros(len(found))
 
 
 def in_levels(form: Form, weights: Floats, data: Data) -> Floats:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bptt.forecasting.data._split import TEST, VALIDATION
 from bptt.forecasting.data._tables import Floats
-from bptt.forecasting.linear._forms import Data, Family, Form
+from bptt.forecasting.linear._forms import Data, Family, Form, smoothing
 from bptt.forecasting.linear._ridge import Sums, ridge
 
 LAGS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384)
@@ -26,6 +26,10 @@ ROWS_PER_WEIGHT = 0.7
 EARLY_COUNTS = 0.5
 """So much counts a row of the training part: what is judged on it knows fewer rows than what is
 delivered will."""
+
+SMOOTHED = 24
+"""Steps of the past that exponential smoothing reads, or three seasons if that is more; at most a
+third of the rows."""
 
 LEAST = 4
 """Rows that a form is fitted on, at the least."""
@@ -59,6 +63,7 @@ class Judging:
     family: Family
     inputs: bool
     lags: list[int]
+    smooth: bool = False
 
     @property
     def quick(self) -> list[int]:
@@ -86,7 +91,8 @@ class Judging:
         """Each form on each stretch that it can be judged on: the rows of the targets, and the
         predictions [rows, ridges] by what was fitted before the stretch, in the data's units."""
         family = self.family
-        forms = [Form(family.transform, family.differences, self.inputs, n) for n in lags]
+        kind = family.transform, family.differences, self.inputs
+        forms = [Form(*kind, n, self.smooth) for n in lags]
         widest = forms[-1]
         common: Sums | None = None
         for fold in range(1, TEST):
@@ -96,7 +102,9 @@ class Judging:
             more = Sums.of(family.design(widest, fresh), self._goal(fresh))
             common = more if common is None else common + more
             judged = family.rows(widest, fold, fold + 1)
-            if fold == VALIDATION:  # what the training part does not bear, is not fitted on it
+            if (
+                fold == VALIDATION and not self.smooth
+            ):  # what the training part does not bear, is not fitted on it
                 forms = [form for form in forms if len(family.rows(form, 0, fold)) >= LEAST]
             if not len(judged):
                 continue
@@ -104,13 +112,16 @@ class Judging:
             for form in forms:
                 early = family.rows(form, 0, fold)
                 width = form.lags * (family.features.shape[1] if self.inputs else 1)
-                if fold < VALIDATION and len(early) < max(2 * LEAST, width):
+                if form.smooth:
+                    weights, biases = smoothing(form)
+                elif fold < VALIDATION and len(early) < max(2 * LEAST, width):
                     continue
-                early = early[family.data.age[early] < widest.order - 1]
-                own = common.first(width)
-                if len(early):
-                    own = own + Sums.of(family.design(form, early), self._goal(early))
-                weights, biases = ridge(own)
+                else:
+                    early = early[family.data.age[early] < widest.order - 1]
+                    own = common.first(width)
+                    if len(early):
+                        own = own + Sums.of(family.design(form, early), self._goal(early))
+                    weights, biases = ridge(own)
                 scaled = design[:, :width] @ weights + biases + family.base[ahead][:, None]
                 yield form, ahead, family.data.unscaled(family.transform, scaled)
 
@@ -138,6 +149,11 @@ def families(data: Data, seasons: Sequence[int], lags: int | None) -> Iterator[J
                 if fits:
                     family = Family(data, transform, difference)
                     yield Judging(family, inputs, fits)
+            if difference and lags is None and data.horizon == 1:
+                most = min(max(SMOOTHED, 3 * max(difference) + 1), COLUMNS, data.bearing(back) // 3)
+                if most:
+                    family = Family(data, transform, difference)
+                    yield Judging(family, not data.inputs.shape[1], [most], smooth=True)
 
 
 def _bears(data: Data, back: int, lags: int, columns: int) -> bool:

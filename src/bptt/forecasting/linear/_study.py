@@ -8,6 +8,7 @@ horizon has its own model (the direct forecast). Many forms are tried:
 - differences of target and lags: none, to the last value, to a season ago, and both;
 - with the inputs and without them;
 - how many lags;
+- exponential smoothing, where differences are taken: nothing in it is regressed;
 - the ridge, which shrinks towards "no change" where differences are taken
   (A. E. Hoerl, R. W. Kennard: Ridge regression, 1970).
 
@@ -21,7 +22,7 @@ exp(−n/4·log(MSE/least)), after J. M. Bates and C. W. J. Granger: The combina
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -125,20 +126,21 @@ class Study:
                 f"feature{'s' * (data.columns != 1)}. Give more rows, or smaller parts to validate "
                 "and test on."
             )
-        return cls(data, _weighed(data, found), max(one.form.lags for one in found), most)
+        tried = [one.form.lags for one in found if not one.form.smooth]
+        return cls(data, _weighed(data, found), max(tried, default=0), most)
 
     def rolled(self) -> Floats:
         """The predictions of the mean of the forms [rows], by the row of the target, each by what
         was fitted before its stretch; NaN where none was judged."""
         total, weights = np.zeros((2, len(self.data.target)))
-        kinds: dict[tuple[str, tuple[int, ...], bool], dict[int, list[tuple[int, float]]]] = {}
+        kinds: dict[Form, dict[Form, list[tuple[int, float]]]] = {}
         for form, place, weight in self.chosen:
-            kind = kinds.setdefault((form.transform, form.differences, form.inputs), {})
-            kind.setdefault(form.lags, []).append((place, weight))
-        for (transform, differences, inputs), lags in kinds.items():
-            judging = Judging(Family(self.data, transform, differences), inputs, sorted(lags))
+            kind = kinds.setdefault(replace(form, lags=0), {})
+            kind.setdefault(form, []).append((place, weight))
+        for each, forms in kinds.items():
+            judging = _judging(self.data, each, [form.lags for form in forms])
             for form, rows, found in judging.predicted(judging.lags):
-                for place, weight in lags[form.lags]:
+                for place, weight in forms[form]:
                     total[rows] += weight * found[:, place]
                     weights[rows] += weight
         mean: Floats = total / np.where(weights > 0, weights, np.nan)
@@ -149,8 +151,10 @@ class Study:
         """Whether the most lags that were tried count most."""
         shares: dict[int, float] = {}
         for form, _, weight in self.chosen:
+            if form.smooth:
+                continue
             shares[form.lags] = shares.get(form.lags, 0.0) + weight
-        return max(shares, key=shares.__getitem__) == self.widest
+        return bool(shares) and max(shares, key=shares.__getitem__) == self.widest
 
     def fitted(self, stop: int) -> Linear:
         """The weighted mean of the forms, fitted on the targets of the folds before ``stop``."""
@@ -190,11 +194,10 @@ def _weighed(data: Data, found: Sequence[Judged]) -> list[tuple[Form, int, float
     judged on the most, on the rows of both.
     """
     most = max(len(one.rows) for one in found)
-    best = min((one for one in found if len(one.rows) == most), key=_error)
-    form, place = best.form, int(best.error.argmin())
+    first = min((one for one in found if len(one.rows) == most), key=_error)
+    form, place = first.form, int(first.error.argmin())
     reference = np.full(len(data.target), np.nan)
-    judging = Judging(Family(data, form.transform, form.differences), form.inputs, [form.lags])
-    for _, rows, predicted in judging.predicted([form.lags]):
+    for _, rows, predicted in _judging(data, form, [form.lags]).predicted([form.lags]):
         errors = (predicted[:, place] - data.target[rows]) / (data.spread or 1.0)
         reference[rows] = errors**2
     logarithms = []
@@ -204,7 +207,14 @@ def _weighed(data: Data, found: Sequence[Judged]) -> list[tuple[Form, int, float
         # Of a perfect fit rounding must not choose.
         ratio = np.maximum(one.error, EXACT) / max(float(rival), EXACT)
         logarithms.append(-TEMPER * one.counts.sum() / 2 * np.log(ratio))
-    weights = np.exp(np.array(logarithms) - np.max(logarithms))
-    kept = np.argwhere(weights >= LEAST_WEIGHT)
-    total = sum(weights[i, place] for i, place in kept)
-    return [(found[i].form, int(place), float(weights[i, place] / total)) for i, place in kept]
+    best = max(float(each.max()) for each in logarithms)
+    weights = [np.exp(each - best) for each in logarithms]
+    kept = [(i, j) for i, each in enumerate(weights) for j in np.flatnonzero(each >= LEAST_WEIGHT)]
+    total = sum(weights[i][j] for i, j in kept)
+    return [(found[i].form, int(j), float(weights[i][j] / total)) for i, j in kept]
+
+
+def _judging(data: Data, kind: Form, lags: Sequence[int]) -> Judging:
+    """What judges forms of a kind with so many lags."""
+    family = Family(data, kind.transform, kind.differences)
+    return Judging(family, kind.inputs, sorted(lags), kind.smooth)

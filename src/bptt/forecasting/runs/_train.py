@@ -33,7 +33,7 @@ later, change no choice."""
 SMALL = 2**17
 """Lanes times units squared, up to which one thread trains."""
 
-CERTAIN, HELPS = 2.0, 0.5
+CERTAIN, HELPS = 1.5, 0.5
 """Standard errors of the mean by which squared errors must be lower: to take the simplest model's
 place, on all rows that forms were judged on; to add the network, on the validation part."""
 
