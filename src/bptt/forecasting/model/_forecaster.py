@@ -15,6 +15,7 @@ from bptt.forecasting.data._scaling import Scaling
 from bptt.forecasting.data._series import Series
 from bptt.forecasting.data._split import Split
 from bptt.forecasting.data._tables import Ages, Floats
+from bptt.forecasting.data._units import Units
 from bptt.forecasting.linear._linear import Linear
 from bptt.forecasting.model._options import Options
 from bptt.network import Network, place_of
@@ -77,6 +78,7 @@ class Forecaster:
         spread: what a unit of the network's targets was while it was trained.
         time_name, group_name: the columns of times and of groups, if any.
         trained: what it was trained on, see `bptt.forecasting.seen`; empty where that is not known.
+        units: of the target, in which each series is read; those of ``gain`` and ``spread``.
     """
 
     network: Network
@@ -90,6 +92,7 @@ class Forecaster:
     time_name: str | None = None
     group_name: str | None = None
     trained: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    units: Units = field(default_factory=Units)
 
     @property
     def name(self) -> str:
@@ -99,6 +102,10 @@ class Forecaster:
     def predict(self, series: Series) -> Floats:
         """Predictions [rows]: row t, made after reading the rows of its series up to t, is of the
         target at t + horizon."""
+        return self.units.restored(self.predict_own(self.units.own(series)), series)
+
+    def predict_own(self, series: Series) -> Floats:
+        """`predict`, of a target in its units and in them."""
         reader = self.reader
         inputs = reader.scaling.inputs(series)
         found = reader.linear(inputs, series.target, series.age)
@@ -123,7 +130,7 @@ class Forecaster:
     def stream(self, series: Series) -> Stream:
         """``series`` as what the network learns: what the linear model leaves, in simulation the
         target less its training mean, where a target is known."""
-        features, left = self._pairs(series)
+        features, left = self._pairs(self.units.own(series))
         if len(series.begins) == 1:
             return self._stream(features, left)
         spans = series.spans
@@ -132,7 +139,7 @@ class Forecaster:
     def parts(self, series: Series, split: Split) -> tuple[Stream, Stream]:
         """The training and the validation part of `stream`. Of several series, each begins in the
         initial state, and the validation part goes over the training part first."""
-        features, left = self._pairs(series)
+        features, left = self._pairs(self.units.own(series))
         spans = [span for span, rows in zip(series.spans, split.training, strict=True) if rows]
         if len(spans) == 1:
             (span,) = spans
@@ -151,8 +158,8 @@ class Forecaster:
         return found[0], found[1]
 
     def _pairs(self, series: Series) -> tuple[Floats, Floats]:
-        """The features [rows, features], and what the linear model leaves [rows], in units of
-        ``spread``."""
+        """The features [rows, features] of a target in its units, and what the linear model leaves
+        [rows], in units of ``spread``."""
         reader = self.reader
         inputs = reader.scaling.inputs(series)
         if reader.simulate:
@@ -236,20 +243,25 @@ class Live:
         forecaster: the forecaster.
         series: the rows that are known already.
 
-    Attributes:
-        prediction: of the target ``horizon`` rows after the last one that was read.
     """
 
     def __init__(self, forecaster: Forecaster, series: Series) -> None:
         self.forecaster = forecaster
+        self._zero, self._size = forecaster.units.one(series)
+        series = forecaster.units.own(series)
         reader = forecaster.reader
         inputs = reader.scaling.inputs(series)
         self._inputs = inputs[-reader.back :]
         self._target = hold(series.target, reader.linear.center)[-reader.back :]
         self._state: State | None = None
-        self.prediction = float(reader.linear(inputs, series.target)[-1])
+        self._own = float(reader.linear(inputs, series.target)[-1])
         if forecaster.gain:
             self._add(reader(inputs, series.target))
+
+    @property
+    def prediction(self) -> float:
+        """Of the target ``horizon`` rows after the last one that was read."""
+        return self._own * self._size + self._zero
 
     def read(self, inputs: Floats, target: float) -> float:
         """The new prediction, after a row: ``inputs`` [columns] and the target (NaN: it is
@@ -257,9 +269,10 @@ class Live:
         reader, back = self.forecaster.reader, self.forecaster.reader.back
         row = reader.scaling.scaled_inputs(inputs[None])
         self._inputs = np.concatenate([self._inputs, row])[-back:]
-        known = target if np.isfinite(target) else self._target[-1]
+        own = (target - self._zero) / self._size
+        known = own if np.isfinite(target) else self._target[-1]
         self._target = np.append(self._target, known)[-back:]
-        self.prediction = float(reader.linear(self._inputs, self._target)[-1])
+        self._own = float(reader.linear(self._inputs, self._target)[-1])
         if self.forecaster.gain:
             self._add(reader(self._inputs, self._target)[-1:])
         return self.prediction
@@ -271,4 +284,4 @@ class Live:
         given = torch.from_numpy(features).to(place_of(network), torch.float32)
         added, self._state = network(given[:, None], self._state)
         more = self.forecaster.gain * float(added[-1, 0, 0])
-        self.prediction = float(self.forecaster._added(np.array(self.prediction), np.array(more)))
+        self._own = float(self.forecaster._added(np.array(self._own), np.array(more)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -12,8 +13,9 @@ from bptt.forecasting.data._numbers import hold
 from bptt.forecasting.data._scaling import Scaling
 from bptt.forecasting.data._series import Series
 from bptt.forecasting.data._split import Split
+from bptt.forecasting.data._units import Units, kinds_for
 from bptt.forecasting.linear._seasons import seasons_of
-from bptt.forecasting.linear._study import Study
+from bptt.forecasting.linear._study import EXACT, Study
 from bptt.forecasting.model._options import Options
 from bptt.gradients import GradientMethod
 
@@ -30,7 +32,8 @@ class Plan:
         series: the data, those to test on apart among them, as further series.
         options: how to train.
         split: which rows train, validate and test.
-        scaling: fitted on the training part.
+        units: of the target, in which each series is read.
+        scaling: fitted on the training part, in these units.
         seasons: periods, in steps.
         study: the linear forms that serve, judged on the validation part.
         method: how the gradient is found.
@@ -41,12 +44,18 @@ class Plan:
     series: Series
     options: Options
     split: Split
+    units: Units
     scaling: Scaling
     seasons: tuple[int, ...]
     study: Study
     method: GradientMethod
     missing: str
     tested: str | None = None
+
+    @cached_property
+    def own(self) -> Series:
+        """The series, the target in its units."""
+        return self.units.own(self.series)
 
 
 def prepared(series: Series, options: Options, missing: str, test: Series | None) -> Plan:
@@ -69,9 +78,35 @@ def prepared(series: Series, options: Options, missing: str, test: Series | None
     )
     for period in options.season or ():
         _check_season(period, max(split.training))
-    scaling = Scaling.fit(series, split.trains)
+    Scaling.fit(series, split.trains)  # refuses numbers that cannot be scaled
     _check_known(series, split)
-    _check_near(series, scaling, _names(series, count))
+    kinds = kinds_for(series, split.trains, options.simulate)
+    tried = [Units.fit(kind, series, split.trains) for kind in kinds]
+    scalings = [Scaling.fit(units.own(series), split.trains) for units in tried]
+    for units, scaling in zip(tried, scalings, strict=True):
+        _check_near(series, units, scaling, _names(series, count))
+    studied = [
+        _studied(units.own(series), options, split, scaling)
+        for units, scaling in zip(tried, scalings, strict=True)
+    ]
+    if len(tried) > 1:
+        ratios = [
+            _ratio(series, units, study) for units, (_, study) in zip(tried, studied, strict=True)
+        ]
+        best = int(np.argmin(ratios))
+    else:
+        best = 0
+    units, scaling, (seasons, study) = tried[best], scalings[best], studied[best]
+    options = options.filled(split.train - horizon * count)
+    method = options.gradient_method(split.train - horizon * count)
+    tested = None if test is None else test.source
+    return Plan(series, options, split, units, scaling, seasons, study, method, missing, tested)
+
+
+def _studied(
+    series: Series, options: Options, split: Split, scaling: Scaling
+) -> tuple[tuple[int, ...], Study]:
+    """The periods and the linear forms of series in their units."""
     seasons: tuple[int, ...] = ()
     if not options.simulate:
         past = hold(series.target, scaling.target_mean, series.age)
@@ -81,16 +116,29 @@ def prepared(series: Series, options: Options, missing: str, test: Series | None
     study = Study.of(
         scaling.inputs(series),
         series.target,
-        horizon,
+        options.ahead,
         split,
         options.simulate,
         seasons,
         options.lags,
     )
-    options = options.filled(split.train - horizon * count)
-    method = options.gradient_method(split.train - horizon * count)
-    tested = None if test is None else test.source
-    return Plan(series, options, split, scaling, seasons, study, method, missing, tested)
+    return seasons, study
+
+
+def _ratio(series: Series, units: Units, study: Study) -> float:
+    """The logarithm of the root mean squared error beside that of the last known value, where forms
+    were judged; the mean of all series, of which each counts alike."""
+    errors = series.target - units.restored(study.rolled(), series)
+    last = hold(series.target, float("nan"), series.age)
+    rival = series.left_by(last, study.data.horizon)
+    ratios = []
+    for span in series.spans:
+        both = np.isfinite(errors[span]) & np.isfinite(rival[span])
+        if (rival[span][both] != 0).any():
+            largest = float(np.abs(rival[span][both]).max())
+            squares = [float(np.mean((e[span][both] / largest) ** 2)) for e in (errors, rival)]
+            ratios.append(0.5 * np.log(max(squares[0], EXACT) / squares[1]))
+    return float(np.mean(ratios)) if ratios else 0.0
 
 
 def _check_season(period: int, rows: int) -> None:
@@ -124,8 +172,9 @@ def _check_known(series: Series, split: Split) -> None:
             )
 
 
-def _check_near(series: Series, scaling: Scaling, names: list[str]) -> None:
-    scaled = np.column_stack([scaling.inputs(series), scaling.scale(series.target)])
+def _check_near(series: Series, units: Units, scaling: Scaling, names: list[str]) -> None:
+    target = scaling.scale(units.own(series).target)
+    scaled = np.column_stack([scaling.inputs(series), target])
     far = np.argwhere(np.abs(scaled) > FARTHEST)
     if len(far):
         row, column = far[0]

@@ -15,6 +15,7 @@ from bptt.errors import BpttError, DataError, is_number, reason
 from bptt.files import check_format
 from bptt.forecasting.data._scaling import Scaling
 from bptt.forecasting.data._select import MISSING
+from bptt.forecasting.data._units import KINDS, Units
 from bptt.forecasting.linear._linear import TRANSFORMS, Linear, Part
 from bptt.forecasting.model._forecaster import Reader
 from bptt.forecasting.model._options import Options
@@ -42,6 +43,7 @@ class Record:
         time, group: the columns of times and of groups, if any.
         trained: of each series by its name, how many rows it was trained or validated on, and their
             checksum, see `bptt.forecasting.seen`.
+        units: of the target, in which each series is read.
         about: data, split, training, metrics and versions, for people and not for loading.
     """
 
@@ -55,6 +57,7 @@ class Record:
     time: str | None
     group: str | None
     trained: dict[str, tuple[int, str]]
+    units: Units
     about: dict[str, Any]
 
     @property
@@ -78,6 +81,7 @@ class Record:
             forecaster.time_name,
             forecaster.group_name,
             dict(forecaster.trained),
+            forecaster.units,
             _about(result),
         )
 
@@ -89,6 +93,10 @@ class Record:
             "inputs": list(self.input_names),
             "target": self.target_name,
             "missing": self.missing,
+            "units": {
+                "kind": self.units.kind,
+                "of": {k: list(v) for k, v in self.units.of.items()},
+            },
             "scaling": asdict(self.reader.scaling),
             "seasons": list(self.reader.seasons),
             "linear": _described(self.reader.linear),
@@ -154,6 +162,7 @@ def _parse(content: dict[str, Any]) -> Record:
         time,
         group,
         _checksums(content["trained"]),
+        _units(content["units"]),
         {},
     )
 
@@ -167,6 +176,18 @@ def _checksums(content: Any) -> dict[str, tuple[int, str]]:
         if not (type(one[0]) is int and one[0] > 0 and isinstance(one[1], str)):
             raise ValueError("the rows that were trained on are no number and checksum")
     return {label: (rows, told) for label, (rows, told) in content.items()}
+
+
+def _units(content: Any) -> Units:
+    kind, of = content["kind"], content["of"]
+    if kind not in KINDS or not isinstance(of, dict):
+        raise ValueError("units are of no known kind")
+    for one in of.values():
+        if not (
+            isinstance(one, list) and len(one) == 2 and all(map(is_number, one)) and one[1] > 0
+        ):
+            raise ValueError("units hold something other than a zero and a positive unit")
+    return Units(kind, {label: (float(zero), float(size)) for label, (zero, size) in of.items()})
 
 
 def _described(linear: Linear) -> dict[str, Any]:

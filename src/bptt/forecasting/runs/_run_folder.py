@@ -92,6 +92,7 @@ def forecaster_of(run: Files) -> Forecaster:
         record.time,
         record.group,
         record.trained,
+        record.units,
     )
 
 

@@ -156,7 +156,8 @@ def train(
     metrics = [_metrics(plan, judged.name, prediction)]
     for model in (judged_plain, judged_linear):
         if model.name != judged.name:
-            found = series.aligned(model(inputs, series.target, series.age), options.ahead)
+            own = plan.units.restored(model(inputs, plan.own.target, series.age), series)
+            found = series.aligned(own, options.ahead)
             metrics.append(_metrics(plan, model.name, found))
     groups = _of_groups(plan, prediction)
     return Result(plan, delivered, history, tuple(metrics), groups, prediction[split.judged])
@@ -164,7 +165,7 @@ def train(
 
 def _simplest(plan: Plan, stop: int) -> Linear:
     """The simplest model, of the folds before ``stop``."""
-    series = plan.series
+    series = plan.own
     seen = series.target[plan.split.within(0, stop)]
     return simplest(seen, len(series.input_names), plan.options.simulate)
 
@@ -190,7 +191,7 @@ def _of_groups(plan: Plan, prediction: Floats) -> tuple[Metrics, ...]:
 def _forecaster(plan: Plan, linear: Linear) -> Forecaster:
     """A new network and what it adds to, whose error is the unit of what it predicts: a linear
     model, in simulation the training mean."""
-    options, series, split = plan.options, plan.series, plan.split
+    options, series, split = plan.options, plan.own, plan.split
     simulate = options.simulate
     if simulate:
         linear = _simplest(plan, VALIDATION)
@@ -210,7 +211,8 @@ def _forecaster(plan: Plan, linear: Linear) -> Forecaster:
         spread,
         None if series.times is None else series.axis_name,
         series.group_name,
-        trained(series, split.known),
+        trained(plan.series, split.known),
+        plan.units,
     )
 
 
@@ -267,10 +269,10 @@ def _chosen(plan: Plan, known: Forecaster, early: Linear, plain: Linear) -> tupl
         known: the forecaster that knows the training part alone, trained.
         early, plain: the linear and the simplest model that know the training part alone.
     """
-    series, judged = plan.series, plan.split.validation
+    series, judged = plan.own, plan.split.validation
     inputs = plan.scaling.inputs(series)
     alone = _errors(plan, early(inputs, series.target, series.age))
-    moved = alone - _errors(plan, known.predict(series))
+    moved = alone - _errors(plan, known.predict_own(series))
     rival = _errors(plan, plain(inputs, series.target, series.age))
     judged = judged & np.isfinite(alone)
     # The share of the correction that leaves the least squared error.
@@ -309,7 +311,7 @@ def _better(errors: Floats, other: Floats, certain: float) -> bool:
 def _errors(plan: Plan, prediction: Floats) -> Floats:
     """Target minus prediction [rows], in the target's deviations, by the row of the target; NaN
     where there is none."""
-    left = plan.series.left_by(prediction, plan.options.ahead)
+    left = plan.own.left_by(prediction, plan.options.ahead)
     return left / plan.scaling.target_deviation
 
 
