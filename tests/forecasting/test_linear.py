@@ -14,7 +14,7 @@ from bptt.forecasting.linear._forms import FORGETTING, Data, Family, Form, in_le
 from bptt.forecasting.linear._judging import Judged, Judging
 from bptt.forecasting.linear._linear import Part
 from bptt.forecasting.linear._ridge import Sums, ridge
-from bptt.forecasting.linear._study import Study, _weighed
+from bptt.forecasting.linear._study import Study, _ratios, _weighed
 
 from .cases import ar2, at, made, quick
 
@@ -289,7 +289,8 @@ def test_a_form_that_was_judged_on_fewer_rows_is_compared_on_those():
     other = Judged(Form("none", (), True, 3), squares, ahead[easy], counts)
     weights = {form.lags: 0.0 for form in (one.form, other.form)}
     place = int(one.error.argmin())
-    for form, ridge_place, weight in _weighed(data, [one, other]):
+    both = [one, other]
+    for form, ridge_place, weight in _weighed(both, _ratios(data, both)):
         if ridge_place == place:
             weights[form.lags] += weight
     assert weights[3] == pytest.approx(weights[2], rel=1e-6)
@@ -343,3 +344,25 @@ def test_smoothing_serves_where_the_level_wanders_beneath_noise():
     assert any(form.smooth for form, _, _ in study.chosen)
     found = study.fitted(TEST)(NONE[:200], y)[159:199] - y[160:]
     assert np.sqrt(np.mean(found**2)) < 1.1 * e[160:].std()
+
+
+def test_the_first_rows_of_a_series_are_predicted_by_what_reads_no_more_than_they_have():
+    t = np.arange(600)
+    y = 50 + 10 * np.sin(2 * np.pi * t / 24) + np.random.default_rng(0).normal(size=600)
+    study = Study.of(np.empty((600, 0)), y, 1, at(400, 500, 600))
+    model = study.fitted(TEST)
+    assert model.order > 100
+    whole = [part for part in model.parts if part.last is None]
+    starts = [part for part in model.parts if part.last is not None]
+    assert {part.first for part in whole} == {model.order - 1}
+    assert [part.first for part in starts] == [0, *(part.last for part in starts[:-1])]
+    assert starts[-1].last == model.order - 1
+    for part in starts[1:]:
+        assert len(part.weight) == part.first + 1
+    # Another series begins at another place of the wave, and is short.
+    short = y[530:560]
+    errors = model(NONE[:30], short)[:-1] - short[1:]
+    assert np.sqrt(np.mean(errors**2)) < 0.6 * np.diff(short).std()
+    # What comes before a series that has begun is never read.
+    both = model(np.empty((60, 0)), np.r_[y[:30], short], np.r_[np.arange(30), np.arange(30)])
+    np.testing.assert_allclose(both[30:], model(NONE[:30], short), rtol=1e-12)

@@ -81,7 +81,7 @@ def test_other_units_of_the_target_are_other_units_of_predictions(horizon, facto
     one = linear_model(none, y, horizon, 160, 120, seasons=(5,))
     other = linear_model(none, shift + factor * y, horizon, 160, 120, seasons=(5,))
     for model in (one, other):
-        assert [part.transform for part in model.parts] == ["none"]
+        assert {part.transform for part in model.parts} == {"none"}
     expected = shift + factor * one(none, y)
     np.testing.assert_allclose(
         other(none, shift + factor * y), expected, atol=1e-7 * abs(factor), rtol=1e-9

@@ -64,6 +64,8 @@ FIELDS = {
     ("linear", "parts", 0, "bias"): NUMBERS,
     ("linear", "parts", 0, "share"): NUMBERS,
     ("linear", "parts", 0, "order"): WHOLE,
+    ("linear", "parts", 0, "first"): [None, "x", -1, 1.5, True],
+    ("linear", "parts", 0, "last"): ["x", -1, 1.5, True],
 }
 
 

@@ -80,7 +80,8 @@ class Judging:
         for form, ahead, found in self.predicted(lags):
             errors = (found - target[ahead][:, None]) / scale
             counts = np.where(validation[ahead], 1.0, EARLY_COUNTS)
-            squares[form] = squares.get(form, 0.0) + counts @ errors**2
+            with np.errstate(over="ignore"):  # so far off that it is no rival
+                squares[form] = squares.get(form, 0.0) + counts @ errors**2
             rows.setdefault(form, []).append(ahead)
         for form, several in rows.items():
             whole = np.concatenate(several)
@@ -151,7 +152,7 @@ def families(data: Data, seasons: Sequence[int], lags: int | None) -> Iterator[J
                     yield Judging(family, inputs, fits)
             if difference and lags is None and data.horizon == 1:
                 most = min(max(SMOOTHED, 3 * max(difference) + 1), COLUMNS, data.bearing(back) // 3)
-                if most:
+                if most and data.bearing(back + most) >= 2 * LEAST:
                     family = Family(data, transform, difference)
                     yield Judging(family, not data.inputs.shape[1], [most], smooth=True)
 

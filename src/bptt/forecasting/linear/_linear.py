@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bptt.forecasting.data._numbers import ago, hold, unit
 from bptt.forecasting.data._tables import Ages, Floats
@@ -35,6 +36,8 @@ class Part:
             prediction, the target last.
         bias: the constant.
         share: in the mean of all parts.
+        first, last: it predicts after rows that so many of their series come before: from ``first``
+            on, up to ``last``, which is not among them (None: to the end).
     """
 
     transform: str
@@ -43,6 +46,13 @@ class Part:
     weight: Floats
     bias: float
     share: float = 1.0
+    first: int = 0
+    last: int | None = None
+
+    def rows(self, age: Ages) -> NDArray[np.intp]:
+        """The rows after which it predicts."""
+        last = np.inf if self.last is None else self.last
+        return np.flatnonzero((age >= self.first) & (age < last))
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,8 @@ class Linear:
 
     Attributes:
         name: what it is, in words.
-        parts: one for each transform of the target.
+        parts: one for each transform of the target; then those for the first rows of a series, on
+            which they have not all lags.
         simulate: whether past targets are not read.
         reach: a prediction goes no further from the last known target (in simulation: beyond what
             was seen).
@@ -87,7 +98,8 @@ class Linear:
         above = np.maximum(held, 0.5 * self.low)
         for part in self.parts:
             given = above if part.transform == "log" else held
-            found += part.share * _applied(part, inputs, given, age)
+            rows = part.rows(age)
+            found[rows] += part.share * _applied(part, inputs, given, age, rows)
         if self.simulate:
             return self.bounded(found)
         return np.clip(found, held - self.reach, held + self.reach)
@@ -128,14 +140,15 @@ def bounded(name: str, parts: tuple[Part, ...], target: Floats, simulate: bool) 
     return Linear(name, parts, simulate, reach, low, high)
 
 
-def _applied(part: Part, inputs: Floats, held: Floats, age: Ages) -> Floats:
+def _applied(part: Part, inputs: Floats, held: Floats, age: Ages, rows: NDArray[np.intp]) -> Floats:
+    """Predictions after ``rows``."""
     scaled = (transformed(part.transform, held) - part.center) / part.scale
     reads = part.weight.shape[1] > inputs.shape[1]
     features = np.column_stack([inputs, scaled]) if reads else inputs
-    found = np.full(len(features), part.bias)
+    found = np.full(len(rows), part.bias)
     for k, weight in enumerate(part.weight):
         if weight.any():
-            found += features[ago(age, k)] @ weight
+            found += features[ago(age, k)[rows]] @ weight
     return restored(part.transform, found * part.scale + part.center)
 
 

@@ -21,7 +21,7 @@ exp(−n/4·log(MSE/least)), after J. M. Bates and C. W. J. Granger: The combina
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -42,6 +42,10 @@ TEMPER = 0.5
 
 LEAST_WEIGHT = 1e-3
 """Of a form in the mean, beside the best one's."""
+
+BETTER = 0.98
+"""Forms that read more rows have mean squared errors lower by this factor, or none is worth it at
+the beginning of a series."""
 
 EXACT = 1e-24
 """Mean squared errors, in units of the target's variance, that are no more than rounding."""
@@ -84,12 +88,15 @@ class Study:
     Attributes:
         data: what is regressed.
         chosen: forms, the place of their ridge in `RIDGES`, and their weights, which sum to 1.
+        starts: forms that read ever more rows, each the best of those that read no more, and the
+            places of their ridges: for the first rows of a series.
         widest: the most lags that were tried.
         most: the most that may be asked for.
     """
 
     data: Data
     chosen: list[tuple[Form, int, float]]
+    starts: list[tuple[Form, int]]
     widest: int
     most: int
 
@@ -127,7 +134,10 @@ class Study:
                 "and test on."
             )
         tried = [one.form.lags for one in found if not one.form.smooth]
-        return cls(data, _weighed(data, found), max(tried, default=0), most)
+        ratios = _ratios(data, found)
+        chosen = _weighed(found, ratios)
+        starts = [] if simulate else _starts(found, ratios)
+        return cls(data, chosen, starts, max(tried, default=0), most)
 
     def rolled(self) -> Floats:
         """The predictions of the mean of the forms [rows], by the row of the target, each by what
@@ -160,12 +170,16 @@ class Study:
         """The weighted mean of the forms, fitted on the targets of the folds before ``stop``."""
         data, solved = self.data, {}
         found: dict[str, list[tuple[float, Floats, float]]] = {}
-        for form, place, weight in self.chosen:
+
+        def fitted(form: Form, place: int) -> tuple[Floats, float]:
             if form not in solved:
                 solved[form] = Family(data, form.transform, form.differences).solved(form, stop)
             weights, biases = solved[form]
-            levels = in_levels(form, weights[:, place], data)
-            found.setdefault(form.transform, []).append((weight, levels, float(biases[place])))
+            return in_levels(form, weights[:, place], data), float(biases[place])
+
+        for form, place, weight in self.chosen:
+            levels, bias = fitted(form, place)
+            found.setdefault(form.transform, []).append((weight, levels, bias))
         parts = []
         for transform, several in found.items():
             share = sum(weight for weight, _, _ in several)
@@ -174,6 +188,7 @@ class Study:
                 whole[: len(levels)] += weight / share * levels
             bias = sum(weight / share * bias for weight, _, bias in several)
             parts.append(Part(transform, *data.scales[transform], whole, bias, share))
+        parts = self._begun(parts, fitted)
         columns = data.inputs.shape[1]
         reads = any(part.weight[:, :columns].any() for part in parts)
         order = max(len(part.weight) for part in parts)
@@ -181,14 +196,38 @@ class Study:
         seen = data.target[data.split.within(0, stop)]
         return bounded(f"linear {kind}, order {order}", tuple(parts), seen, data.simulate)
 
+    def _begun(
+        self, parts: list[Part], fitted: Callable[[Form, int], tuple[Floats, float]]
+    ) -> list[Part]:
+        """The parts from where they have all lags on, and those for the rows before.
+
+        Before the first row stands the first row again, which tells an order of many lags nothing.
+        """
+        data = self.data
+        first = max(len(part.weight) for part in parts) - 1
+        starts = []
+        for form, place in self.starts:
+            levels, bias = fitted(form, place)
+            if len(levels) <= first:
+                starts.append((form.transform, levels, bias))
+        if not starts:
+            return parts
+        begins = [0, *(len(levels) - 1 for _, levels, _ in starts[1:]), first]
+        found = [replace(part, first=first) for part in parts]
+        for i, (transform, levels, bias) in enumerate(starts):
+            begin, end = begins[i], begins[i + 1]
+            scales = data.scales[transform]
+            found.append(Part(transform, *scales, levels, bias, 1.0, begin, end))
+        return found
+
 
 def _error(judged: Judged) -> float:
     """The least mean squared error, of all ridges."""
     return float(judged.error.min())
 
 
-def _weighed(data: Data, found: Sequence[Judged]) -> list[tuple[Form, int, float]]:
-    """The forms that serve, the places of their ridges, and their weights.
+def _ratios(data: Data, found: Sequence[Judged]) -> list[Floats]:
+    """Of each form, the mean squared errors [ridges] beside those of one of them.
 
     Not every form can be judged on the same rows. Each is compared with one of those that were
     judged on the most, on the rows of both.
@@ -200,13 +239,35 @@ def _weighed(data: Data, found: Sequence[Judged]) -> list[tuple[Form, int, float
     for _, rows, predicted in _judging(data, form, [form.lags]).predicted([form.lags]):
         errors = (predicted[:, place] - data.target[rows]) / (data.spread or 1.0)
         reference[rows] = errors**2
-    logarithms = []
+    ratios = []
     for one in found:
         both = np.isfinite(reference[one.rows])
         rival = np.average(reference[one.rows][both], weights=one.counts[both])
         # Of a perfect fit rounding must not choose.
-        ratio = np.maximum(one.error, EXACT) / max(float(rival), EXACT)
-        logarithms.append(-TEMPER * one.counts.sum() / 2 * np.log(ratio))
+        ratios.append(np.maximum(one.error, EXACT) / max(float(rival), EXACT))
+    return ratios
+
+
+def _starts(found: Sequence[Judged], ratios: Sequence[Floats]) -> list[tuple[Form, int]]:
+    """Forms by how many rows they read, each better than all that read fewer."""
+    kept: list[tuple[Form, int]] = []
+    best = np.inf
+    for i in sorted(range(len(found)), key=lambda i: (found[i].form.order, ratios[i].min())):
+        least = float(ratios[i].min())
+        if least < BETTER * best:
+            if kept and kept[-1][0].order == found[i].form.order:
+                continue
+            kept.append((found[i].form, int(ratios[i].argmin())))
+            best = least
+    return kept
+
+
+def _weighed(found: Sequence[Judged], ratios: Sequence[Floats]) -> list[tuple[Form, int, float]]:
+    """The forms that serve, the places of their ridges, and their weights."""
+    logarithms = [
+        -TEMPER * one.counts.sum() / 2 * np.log(ratio)
+        for one, ratio in zip(found, ratios, strict=True)
+    ]
     best = max(float(each.max()) for each in logarithms)
     weights = [np.exp(each - best) for each in logarithms]
     kept = [(i, j) for i, each in enumerate(weights) for j in np.flatnonzero(each >= LEAST_WEIGHT)]

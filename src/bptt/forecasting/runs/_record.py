@@ -26,6 +26,12 @@ FORMAT = 2
 """Of ``run.json`` and ``model.safetensors`` together; raised when an older reader would fail, and
 then added to those that `bptt.runs` knows."""
 
+PART = ("transform", "center", "scale", "bias", "share", "first", "last")
+"""What is said of a part of a linear model, but for its weights."""
+
+PARTS = 32
+"""Parts that a linear model may have."""
+
 MOST = 2**20
 """Steps that a model may look back."""
 
@@ -193,8 +199,7 @@ def _units(content: Any) -> Units:
 def _described(linear: Linear) -> dict[str, Any]:
     """A linear model but for its weights."""
     parts = [
-        {name: getattr(part, name) for name in ("transform", "center", "scale", "bias", "share")}
-        | {"order": len(part.weight)}
+        {name: getattr(part, name) for name in PART} | {"order": len(part.weight)}
         for part in linear.parts
     ]
     bounds = {name: getattr(linear, name) for name in ("reach", "low", "high")}
@@ -204,7 +209,7 @@ def _described(linear: Linear) -> dict[str, Any]:
 def _linear(content: dict[str, Any], inputs: int, simulate: bool) -> Linear:
     """A linear model whose weights are zeros."""
     parts: list[Part] = []
-    if not 1 <= len(content["parts"]) <= len(TRANSFORMS):
+    if not 1 <= len(content["parts"]) <= PARTS:
         raise ValueError("the linear model has no such number of parts")
     for part in content["parts"]:
         numbers = [part[name] for name in ("center", "scale", "bias", "share")]
@@ -215,7 +220,11 @@ def _linear(content: dict[str, Any], inputs: int, simulate: bool) -> Linear:
             raise ValueError(f"a part of the linear model has the order {order!r}")
         weight = np.zeros((order, inputs + (not simulate)))
         center, scale, bias, share = map(float, numbers)
-        parts.append(Part(part["transform"], center, scale, weight, bias, share))
+        first, last = part["first"], part["last"]
+        ends = [first] if last is None else [first, last]
+        if not all(type(end) is int and 0 <= end < MOST for end in ends):
+            raise ValueError("a part of the linear model has no such rows")
+        parts.append(Part(part["transform"], center, scale, weight, bias, share, first, last))
     bounds = [content[name] for name in ("reach", "low", "high")]
     if not all(map(is_number, bounds)) or not isinstance(content["name"], str):
         raise ValueError("the linear model is incomplete")
