@@ -7,6 +7,7 @@ import pytest
 
 from bptt.forecasting import Options, load, plan, save, train
 from bptt.forecasting.data._units import KINDS, Units, kinds_for
+from bptt.forecasting.runs import _pictures
 
 from .cases import FAST, made
 
@@ -96,3 +97,18 @@ def test_a_run_is_read_with_its_units(tmp_path):
         assert np.sqrt(np.mean(apart**2)) < 0.6 * np.diff(stranger.target).std()
         free = found.free_run(one, 24)
         assert np.abs(free - one.target.mean()).max() < 2 * np.ptp(one.target)
+
+
+def test_each_series_is_drawn_with_its_own_error(monkeypatch, tmp_path):
+    result = train(plan(several(), Options(**FAST)), progress=False)
+    labels = []
+    monkeypatch.setattr(_pictures, "save", lambda figure, path: labels.extend(legends(figure)))
+    _pictures.pictures(result)["prediction.png"](tmp_path / "prediction.png")
+    assert len(labels) == 3
+    for label, one in zip(labels, result.groups, strict=True):
+        assert label.endswith(f"RMSE {one.rmse:.3g}")
+
+
+def legends(figure):
+    """What is said of the predictions in each part of a picture."""
+    return [axes.get_legend().get_texts()[1].get_text() for axes in figure.axes]

@@ -93,15 +93,21 @@ def _prediction(
     place, truth = series.axis[rows], series.target[rows]
     axes.plot(place, truth, ".-", color=TRUTH, linewidth=1.1, markersize=4, label="truth")
     delivered = result.metrics[0]
+    own = {one.name: one.rmse for one in result.groups}
     axes.plot(
         place,
         prediction,
         color=NETWORK,
         linewidth=1.6,
-        label=f"{delivered.name}: RMSE {delivered.rmse:.3g}",
+        label=f"{delivered.name}: RMSE {own.get(name, delivered.rmse):.3g}",
     )
     axes.set_ylabel(label_of(f"{series.target_name}, {name}" if name else series.target_name))
     axes.margins(x=0.01)
+    if np.issubdtype(series.axis.dtype, np.datetime64):
+        # Steps that go on over the end of a month put no label upon that of the first.
+        from matplotlib.dates import AutoDateLocator
+
+        axes.xaxis.set_major_locator(AutoDateLocator(interval_multiples=False))
     known = truth[np.isfinite(truth)] if np.isfinite(truth).any() else prediction
     span = float(known.max() - known.min()) or 1.0
     # Room above the curves for the legend.
