@@ -16,7 +16,7 @@ from bptt import _ending
 from bptt.diagnostics import _page
 from bptt.errors import CheckpointError, OptionError
 from bptt.files import Held, Hold
-from bptt.forecasting import _report
+from bptt.forecasting.runs import _report
 from bptt.training import Checkpoint
 
 from .cases import COLUMNS, FAST, call, fit, in_fork, words

@@ -107,7 +107,7 @@ def _prediction(
         # Steps that go on over the end of a month put no label upon that of the first.
         from matplotlib.dates import AutoDateLocator
 
-        axes.xaxis.set_major_locator(AutoDateLocator(interval_multiples=False))
+        axes.xaxis.set_major_locator(AutoDateLocator(interval_multiples=False))  # type: ignore[no-untyped-call]  # untyped in matplotlib
     known = truth[np.isfinite(truth)] if np.isfinite(truth).any() else prediction
     span = float(known.max() - known.min()) or 1.0
     # Room above the curves for the legend.
