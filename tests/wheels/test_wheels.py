@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bptt import __version__ as VERSION
 from bptt import _core
 
 ROOT = Path(__file__).parents[2]
@@ -142,6 +143,16 @@ def test_without_vector_extensions(dist: Path, ours: Path, tmp_path: Path) -> No
     core = next((tmp_path / "bptt").glob("_core.*.so"))
     run(sys.executable, NUMBERS, "portable.npz", core, path=path, into=tmp_path)
     assert_same(tmp_path / "portable.npz", ours / "numbers.npz", ("portable: ", "baseline: "))
+
+
+def test_without_a_compiler(tmp_path: Path) -> None:
+    """The sources make a package without the core, unless the core is demanded."""
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", tmp_path, ROOT]
+    more = {"path": os.environ["PATH"], "into": tmp_path, "CXX": "/bin/false"}
+    run(*pip, **more)
+    assert [file.name for file in tmp_path.glob("*.whl")] == [f"bptt-{VERSION}-py3-none-any.whl"]
+    with pytest.raises(AssertionError, match="CMake configuration failed"):
+        run(*pip, **more, BPTT_REQUIRE_NATIVE="1")
 
 
 @pytest.mark.parametrize("minor", [12, 13, 14])
