@@ -67,7 +67,7 @@ def test_the_formats_of_records_are_known_to_all_runs(fitted, run):
 
 
 def test_a_run_of_the_format_before_is_replaced_by_force(fitted, run):
-    edit(run, format=1)
+    edit(run, format=2)
     with pytest.raises(DataError, match="linear model was another: fit the run again"):
         load(run)
     save(fitted, run, force=True)
@@ -197,10 +197,10 @@ def damage_weights(run, name="network.readout.bias", value=None):
 DAMAGES = {
     "no folder": (lambda run: run.rename(run.parent / "away"), "there is no run"),
     "no record": (lambda run: (run / "run.json").unlink(), "is no run"),
-    "half a record": (lambda run: (run / "run.json").write_text('{"format": 2'), "is damaged"),
+    "half a record": (lambda run: (run / "run.json").write_text('{"format": 3'), "is damaged"),
     "a list": (lambda run: (run / "run.json").write_text("[1]"), "no JSON object"),
     "binary": (lambda run: (run / "run.json").write_bytes(b"\xff\xfe\x00"), "is damaged"),
-    "newer": (lambda run: edit(run, format=3), "has format 3.*reads up to 2: update"),
+    "newer": (lambda run: edit(run, format=4), "has format 4.*reads up to 3: update"),
     "odd format": (lambda run: edit(run, format="x"), "damaged: format is 'x'"),
     "odd scaling": (lambda run: edit(run, scaling=3), "is damaged"),
     "odd options": (lambda run: edit(run, options={"cell": "gru"}), "options are not"),

@@ -173,4 +173,4 @@ def test_a_link_to_a_run_is_that_run(targets: Targets) -> None:
     os.symlink("../run/run.json", "run/run.json")
     with pytest.raises(bptt.BpttError):
         load("run")
-    assert json.loads(Path("elsewhere").read_text())["format"] == 2
+    assert json.loads(Path("elsewhere").read_text())["format"] == 3

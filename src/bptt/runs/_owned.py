@@ -13,7 +13,7 @@ from bptt.runs._folder import CHECKPOINTS, HISTORY, MODEL, RECORD, WHOLE, WRITTE
 from bptt.training import remove_checkpoints, strange_checkpoints
 
 JOB = "job.json"
-FORMAT = 2
+FORMAT = 3
 """Of ``job.json``, and the highest of any ``run.json``; raised when an older reader would fail, to
 which they then belong to no run."""
 

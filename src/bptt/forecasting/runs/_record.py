@@ -22,7 +22,7 @@ from bptt.forecasting.model._options import Options
 from bptt.forecasting.runs._train import Result
 from bptt.training import History
 
-FORMAT = 2
+FORMAT = 3
 """Of ``run.json`` and ``model.safetensors`` together; raised when an older reader would fail, and
 then added to those that `bptt.runs` knows."""
 
@@ -124,7 +124,7 @@ class Record:
         if not isinstance(content, dict):
             raise DataError(f"{path} is damaged: it holds no JSON object. Fit the run again.")
         written = content.get("format")
-        if written == 1:
+        if type(written) is int and 1 <= written < FORMAT:
             raise DataError(
                 f"{path} is of a version of bptt whose linear model was another: fit the run again."
             )
