@@ -379,7 +379,7 @@ class TestMoved:
             patch.setattr(owner, place[1], moving(getattr(owner, place[1])))
             result = call(*FIT, "--out", "run", "--checkpoint", saved)
         assert result.exit_code == 1
-        assert "while training wrote to it" in words(result.output)
+        assert "while this process wrote to it" in words(result.output)
         assert "moved to" in words(result.output) or not os.path.isdir("/proc/self/fd")
         assert os.path.exists("run") == replaced
         if replaced:

@@ -10,7 +10,7 @@ import torch.distributed as dist
 import typer
 from tests.torture.commands import process
 
-from bptt import files
+from bptt import _ending, files
 from bptt.cli import _compare, _place, _predict, _processes
 from bptt.cli._show import leave
 from bptt.errors import CheckpointError, DataError, ProcessError
@@ -96,6 +96,7 @@ def test_a_file_that_comes_there_meanwhile_is_not_replaced(name, place, work, fi
 
 @pytest.mark.parametrize("rank", ["0", "1"])
 def test_of_several_processes_one_tells_what_is_wrong(rank, monkeypatch, capsys):
+    monkeypatch.setattr(_ending, "together", True)
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(typer.Exit) as left:

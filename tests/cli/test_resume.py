@@ -214,7 +214,7 @@ def test_refused(name, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda job: {**job, "format": 8}, "has format 8; this version of bptt reads up to 2"),
+        (lambda job: {**job, "format": 8}, "has format 8; this version of bptt reads up to 3"),
         (lambda job: {**job, "options": {"hiden": 3}}, "is damaged"),
         (lambda job: {**job, "options": {**job["options"], "hidden": -1}}, "is damaged"),
         (lambda job: {k: v for k, v in job.items() if k != "data"}, "no 'data'"),

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bptt.cli._ready import Ready, Resume
-from bptt.cli._show import at_work, say
+from bptt.cli._show import say
 from bptt.errors import OptionError
 from bptt.text import Job, Options, Result, load, made, task, train
 from bptt.training import Checkpoint
@@ -79,7 +79,6 @@ def predict(
         model.check_sample(begin, length, temperature)
     if data is not None:
         stream = model.stream(data)
-        at_work()
         unit = model.options.unit
         bits = f"[bold]{model.bits(stream):.3f} bits per {unit}[/bold]"
         say(f"{bits} on the {stream.steps:,} {unit}s of {escape(str(data))}")
