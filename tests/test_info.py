@@ -92,3 +92,10 @@ def test_without_core_a_native_backend_is_an_error() -> None:
     with pytest.raises(subprocess.CalledProcessError) as raised:
         without_core("bptt.unfold(torch.nn.GRUCell(3, 4), x, backend='native')")
     assert "the compiled core, which is missing" in raised.value.stderr
+
+
+def test_info_says_why_a_core_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("bptt._core")
+    monkeypatch.setitem(sys.modules, "bptt._core", None)
+    monkeypatch.delattr(bptt, "_core", raising=False)
+    assert info.info()["core"].startswith("cannot be loaded: ")

@@ -34,8 +34,10 @@ def text() -> str:
 def _core() -> dict[str, str]:
     if core_missing() is not None:
         return {"core": "missing: recurrences run in PyTorch", "instruction set": "none"}
-    from bptt import _core
-
+    try:
+        from bptt import _core
+    except ImportError as error:
+        return {"core": f"cannot be loaded: {error}", "instruction set": "none"}
     usable = [name for name, supported in _core.variants().items() if supported]
     file = _core.__file__
     assert file is not None

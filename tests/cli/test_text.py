@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -83,6 +84,20 @@ def test_a_sample_begins_as_it_is_told_and_repeats_with_its_seed(run: Path) -> N
     cold = text.load(run).sample("the c", 60, temperature=0.01)
     assert cold.startswith("the cat sat on the ")
     assert len(text.load(run).sample("", 50)) == 50
+
+
+def test_a_sample_keeps_nothing_for_gradients(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    real = bptt.Network.step
+
+    def step(*given: Any) -> Any:
+        seen.append(torch.is_grad_enabled())
+        return real(*given)
+
+    monkeypatch.setattr(bptt.Network, "step", step)
+    text.load(run).sample("the", 5)
+    assert seen
+    assert not any(seen)
 
 
 def test_bytes_are_learnt_too(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def test_some_steps_at_a_time_give_the_same(two: bool, monkeypatch: pytest.Monke
     lengths = torch.tensor([30, 0, 11])
     agree(cell, inputs, state=state)
     assert 3 in seen
+    assert bptt.explain(cell, inputs[:3], state).program is not None  # so many steps run natively
     agree(cell, inputs, state=state, initial=state, reset=reset, return_states=True)
     agree(cell, inputs, state=state, lengths=lengths, clip_state_gradient=0.01)
     with torch.no_grad():
@@ -76,6 +77,7 @@ def test_what_is_not_large_runs_at_once() -> None:
     assert plan.passing == 64 * 8
     assert plan.at_once(1000, 3) == 1000
     assert plan.at_once(16384, 1024) == 8
+    assert plan.at_once(16384, 1 << 20) == plan.least
 
 
 class Read(Wide):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bptt.forecasting import Options, plan
-from bptt.forecasting.data._split import TEST
+from bptt.forecasting.data._split import TEST, VALIDATION
 from bptt.forecasting.linear._forms import Data, Family, Form
 from bptt.forecasting.linear._study import Study
 
@@ -95,8 +95,8 @@ def test_the_validation_part_changes_no_form_that_is_fitted_before_it(difference
         target = np.where(np.arange(120) < 5, np.arange(5, 125) * 5.0, series.target)
         data = Data(np.empty((120, 0)), target, 2, at(77, 96, 120, 2), simulate=False)
         family = Family(data, transform, differences)
-        weights, biases = family.solved(form, 1)
-        rows = family.rows(form, 0, 1)
+        weights, biases = family.solved(form, VALIDATION)
+        rows = family.rows(form, 0, VALIDATION)
         scaled = family.design(form, rows) @ weights + biases + family.base[rows + 2][:, None]
         found.append(data.unscaled(transform, scaled))
     np.testing.assert_allclose(found[0], found[1], rtol=1e-6)

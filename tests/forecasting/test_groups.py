@@ -12,7 +12,7 @@ from bptt import Stream, evaluate
 from bptt.errors import DataError, OptionError
 from bptt.forecasting import Options, plan, read_table, seen, select, train
 from bptt.forecasting.data._numbers import hold
-from bptt.forecasting.data._split import TEST, Split
+from bptt.forecasting.data._split import TEST, VALIDATION, Split
 from bptt.forecasting.linear._forms import Data, Family, Form
 from bptt.forecasting.linear._seasons import seasons_of
 
@@ -258,7 +258,7 @@ def test_the_network_is_trained_and_validated_on_each_series_by_itself(lanes):
     planned = plan(series, Options(**FAST, season=(), lanes=lanes))
     found = train(planned, progress=False)
     known = heard(found.forecaster)
-    known = replace(known, reader=replace(known.reader, linear=planned.study.fitted(1)))
+    known = replace(known, reader=replace(known.reader, linear=planned.study.fitted(VALIDATION)))
     split = planned.split
     for stream, fold in zip(
         known.parts(series, split), (split.trains, split.validation), strict=True

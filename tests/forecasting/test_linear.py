@@ -151,7 +151,7 @@ def undone(features, y, weights, differences, horizon):
 @pytest.mark.parametrize("read", [True, False])
 @pytest.mark.parametrize("horizon", [1, 2, 7, 12])
 @pytest.mark.parametrize("differences", [(), (1,), (6,), (1, 6), (7, 3)])
-def test_a_model_of_differences_is_toldin_levels(differences, horizon, read, lags):
+def test_a_model_of_differences_is_told_in_levels(differences, horizon, read, lags):
     if lags == 0 and not differences:
         lags = 2
     u = inputs(80, columns=2)
@@ -366,3 +366,20 @@ def test_the_first_rows_of_a_series_are_predicted_by_what_reads_no_more_than_the
     # What comes before a series that has begun is never read.
     both = model(np.empty((60, 0)), np.r_[y[:30], short], np.r_[np.arange(30), np.arange(30)])
     np.testing.assert_allclose(both[30:], model(NONE[:30], short), rtol=1e-12)
+
+
+@pytest.mark.parametrize("horizon", [1, 5, 24, 40])
+def test_one_model_predicts_after_each_row_whatever_the_horizon(horizon):
+    """Over a horizon beyond the season a form of a low order may reach back further."""
+    y = 50 + np.random.default_rng(1).normal(size=400).cumsum()
+    data = Study.of(np.empty((400, 0)), y, horizon, at(260, 330, 400, horizon)).data
+    kinds = [(0, (12,)), (0, (1, 12)), (16, ()), (30, ()), (60, ())]
+    forms = [Form("none", differences, False, lags) for lags, differences in kinds]
+    ordered = sorted(forms[:-1], key=lambda form: form.order)
+    study = Study(data, [(forms[-1], 0, 1.0)], [(form, 0) for form in ordered], 60, 60)
+    parts = study.fitted(TEST).parts
+    age = np.arange(100)
+    told = np.zeros(100, int)
+    for part in parts:
+        told[part.rows(age)] += 1
+    assert (told == 1).all(), [(part.first, part.last) for part in parts]

@@ -68,6 +68,22 @@ def test_units_are_of_the_training_part():
     assert one.units == two.units
 
 
+@pytest.mark.parametrize("label", ["a", "new"])
+def test_units_are_never_of_rows_that_are_tested_on(label):
+    """A series of the test data that is not trained on has no units of its own."""
+    series = several()
+    test = replace(several((50.0,), (60,)), labels=(label,))
+    planned = plan(series, Options(**FAST, test=0), test=test)
+    assert (planned.units.kind == "common") == (label == "new")
+
+
+def test_units_that_the_data_do_not_bear_are_not_tried():
+    """In units of its mean the test part of a series would be beyond 32 bits."""
+    series = several()
+    series.target[series.spans[2].start : series.spans[2].stop - 30] *= 1e-40
+    plan(series, Options(**FAST))
+
+
 def test_one_series_and_simulations_have_common_units():
     series, trains = several(), np.ones(450, dtype=bool)
     assert kinds_for(series, trains, simulate=True) == ["common"]

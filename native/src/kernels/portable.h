@@ -1,5 +1,6 @@
 // Vectors in plain C++, for compilers without vector extensions (MSVC): the operators that the kernels use, lane by lane;
-// see simd.h. They mean what the extensions mean, so results are those of the SSE2 baseline, bit for bit.
+// see simd.h. They mean what the extensions mean: with one compiler and library, on x86-64, results are those of the SSE2
+// baseline, bit for bit.
 #pragma once
 
 #include <math.h>

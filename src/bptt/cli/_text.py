@@ -75,14 +75,15 @@ def predict(
     for."""
     model = load(folder)
     length = 300 if sample is None else sample
-    if data is None or sample is not None:
+    sampled = data is None or sample is not None
+    if sampled:
         model.check_sample(begin, length, temperature)
     if data is not None:
         stream = model.stream(data)
         unit = model.options.unit
         bits = f"[bold]{model.bits(stream):.3f} bits per {unit}[/bold]"
         say(f"{bits} on the {stream.steps:,} {unit}s of {escape(str(data))}")
-    if data is None or sample is not None:
+    if sampled:
         _show(model.sample(begin, length, temperature, seed))
 
 

@@ -12,6 +12,8 @@ except ImportError:
 
 def unlock(handle: int) -> None:
     """Let a lock go and close the file, also where a process that was forked has it open."""
-    if fcntl is not None:
-        fcntl.flock(handle, fcntl.LOCK_UN)
-    os.close(handle)
+    try:
+        if fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_UN)
+    finally:
+        os.close(handle)

@@ -54,7 +54,8 @@ def unfolded(layer: nn.RNNBase, input: Input, hx: Hidden | None) -> Any:
     elif isinstance(input, PackedSequence):
         return _uncompiled(layer, input, hx)
     if not _CORE:
-        if not compiling and input.data.device.type == "cpu":
+        data = getattr(input, "data", None)
+        if not compiling and isinstance(data, Tensor) and data.device.type == "cpu":
             _missing_core.warn(stacklevel=5)
         return None
     weights = [[getattr(layer, name) for name in names] for names in layer._all_weights]

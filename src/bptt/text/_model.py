@@ -122,7 +122,6 @@ class TextModel:
         """
         return Stream.from_text(path, unit=self.options.unit, vocabulary=self.vocabulary)  # type: ignore[arg-type]  # checked
 
-    @torch.no_grad()
     def check_sample(self, begin: str, length: int, temperature: float) -> list[int]:
         """Refuse what `sample` refuses; else the indices of what is read first."""
         at_least(0, length=length)
@@ -131,6 +130,7 @@ class TextModel:
         found: list[int] = self.vocabulary.encode(begin or self._opening()).tolist()
         return found
 
+    @torch.no_grad()
     def sample(
         self, begin: str, length: int, temperature: float = 1.0, seed: int | None = None
     ) -> str:

@@ -45,7 +45,7 @@ class CoreSide:
         self._guard = Guard(network)
         self._trained = [p for p in network.parameters() if p.requires_grad]
         more = self._guard.more_holds if self._guard.more else None
-        self._more = _all(self._unhooked, more, learner.current)
+        self._more = _all(self._only_ours, more, learner.current)
         learner.core.bind([t.detach() for t in learner.tensors])
         tell(learner, network)
         self._slots = Slots(optimizer, learner)
@@ -96,9 +96,9 @@ class CoreSide:
         """Whether network and optimizer are what the core was told."""
         return self._watch.holds() and self._more()
 
-    def _unhooked(self) -> bool:
-        """Whether nothing is done with gradients, and no parameter holds one, which would be part
-        of the update."""
+    def _only_ours(self) -> bool:
+        """Whether an update is of its own gradients alone: no hook changes them, and no parameter
+        holds one already."""
         return not any(p.grad is not None or hooked(p) for p in self._trained)
 
     def takes(self, target: Tensor) -> bool:

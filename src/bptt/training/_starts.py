@@ -369,8 +369,10 @@ def _run(
 def _parallel(
     joblib: Any, one: Callable[[int], Outcome], numbers: list[int], jobs: int | None
 ) -> Iterator[Outcome]:
-    if jobs is not None:  # more would only import PyTorch
-        jobs = min(joblib.effective_n_jobs(jobs), len(numbers))
+    if jobs is not None:
+        # More would only import PyTorch; with one the start would run in this process, and what
+        # kills it would kill all.
+        jobs = min(joblib.effective_n_jobs(jobs), max(len(numbers), 2))
     try:
         pool = joblib.Parallel(
             n_jobs=jobs,

@@ -308,7 +308,7 @@ def fit(
         typer.Option(
             "--require-skill",
             help="End with exit code 3 where the run delivers the simplest model, as nothing was "
-            "better on the validation part.",
+            "certainly better before the test part.",
             rich_help_panel=RUN,
         ),
     ] = False,

@@ -122,7 +122,9 @@ class Plan:
         """How many steps to run at once: all, or fewer where what the hoisted part passes through
         would be large."""
         each = self.passing * lanes
-        return steps if each * steps < PASSING else max(1, PASSING // 4 // each)
+        if each * steps < PASSING:
+            return steps
+        return max(self.least, PASSING // 4 // each)
 
     @property
     def workspace(self) -> int:
@@ -340,7 +342,7 @@ def _most(program: StepProgram, operators: int) -> int:
     both = [step.instructions for step in (program.forward, program.backward) if step is not None]
     narrow = sum(i.result.width < NARROW for instructions in both for i in instructions)
     many = narrow >= max(MANY, 2 * NARROW * operators)
-    return CROWD // narrow if many else sys.maxsize
+    return max(1, CROWD // narrow) if many else sys.maxsize
 
 
 def _passing(code: Code | None) -> int:

@@ -103,9 +103,8 @@ class Judging:
             more = Sums.of(family.design(widest, fresh), self._goal(fresh))
             common = more if common is None else common + more
             judged = family.rows(widest, fold, fold + 1)
-            if (
-                fold == VALIDATION and not self.smooth
-            ):  # what the training part does not bear, is not fitted on it
+            # What the training part does not bear is not fitted on it.
+            if fold == VALIDATION and not self.smooth:
                 forms = [form for form in forms if len(family.rows(form, 0, fold)) >= LEAST]
             if not len(judged):
                 continue

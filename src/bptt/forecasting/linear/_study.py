@@ -47,6 +47,9 @@ BETTER = 0.98
 """Forms that read more rows have mean squared errors lower by this factor, or none is worth it at
 the beginning of a series."""
 
+MOST_STARTS = 16
+"""Forms that predict the first rows of a series."""
+
 EXACT = 1e-24
 """Mean squared errors, in units of the target's variance, that are no more than rounding."""
 
@@ -205,9 +208,12 @@ class Study:
         """
         data = self.data
         first = max(len(part.weight) for part in parts) - 1
-        starts = []
+        starts: list[tuple[str, Floats, float]] = []
         for form, place in self.starts:
             levels, bias = fitted(form, place)
+            # Over a long horizon a form of a lower order may reach back further.
+            while starts and len(starts[-1][1]) >= len(levels):
+                starts.pop()
             if len(levels) <= first:
                 starts.append((form.transform, levels, bias))
         if not starts:
@@ -229,8 +235,8 @@ def _error(judged: Judged) -> float:
 def _ratios(data: Data, found: Sequence[Judged]) -> list[Floats]:
     """Of each form, the mean squared errors [ridges] beside those of one of them.
 
-    Not every form can be judged on the same rows. Each is compared with one of those that were
-    judged on the most, on the rows of both.
+    Not every form can be judged on the same rows. The error of each is divided by that of one which
+    was judged on the most rows, on those of the form's rows on which that one was.
     """
     most = max(len(one.rows) for one in found)
     first = min((one for one in found if len(one.rows) == most), key=_error)
@@ -242,7 +248,10 @@ def _ratios(data: Data, found: Sequence[Judged]) -> list[Floats]:
     ratios = []
     for one in found:
         both = np.isfinite(reference[one.rows])
-        rival = np.average(reference[one.rows][both], weights=one.counts[both])
+        of = one.counts * both
+        rival = (
+            np.average(np.where(both, reference[one.rows], 0.0), weights=of) if of.any() else 1.0
+        )
         # Of a perfect fit rounding must not choose.
         ratios.append(np.maximum(one.error, EXACT) / max(float(rival), EXACT))
     return ratios
@@ -259,7 +268,7 @@ def _starts(found: Sequence[Judged], ratios: Sequence[Floats]) -> list[tuple[For
                 continue
             kept.append((found[i].form, int(ratios[i].argmin())))
             best = least
-    return kept
+    return kept[-MOST_STARTS:]
 
 
 def _weighed(found: Sequence[Judged], ratios: Sequence[Floats]) -> list[tuple[Form, int, float]]:

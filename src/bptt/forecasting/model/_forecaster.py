@@ -44,7 +44,7 @@ class Reader:
 
     def __call__(self, inputs: Floats, target: Floats, age: Ages | None = None) -> Floats:
         """Features [rows, features], scaled, from ``inputs`` [rows, columns], scaled, and
-        ``target`` [rows] in the data's units; row t reads nothing later than row t, and with
+        ``target`` [rows] in the units of its series; row t reads nothing later than row t, and with
         ``age`` [rows] nothing of another series."""
         if self.simulate:
             return inputs
@@ -69,8 +69,8 @@ class Forecaster:
         network: reads the features of ``reader``; its prediction is of what the linear model
             leaves, in units of ``gain``.
         reader: makes them; it has the scaling and the linear model.
-        gain: what a unit of the network's prediction is, in the target's units; 0 where the network
-            did not help.
+        gain: what a unit of the network's prediction is, in the units of the series; 0 where the
+            network did not help.
         options: what it was trained with.
         input_names: the columns that it reads.
         target_name: the column that it predicts.

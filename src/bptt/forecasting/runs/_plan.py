@@ -81,10 +81,20 @@ def prepared(series: Series, options: Options, missing: str, test: Series | None
     Scaling.fit(series, split.trains)  # refuses numbers that cannot be scaled
     _check_known(series, split)
     kinds = kinds_for(series, split.trains, options.simulate)
-    tried = [Units.fit(kind, series, split.trains) for kind in kinds]
-    scalings = [Scaling.fit(units.own(series), split.trains) for units in tried]
-    for units, scaling in zip(tried, scalings, strict=True):
-        _check_near(series, units, scaling, _names(series, count))
+    if not set(series.labels[count:]) <= set(series.labels[:count]):
+        kinds = ["common"]  # units of their own would be of the rows that are tested on
+    tried, scalings = [], []
+    for kind in kinds:
+        units = Units.fit(kind, series, split.trains)
+        scaling = Scaling.fit(units.own(series), split.trains)
+        try:
+            _check_near(series, units, scaling, _names(series, count))
+        except DataError:
+            if kind == "common":
+                raise
+            continue
+        tried.append(units)
+        scalings.append(scaling)
     studied = [
         _studied(units.own(series), options, split, scaling)
         for units, scaling in zip(tried, scalings, strict=True)
