@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 try:
@@ -12,8 +13,7 @@ except ImportError:
 
 def unlock(handle: int) -> None:
     """Let a lock go and close the file, also where a process that was forked has it open."""
-    try:
-        if fcntl is not None:
+    if fcntl is not None:
+        with contextlib.suppress(OSError):  # there are no locks here
             fcntl.flock(handle, fcntl.LOCK_UN)
-    finally:
-        os.close(handle)
+    os.close(handle)
