@@ -7,6 +7,7 @@ import torch
 from bptt.errors import DataError, OptionError
 from bptt.forecasting import Options, Scaling, Split, plan
 from bptt.forecasting.data._split import TEST, VALIDATION
+from bptt.forecasting.runs import _train
 from bptt.forecasting.runs._train import _better
 
 from .cases import ar2, driven, made, quick, walk
@@ -200,7 +201,8 @@ def test_the_defaults_beat_persistence_on_the_sunspots():
     assert metrics[0].rmse < 0.6 * metrics[1].rmse
 
 
-def test_a_cell_that_was_tried_is_that_of_more_epochs():
+def test_a_cell_that_was_tried_is_that_of_more_epochs(monkeypatch):
+    monkeypatch.setattr(_train, "TRIAL", 50)  # a fiftieth of the epochs, to save time
     cells = {
         plan(driven(), Options(simulate=True, epochs=epochs, hidden=2)).options.cell
         for epochs in (1, 700)
@@ -212,8 +214,6 @@ def test_a_cell_that_was_tried_is_that_of_more_epochs():
 @pytest.mark.parametrize(("hidden", "threads"), [(4, 1), (512, 2)])
 def test_small_work_takes_one_thread(hidden, threads, monkeypatch):
     """And leaves the process as many as it had."""
-    from bptt.forecasting.runs import _train
-
     seen, real = [], _train.fit
 
     def fit(*arguments, **options):
